@@ -1,0 +1,107 @@
+"""What the user asks for, validated before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
+ACTIVATION_BITS = (8, 16)
+TARGETS = ("android", "coral", "ethos-u", "microcontroller")
+THRESHOLDS = ("hmse", "mse", "max")
+ROUNDINGS = ("eptq", "nearest")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationConfig:
+    """How a model is quantized. Every part of the recipe can be switched off for an ablation.
+
+    Attributes:
+        weight_bits: width of the weights: one integer for all layers, or `{layer name: bits}`,
+            where layers left out get 8 bits. 2 to 8.
+        activation_bits: width of the activations, 8 or 16.
+        target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
+            granularities can be stored and executed.
+        first_last_bits: weights of the first and last weighted layers; None: as the others. A
+            layer named in a `weight_bits` mapping keeps the width given there.
+        threshold: weight clipping thresholds: "hmse" (Hessian-weighted squared error), "mse", "max".
+        rounding: "eptq" learns the rounding by network-wise distillation; "nearest" does not.
+        steps, batch_size: length of the optimisation and samples a step.
+        samples: calibration samples used.
+        seed: of every random choice; the same seed, data and versions give the same bytes.
+        bias_correction: move biases by the mean shift that rounding causes, before training.
+        sample_layer_attention: weigh the distillation by SLA scores; otherwise all equally.
+        gradual_activations: quantize activations gradually during training.
+        gradual_rounding: harden the rounding gradually during training.
+        train_scales: learn the weight scales (and activation scales) together with the rounding.
+        train_biases: learn the biases.
+        learning_rate: peak learning rate of scales and biases, in relative units.
+        rounding_learning_rate: peak learning rate of the rounding variables.
+        regularization: weight of the rounding regularizer.
+        output_loss: weight of the squared error of the logits in the distillation loss.
+    """
+
+    weight_bits: int | Mapping[str, int] = 8
+    activation_bits: int = 8
+    target: str = "android"
+    first_last_bits: int | None = 8
+    threshold: str = "hmse"
+    rounding: str = "eptq"
+    steps: int = 2000
+    batch_size: int = 32
+    samples: int = 1024
+    seed: int = 0
+    bias_correction: bool = True
+    sample_layer_attention: bool = True
+    gradual_activations: bool = True
+    gradual_rounding: bool = True
+    train_scales: bool = True
+    train_biases: bool = True
+    learning_rate: float = 1e-3
+    rounding_learning_rate: float = 4e-2
+    regularization: float = 1.0
+    output_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight_bits, Mapping):
+            for layer, bits in self.weight_bits.items():
+                _check_bits(f"weight_bits[{layer!r}]", bits, WEIGHT_BITS)
+        else:
+            _check_bits("weight_bits", self.weight_bits, WEIGHT_BITS)
+        _check_bits("activation_bits", self.activation_bits, ACTIVATION_BITS)
+        if self.first_last_bits is not None:
+            _check_bits("first_last_bits", self.first_last_bits, WEIGHT_BITS)
+        _check_member("target", self.target, TARGETS)
+        _check_member("threshold", self.threshold, THRESHOLDS)
+        _check_member("rounding", self.rounding, ROUNDINGS)
+        for name in ("steps", "batch_size", "samples"):
+            _check_positive(name, getattr(self, name))
+
+    def get_config(self) -> dict[str, Any]:
+        config = dataclasses.asdict(self)
+        if isinstance(self.weight_bits, Mapping):
+            config["weight_bits"] = dict(self.weight_bits)
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> QuantizationConfig:
+        return cls(**config)
+
+
+def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        raise ValueError(
+            f"{name}={value!r} is not a width that can be executed; "
+            f"allowed are {', '.join(map(str, allowed))}"
+        )
+
+
+def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; allowed are {', '.join(allowed)}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")

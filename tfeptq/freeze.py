@@ -1,0 +1,366 @@
+"""Freezing: every learned quantity becomes an integer or a float32 scale, once.
+
+Walks the quantized model's own graph. A layer's result waits (`_Pending`) until the quantizer that
+follows says in which scale it is written; a ReLU in between joins the operator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq import linear
+from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.model import QuantizedModel
+from tfeptq.quantizers import ActivationQuantizer, activation_dtype
+from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
+from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+
+_MERGES = {
+    keras.layers.Add: "ADD",
+    keras.layers.Subtract: "SUB",
+    keras.layers.Multiply: "MUL",
+    keras.layers.Maximum: "MAXIMUM",
+    keras.layers.Minimum: "MINIMUM",
+}
+_ACTIVATIONS = {"hard_silu": "HARD_SWISH", "sigmoid": "LOGISTIC", "tanh": "TANH"}
+_FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+
+
+@dataclasses.dataclass
+class _Pending:
+    """An operator whose output scale is not known yet; `tensors` are its inputs."""
+
+    kind: str
+    tensors: list[str]
+    layer: str
+    attributes: dict[str, Any]
+    weights: QuantizedWeights | None = None
+
+
+def freeze(model: QuantizedModel) -> IntegerGraph:
+    """The integer graph of a quantized model, with batch 1.
+
+    Learned factors are folded into scales first (`QuantizedModel.fold`), which leaves the model's
+    predictions as they are.
+
+    Raises:
+        ValueError: a bias does not fit its integer type, naming the layer.
+    """
+    model.fold()
+    return _Freezer(model).graph().validate()
+
+
+def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
+    """Layer name -> (weight bits or None, bits of its output tensor), in execution order."""
+    graph = LayerGraph.of(model)
+    consumers = graph.consumers()
+    result: dict[str, tuple[int | None, int]] = {}
+    for call in graph.calls:
+        if isinstance(call.layer, ActivationQuantizer):
+            continue
+        weights = call.layer.bits if isinstance(call.layer, QuantizedWeights) else None
+        result[call.layer.name] = (weights, _output_bits(call, consumers, graph))
+    return result
+
+
+def _output_bits(call: Call, consumers: dict[Key, list[Call]], graph: LayerGraph) -> int:
+    """Width of the first quantizer downstream, else upstream (layers that only move data)."""
+    for reader in consumers.get(call.output, []):
+        if isinstance(reader.layer, ActivationQuantizer):
+            return reader.layer.bits
+        if isinstance(reader.layer, keras.layers.ReLU):
+            return _output_bits(reader, consumers, graph)
+    producers = {other.output: other for other in graph.calls}
+    while not isinstance(call.layer, ActivationQuantizer):
+        call = producers[call.inputs[0]]
+    return call.layer.bits
+
+
+class _Freezer:
+    def __init__(self, model: QuantizedModel) -> None:
+        self._model = model
+        self._layers = LayerGraph.of(model)
+        self._shapes = _shapes(model, self._layers)
+        self._values: dict[Key, str | _Pending] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._operators: list[Operator] = []
+
+    def graph(self) -> IntegerGraph:
+        for key in self._layers.inputs:
+            self._values[key] = _Pending("INPUT", [], key[0], {})
+        for call in self._layers.calls:
+            self._values[call.output] = self._value(call)
+        inputs = tuple((key[0], f"{key[0]}") for key in self._layers.inputs)
+        outputs = tuple(
+            (name, self._tensor_name(key))
+            for name, key in zip(self._model.output_names, self._layers.outputs, strict=True)
+        )
+        return IntegerGraph(
+            self._model.name, self._tensors, tuple(self._operators), inputs, outputs
+        )
+
+    def _tensor_name(self, key: Key) -> str:
+        value = self._values[key]
+        if isinstance(value, _Pending):
+            raise ValueError(f"layer {value.layer!r} has no activation quantizer behind it")
+        return value
+
+    def _value(self, call: Call) -> str | _Pending:
+        layer = call.layer
+        if isinstance(layer, ActivationQuantizer):
+            return self._quantize(call)
+        if isinstance(layer, keras.layers.ReLU):
+            return self._relu(call)
+        inputs = [self._tensor_name(key) for key in call.inputs]
+        pending = self._pending(call, inputs)
+        if _keeps_grid(pending.kind):
+            return self._emit(pending, self._tensors[inputs[0]], call.output)
+        return pending
+
+    def _pending(self, call: Call, inputs: list[str]) -> _Pending:
+        layer = call.layer
+        for layer_class, build in _BUILDERS.items():
+            if isinstance(layer, layer_class):
+                kind, attributes = build(layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+                pending = _Pending(kind, inputs, layer.name, attributes)
+                break
+        else:
+            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be frozen")
+        if isinstance(layer, QuantizedWeights):
+            pending.weights = layer
+        if isinstance(layer, QuantizedPReLU):
+            pending.tensors = [*inputs, self._slopes(layer)]
+        return pending
+
+    def _relu(self, call: Call) -> str | _Pending:
+        """A ReLU joins the operator before it, or works on the integers in their own scale."""
+        kind = "RELU6" if call.layer.max_value == 6.0 else "RELU"
+        value = self._values[call.inputs[0]]
+        if isinstance(value, _Pending) and value.kind in _FUSING:
+            attributes = {**value.attributes, "activation": kind}
+            return dataclasses.replace(value, attributes=attributes)
+        pending = _Pending(kind, [self._tensor_name(call.inputs[0])], call.layer.name, {})
+        readers = self._layers.consumers().get(call.output, [])
+        requantized = any(isinstance(reader.layer, ActivationQuantizer) for reader in readers)
+        if requantized:
+            return pending
+        return self._emit(pending, self._tensors[pending.tensors[0]], call.output)
+
+    def _quantize(self, call: Call) -> str:
+        """Writes what waits in the quantizer's scale; on a written tensor: a requantization."""
+        scale, zero_point = call.layer.parameters()
+        like = Tensor(
+            "",
+            (),
+            activation_dtype(call.layer.bits),
+            Quantization(np.atleast_1d(scale), zero_point),
+            bits=call.layer.bits,
+        )
+        value = self._values[call.inputs[0]]
+        if isinstance(value, str):
+            if _same_parameters(self._tensors[value], like):
+                return value
+            value = _Pending("QUANTIZE", [value], call.layer.name, {})
+        if value.kind == "INPUT":
+            return self._add(dataclasses.replace(
+                like, name=value.layer, shape=self._shapes[call.output]
+            ))
+        return self._emit(value, like, call.output)
+
+    def _emit(self, pending: _Pending, like: Tensor, key: Key) -> str:
+        """Adds the operator; its output has the type and parameters of `like`."""
+        name = self._unique(pending.layer)
+        output = dataclasses.replace(like, name=name, shape=self._shapes[key], data=None)
+        inputs = list(pending.tensors)
+        if pending.weights is not None:
+            inputs += self._weights(pending.weights, self._tensors[inputs[0]], pending.kind)
+        self._operators.append(
+            Operator(pending.kind, tuple(inputs), (name,), pending.layer, pending.attributes)
+        )
+        return self._add(output)
+
+    def _add(self, tensor: Tensor) -> str:
+        self._tensors[tensor.name] = tensor
+        return tensor.name
+
+    def _unique(self, name: str) -> str:
+        candidate, index = name, 1
+        while candidate in self._tensors:
+            candidate, index = f"{name}_{index}", index + 1
+        return candidate
+
+    def _weights(self, layer: QuantizedWeights, source: Tensor, kind: str) -> list[str]:
+        """Weight and bias constants; a shared layer's weights are written once."""
+        name = f"{layer.name}/weights"
+        scales = layer.scales()
+        if name not in self._tensors:
+            integers, axis = _file_layout(layer.integers(), kind)
+            self._add(
+                Tensor(name, integers.shape, "int8", Quantization(scales, 0, axis), integers, layer.bits)
+            )
+        bias, bias_scales = _integer_bias(layer, scales, source)
+        return [name, self._add(Tensor(
+            self._unique(f"{layer.name}/bias"), bias.shape, str(bias.dtype),
+            Quantization(bias_scales), bias, bias.dtype.itemsize * 8,
+        ))]
+
+    def _slopes(self, layer: QuantizedPReLU) -> str:
+        integers = layer.integers()
+        quantization = Quantization(np.atleast_1d(layer.scale()))
+        return self._add(
+            Tensor(f"{layer.name}/alpha", integers.shape, "int8", quantization, integers)
+        )
+
+
+def _shapes(model: QuantizedModel, layers: LayerGraph) -> dict[Key, tuple[int, ...]]:
+    """Shape of every tensor at batch 1, from a trace that computes nothing."""
+    signature = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
+    shapes: dict[Key, tuple[int, ...]] = {}
+
+    def run(*inputs: Any) -> None:
+        for key, tensor in layers.execute(inputs).items():
+            shapes[key] = tuple(tensor.shape)
+
+    tf.function(run).get_concrete_function(*signature)
+    return shapes
+
+
+def _keeps_grid(kind: str) -> bool:
+    """Operators whose result already lies on the grid of their (first) input."""
+    return kind in (
+        "RESHAPE", "TRANSPOSE", "PAD", "SLICE", "MAX_POOL_2D", "CONCATENATION", "MAXIMUM", "MINIMUM",
+        "RESIZE_NEAREST_NEIGHBOR",
+    )
+
+
+def _same_parameters(tensor: Tensor, other: Tensor) -> bool:
+    left, right = tensor.quantization, other.quantization
+    return (
+        tensor.dtype == other.dtype
+        and left.zero_point == right.zero_point
+        and bool(left.scale[0] == right.scale[0])
+    )
+
+
+def _file_layout(integers: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
+    """Kernel in TensorFlow Lite's layout, and the axis of its channels."""
+    if kind == "FULLY_CONNECTED":
+        return np.ascontiguousarray(integers.T), 0
+    if kind == "CONV_2D":
+        return np.ascontiguousarray(integers.transpose(3, 0, 1, 2)), 0
+    height, width, channels, multiplier = integers.shape
+    return integers.reshape(1, height, width, channels * multiplier), 3
+
+
+def _integer_bias(
+    layer: QuantizedWeights, scales: np.ndarray, source: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bias in units of input scale times weight scale, computed in float64."""
+    dtype = np.dtype(np.int64 if source.dtype == "int16" else np.int32)
+    unit = np.float64(source.quantization.scale[0]) * scales.astype(np.float64)
+    bias = np.round(np.asarray(layer.layer.bias, np.float64) / unit)
+    limit = 2**31 - 1 if dtype == np.int32 else 2**39
+    if np.any(np.abs(bias) > limit):
+        channel = int(np.argmax(np.abs(bias)))
+        raise ValueError(
+            f"layer {layer.name!r}: the bias of channel {channel} is {bias[channel]:.3g} in units of "
+            f"its scales, allowed are +-{limit}; its weights are almost zero: prune or retrain it"
+        )
+    return bias.astype(dtype), unit.astype(np.float32)
+
+
+_Shape = tuple[int, ...]
+_Builder = Callable[[Any, _Shape, _Shape], tuple[str, dict[str, Any]]]
+
+
+def _weighted(wrapper: QuantizedWeights, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
+    layer = wrapper.layer
+    kind = linear.operator_kind(layer)
+    if kind == "FULLY_CONNECTED":
+        return kind, {"keep_num_dims": len(output) > 2, "activation": "NONE"}
+    attributes = _window(layer) | {
+        "dilation_h": layer.dilation_rate[0],
+        "dilation_w": layer.dilation_rate[1],
+        "activation": "NONE",
+    }
+    if kind == "DEPTHWISE_CONV_2D":
+        attributes["depth_multiplier"] = layer.depth_multiplier
+    return kind, attributes
+
+
+def _window(layer: Any) -> dict[str, Any]:
+    height, width = layer.strides
+    return {"padding": layer.padding.upper(), "stride_h": height, "stride_w": width}
+
+
+def _pool(kind: str) -> _Builder:
+    def build(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+        height, width = layer.pool_size
+        return kind, _window(layer) | {"filter_h": height, "filter_w": width}
+
+    return build
+
+
+def _mean(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+    return "MEAN", {"axes": (1, 2), "keep_dims": bool(layer.keepdims)}
+
+
+def _merge(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+    kind = _MERGES[type(layer)]
+    return kind, {"activation": "NONE"} if kind in _FUSING else {}
+
+
+def _concatenation(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
+    return "CONCATENATION", {"axis": layer.axis % len(output)}
+
+
+def _reshape(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
+    return "RESHAPE", {"new_shape": output}
+
+
+def _transpose(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+    return "TRANSPOSE", {"permutation": (0, *layer.dims)}
+
+
+def _pad(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+    return "PAD", {"paddings": ((0, 0), *map(tuple, layer.padding), (0, 0))}
+
+
+def _slice(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
+    (top, _bottom), (left, _right) = layer.cropping
+    return "SLICE", {"begin": (0, top, left, 0), "size": output}
+
+
+def _resize(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
+    if layer.interpolation == "nearest":
+        return "RESIZE_NEAREST_NEIGHBOR", {"size": output[1:3]}
+    return "RESIZE_BILINEAR", {"size": output[1:3], "half_pixel_centers": True}
+
+
+def _activation(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
+    return _ACTIVATIONS[layer.activation.__name__], {}
+
+
+_BUILDERS: dict[type, _Builder] = {
+    QuantizedWeights: _weighted,
+    keras.layers.MaxPooling2D: _pool("MAX_POOL_2D"),
+    keras.layers.AveragePooling2D: _pool("AVERAGE_POOL_2D"),
+    keras.layers.GlobalAveragePooling2D: _mean,
+    **dict.fromkeys(_MERGES, _merge),
+    keras.layers.Concatenate: _concatenation,
+    keras.layers.Reshape: _reshape,
+    keras.layers.Permute: _transpose,
+    keras.layers.ZeroPadding2D: _pad,
+    keras.layers.Cropping2D: _slice,
+    keras.layers.UpSampling2D: _resize,
+    keras.layers.Activation: _activation,
+    keras.layers.Softmax: lambda *_: ("SOFTMAX", {}),
+    keras.layers.LeakyReLU: lambda layer, *_: ("LEAKY_RELU", {"alpha": float(layer.negative_slope)}),
+    QuantizedPReLU: lambda *_: ("PRELU", {}),
+}

@@ -1,0 +1,124 @@
+"""Label-free Hessian bound: squared Jacobians of the logits at every tensor, in one backward pass.
+
+At a trained optimum the task-loss Hessian at a tensor z is bounded by ||J||_F^2 with J = dy/dz
+(EPTQ, arXiv 2309.11531, section 3). ||J[:, i]||^2 = E_v[(J'v)_i^2] for probes v with E[vv'] = I; with
+few outputs the one-hot probes give the sum exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq import linear
+from tfeptq.layer_graph import Call, Key, LayerGraph
+
+#: Up to this many outputs the exact one-hot probes are used.
+EXACT_OUTPUTS = 32
+
+
+def logit_keys(model: keras.Model) -> list[Key]:
+    """Tensors that hold the logits: the outputs, before a terminal softmax or sigmoid."""
+    graph = LayerGraph.of(model)
+    producers = {call.output: call for call in graph.calls}
+    keys = []
+    for key in graph.outputs:
+        call = producers.get(key)
+        keys.append(call.inputs[0] if call and _is_squashing(call.layer) else key)
+    return keys
+
+
+def _is_squashing(layer: keras.Layer) -> bool:
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    return isinstance(layer, keras.layers.Activation) and layer.activation.__name__ == "sigmoid"
+
+
+def weighted_calls(graph: LayerGraph) -> list[Call]:
+    return [call for call in graph.calls if linear.is_weighted(call.layer)]
+
+
+class Probe:
+    """Gradients of probed logits at the output of every weighted layer, all at once.
+
+    Args:
+        model: canonical float model.
+        probes: number of random probes where the logits are too many for the exact ones.
+    """
+
+    def __init__(self, model: keras.Model, *, probes: int = 100, seed: int = 0) -> None:
+        self.graph = LayerGraph.of(model)
+        self.calls = weighted_calls(self.graph)
+        self._logits = logit_keys(model)
+        shapes = [tensor.shape for tensor in self._logit_shapes(model)]
+        self.outputs = int(sum(np.prod(shape[1:]) for shape in shapes))
+        self.exact = self.outputs <= EXACT_OUTPUTS
+        self.count = self.outputs if self.exact else probes
+        self._seed = seed
+
+    def _logit_shapes(self, model: keras.Model) -> list[tf.Tensor]:
+        zeros = [tf.zeros([1, *tensor.shape[1:]]) for tensor in model.inputs]
+        tensors = self.graph.execute(zeros)
+        return [tensors[key] for key in self._logits]
+
+    def probe_vectors(self, batch: int, *, index: int = 0) -> np.ndarray:
+        """Probes of one batch, (count, batch, outputs): one-hot, or Rademacher +-1 / sqrt(count).
+
+        With this scaling the sum over probes of (J'v)^2 estimates ||J||^2, exactly when one-hot.
+        """
+        if self.exact:
+            eye = np.eye(self.outputs, dtype=np.float32)
+            return np.repeat(eye[:, None, :], batch, axis=1)
+        generator = np.random.default_rng([self._seed, index])
+        signs = generator.integers(0, 2, (self.count, batch, self.outputs)) * 2 - 1
+        return (signs / np.sqrt(self.count)).astype(np.float32)
+
+    def accumulate(
+        self,
+        inputs: Sequence[tf.Tensor],
+        vectors: tf.Tensor,
+        reduce: Callable[[Call, tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> list[tf.Tensor]:
+        """Sum over probes of `reduce(call, layer input, gradient)` for every weighted call.
+
+        One forward pass, and one backward pass a probe that serves all layers. Traced inside a
+        compiled function.
+        """
+        arguments: dict[Key, tf.Tensor] = {}
+        with tf.GradientTape(persistent=True) as tape:
+
+            def watch(call: Call, call_inputs: list[Any], output: tf.Tensor) -> tf.Tensor:
+                if linear.is_weighted(call.layer):
+                    tape.watch(output)
+                    arguments[call.output] = call_inputs[0]
+                return output
+
+            tensors = self.graph.execute(inputs, hook=watch)
+            logits = tf.concat(
+                [tf.reshape(tensors[key], [tf.shape(tensors[key])[0], -1]) for key in self._logits],
+                axis=1,
+            )
+        sources = [tensors[call.output] for call in self.calls]
+
+        def one_probe(vector: tf.Tensor) -> list[tf.Tensor]:
+            gradients = tape.gradient(
+                logits, sources, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            return [
+                reduce(call, arguments[call.output], gradient)
+                for call, gradient in zip(self.calls, gradients, strict=True)
+            ]
+
+        first = one_probe(vectors[0])
+
+        def body(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = one_probe(tf.gather(vectors, index))
+            return (index + 1, *[total + part for total, part in zip(sums, parts, strict=True)])
+
+        count = tf.shape(vectors)[0]
+        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (tf.constant(1), *first))
+        return sums

@@ -1,0 +1,110 @@
+"""A functional Keras model as a list of layer calls, and its execution with every tensor at hand.
+
+Read from `Model.get_config()`, which is public and holds the whole topology. One execution
+serves calibration, scores, training and freezing: each needs intermediate tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+#: A tensor of a model: (layer name, index of the layer's call).
+Key = tuple[str, int]
+Hook = Callable[["Call", list[Any], Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer: which tensors it reads and which it writes.
+
+    Attributes:
+        takes_list: the layer takes its inputs as one list (merge layers), not one tensor.
+    """
+
+    layer: keras.Layer
+    inputs: tuple[Key, ...]
+    output: Key
+    takes_list: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerGraph:
+    """Calls in execution order.
+
+    Attributes:
+        inputs, outputs: keys in the order of the model's inputs and outputs.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> LayerGraph:
+        """Reads the topology of a functional model whose layers have one output each."""
+        config = model.get_config()
+        calls = [
+            call
+            for entry in config["layers"]
+            for call in _layer_calls(model.get_layer(entry["name"]), entry)
+        ]
+        inputs = _keys(config["input_layers"])
+        return cls(_in_order(calls, inputs), inputs, _keys(config["output_layers"]))
+
+    def consumers(self) -> dict[Key, list[Call]]:
+        result: dict[Key, list[Call]] = {}
+        for call in self.calls:
+            for key in call.inputs:
+                result.setdefault(key, []).append(call)
+        return result
+
+    def execute(self, inputs: Sequence[Any], *, hook: Hook | None = None) -> dict[Key, Any]:
+        """Runs every call on `inputs` (one tensor a model input) and returns all tensors.
+
+        `hook(call, call_inputs, output)` may replace an output, e.g. to watch or correct it.
+        """
+        tensors: dict[Key, Any] = dict(zip(self.inputs, inputs, strict=True))
+        for call in self.calls:
+            arguments = [tensors[key] for key in call.inputs]
+            output = call.layer(arguments if call.takes_list else arguments[0])
+            tensors[call.output] = hook(call, arguments, output) if hook else output
+        return tensors
+
+
+def _layer_calls(layer: keras.Layer, entry: Mapping[str, Any]) -> list[Call]:
+    calls = []
+    for index, node in enumerate(entry["inbound_nodes"]):
+        arguments = node["args"][0]
+        takes_list = isinstance(arguments, (list, tuple))
+        inputs = [_history(item) for item in (arguments if takes_list else [arguments])]
+        calls.append(Call(layer, tuple(inputs), (layer.name, index), takes_list))
+    return calls
+
+
+def _history(serialized: Mapping[str, Any]) -> Key:
+    layer, node, _ = serialized["config"]["keras_history"]
+    return (layer, node)
+
+
+def _keys(endpoints: Any) -> tuple[Key, ...]:
+    if len(endpoints) == 3 and isinstance(endpoints[0], str):
+        endpoints = [endpoints]
+    if isinstance(endpoints, Mapping):
+        endpoints = list(endpoints.values())
+    return tuple((layer, node) for layer, node, _ in endpoints)
+
+
+def _in_order(calls: Sequence[Call], inputs: Sequence[Key]) -> tuple[Call, ...]:
+    ready, ordered, waiting = set(inputs), [], list(calls)
+    while waiting:
+        runnable = [call for call in waiting if ready.issuperset(call.inputs)]
+        if not runnable:
+            raise ValueError(f"layers {[call.layer.name for call in waiting]} read missing tensors")
+        ordered.extend(runnable)
+        ready.update(call.output for call in runnable)
+        waiting = [call for call in waiting if call.output not in ready]
+    return tuple(ordered)

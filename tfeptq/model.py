@@ -1,0 +1,61 @@
+"""`QuantizedModel`: a functional Keras model of quantized layers that can distil, save and freeze."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from tfeptq.quantizers import ActivationQuantizer
+from tfeptq.wrappers import QuantizedWeights
+
+if TYPE_CHECKING:
+    from tfeptq.training import Distillation
+    from tflite_export import IntegerGraph
+
+
+@keras.saving.register_keras_serializable(package="tfeptq")
+class QuantizedModel(keras.Model):
+    """What `tfeptq.quantize` returns: a Keras model that predicts as the integer file will.
+
+    `predict`, `evaluate`, `save` and `summary` are Keras's own. With a distillation attached
+    (`attach`), `fit` runs EPTQ's training step on pairs (samples, attention scores); without one,
+    `fit` is quantization-aware training on labels.
+    """
+
+    def attach(self, distillation: Distillation | None) -> None:
+        """Sets what the next `compile`/`fit` learns from; None: the compiled loss and labels."""
+        self._distillation = distillation
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        distillation = getattr(self, "_distillation", None)
+        if distillation is None:
+            return super().train_step(data)
+        return distillation.train_step(self, data)
+
+    @property
+    def weighted_layers(self) -> list[QuantizedWeights]:
+        return [layer for layer in self.layers if isinstance(layer, QuantizedWeights)]
+
+    @property
+    def activation_quantizers(self) -> list[ActivationQuantizer]:
+        return [layer for layer in self.layers if isinstance(layer, ActivationQuantizer)]
+
+    @property
+    def bit_widths(self) -> dict[str, tuple[int | None, int]]:
+        """Layer name -> (weight bits, or None without weights; bits of its output)."""
+        from tfeptq.freeze import bit_widths
+
+        return bit_widths(self)
+
+    def freeze(self) -> IntegerGraph:
+        """The integers and scales that ship; see `tfeptq.freeze`."""
+        from tfeptq.freeze import freeze
+
+        return freeze(self)
+
+    def fold(self) -> None:
+        """Turns learned factors into the integers and scales that ship. Idempotent."""
+        for layer in self.layers:
+            if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
+                layer.fold()

@@ -1,0 +1,151 @@
+"""The road from a float Keras model to a quantized one, in the order of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq import linear
+from tfeptq.bias_correction import correct_biases
+from tfeptq.calibration import best_range, collect_histograms
+from tfeptq.checkpoint import Checkpoint, fingerprint
+from tfeptq.config import QuantizationConfig
+from tfeptq.data import take_samples
+from tfeptq.graph import prepare
+from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
+from tfeptq.hessian.probes import weighted_calls
+from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.model import QuantizedModel
+from tfeptq.precision.widths import layer_granularity, layer_widths
+from tfeptq.progress import Stopwatch
+from tfeptq.thresholds import weight_steps
+from tfeptq.training import distil
+from tfeptq.wrap import wrap
+
+
+def quantize(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig | None = None,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    checkpoint_dir: str | Path | None = None,
+) -> QuantizedModel:
+    """Quantizes a trained Keras model with a few hundred unlabelled samples.
+
+    Args:
+        model: functional or Sequential, built, float32; it is left untouched.
+        calibration: unlabelled inputs, as arrays (a tuple or dict for several inputs), a
+            `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator of batches.
+        config: what to do; the default learns 8-bit weights.
+        callbacks: Keras callbacks for the optimisation.
+        checkpoint_dir: where finished steps are kept; a second call with the same model, data and
+            configuration continues there.
+
+    Returns:
+        A Keras model that predicts as the integer file will; `tflite_export.export` writes it.
+
+    Raises:
+        ValueError: bad data, an unknown layer name or a width the target cannot store.
+        tfeptq.graph.UnsupportedLayerError: a layer that cannot be placed, by name.
+    """
+    config = config or QuantizationConfig()
+    watch = Stopwatch()
+    with watch("prepare"):
+        canonical = prepare(model)
+        samples = take_samples(
+            calibration, canonical.inputs, samples=config.samples, seed=config.seed
+        )
+        widths = layer_widths(canonical, config)
+        quantized, sources = _wrapped(canonical, widths, config)
+    checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))
+    with watch("calibrate"):
+        _calibrate(quantized, canonical, samples, sources)
+    with watch("thresholds"):
+        scores = _weight_scores(canonical, samples, config, checkpoint)
+        _set_thresholds(quantized, scores, config)
+    if config.bias_correction:
+        with watch("bias correction"):
+            correct_biases(quantized, canonical, samples)
+    if config.rounding == "eptq":
+        with watch("attention"):
+            attention = _attention(canonical, samples, config, checkpoint)
+        with watch("distillation"):
+            training_dir = checkpoint.directory("training")
+            distil(quantized, canonical, samples, attention, config, callbacks, training_dir)
+    quantized.fold()
+    quantized.stage_seconds = watch.seconds
+    return quantized
+
+
+def _wrapped(
+    canonical: keras.Model, widths: dict[str, int], config: QuantizationConfig
+) -> tuple[QuantizedModel, dict[str, list[Key]]]:
+    wrapped = wrap(
+        canonical,
+        weight_bits=widths,
+        per_channel=layer_granularity(canonical, widths, config.target),
+        activation_bits=config.activation_bits,
+    )
+    quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
+    return quantized, wrapped.sources
+
+
+def _calibrate(
+    quantized: QuantizedModel,
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    sources: dict[str, list[Key]],
+) -> None:
+    free = {q.name: q for q in quantized.activation_quantizers if q.fixed is None}
+    histograms = collect_histograms(canonical, samples, {name: sources[name] for name in free})
+    for name, histogram in histograms.items():
+        free[name].set_range(*best_range(histogram, bits=free[name].bits))
+
+
+def _weight_scores(
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> dict[str, np.ndarray]:
+    if config.threshold != "hmse":
+        return {}
+    return checkpoint.arrays(
+        "weight_scores", lambda: weight_scores(canonical, samples, seed=config.seed)
+    )
+
+
+def _set_thresholds(
+    quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
+) -> None:
+    for layer in quantized.weighted_layers:
+        score = scores.get(layer.name)
+        layer.set_step(
+            weight_steps(
+                linear.by_channel(layer.layer, layer.float_kernel),
+                None if score is None else linear.by_channel(layer.layer, score),
+                bits=layer.bits,
+                method=config.threshold,
+                per_channel=layer.per_channel,
+            )
+        )
+
+
+def _attention(
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> np.ndarray:
+    if not config.sample_layer_attention:
+        calls = weighted_calls(LayerGraph.of(canonical))
+        return np.ones((len(samples[0]), len(calls)), np.float32)
+    return checkpoint.arrays(
+        "attention",
+        lambda: {"scores": sample_layer_attention(canonical, samples, seed=config.seed)},
+    )["scores"]

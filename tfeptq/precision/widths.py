@@ -1,0 +1,98 @@
+"""Widths and granularities of every weighted layer, checked against the target before any work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import keras
+
+from tfeptq import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.quantizers import activation_dtype
+from tflite_export import targets
+
+
+def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, int]:
+    """Weight bits of every weighted layer of a canonical model.
+
+    Raises:
+        ValueError: an unknown layer name, or a width that the target cannot store.
+    """
+    layers = [layer for layer in model.layers if linear.is_weighted(layer)]
+    names = [layer.name for layer in layers]
+    if isinstance(config.weight_bits, Mapping):
+        given = dict(config.weight_bits)
+        _refuse_unknown(given, names)
+        widths = {name: given.get(name, 8) for name in names}
+    else:
+        widths = dict.fromkeys(names, config.weight_bits)
+        if config.first_last_bits is not None:
+            widths.update(dict.fromkeys(first_and_last(model), config.first_last_bits))
+    for layer in layers:
+        _check_storable(layer, widths[layer.name], config)
+    return widths
+
+
+def layer_granularity(
+    model: keras.Model, widths: Mapping[str, int], target: str
+) -> dict[str, bool]:
+    """Layer name -> whether its weights have one scale a channel, as the target's kernels need."""
+    return {
+        layer.name: targets.weight_granularity(
+            target, linear.operator_kind(layer), bits=widths[layer.name]
+        )
+        == "per_channel"
+        for layer in model.layers
+        if linear.is_weighted(layer)
+    }
+
+
+def first_and_last(model: keras.Model) -> list[str]:
+    """Weighted layers that no other weighted layer precedes, or none follows."""
+    graph = LayerGraph.of(model)
+    behind = _reached(graph, forwards=True)
+    ahead = _reached(graph, forwards=False)
+    calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
+    first = [call.layer.name for call in calls if not any(key in behind for key in call.inputs)]
+    last = [call.layer.name for call in calls if call.output not in ahead]
+    return list(dict.fromkeys(first + last))
+
+
+def _reached(graph: LayerGraph, *, forwards: bool) -> set[Key]:
+    """Tensors behind (or ahead of) some weighted layer."""
+    reached: set[Key] = set()
+    for call in graph.calls if forwards else reversed(graph.calls):
+        source, target = (call.inputs, (call.output,))
+        if not forwards:
+            source, target = target, source
+        if linear.is_weighted(call.layer) or any(key in reached for key in source):
+            reached.update(target)
+    return reached
+
+
+def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"weight_bits names the layer {name!r}, which the model does not have or which has "
+                f"no weights; {hint}Layers with weights: {', '.join(names)}"
+            )
+
+
+def _check_storable(layer: keras.Layer, bits: int, config: QuantizationConfig) -> None:
+    kind = linear.operator_kind(layer)
+    granularity = targets.weight_granularity(config.target, kind, bits=bits)
+    try:
+        targets.storage(
+            config.target,
+            kind,
+            bits=bits,
+            per_channel=granularity == "per_channel",
+            activation_dtype=activation_dtype(config.activation_bits),
+        )
+    except ValueError as error:
+        raise ValueError(f"layer {layer.name!r}, weight_bits={bits}: {error}") from error

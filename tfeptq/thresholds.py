@@ -1,0 +1,83 @@
+"""Weight thresholds: how far a channel's weights reach before they are clipped.
+
+tau_c minimises the mean of h_w * (w - Q_tau(w))^2 over the channel (Hmse; EPTQ, section 4.1); with
+h_w = 1 that is the plain squared error. Step = tau / 2^(bits - 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfeptq.quantizers import weight_range
+
+#: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
+#: everything sensible, then refinements around the best of each channel.
+_COARSE = np.linspace(0.2, 1.2, 81)
+_REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
+
+
+def weight_steps(
+    weights: np.ndarray,
+    scores: np.ndarray | None,
+    *,
+    bits: int,
+    method: str,
+    per_channel: bool = True,
+) -> np.ndarray:
+    """Quantization steps, float32, one a channel (or one in all when not `per_channel`).
+
+    Args:
+        weights: (channels, weights of a channel).
+        scores: h_w in the same shape for "hmse"; ignored otherwise.
+        method: "hmse", "mse" or "max".
+    """
+    if method == "hmse" and (scores is None or scores.shape != weights.shape):
+        raise ValueError(
+            f"hmse needs one score a weight: weights {weights.shape}, "
+            f"scores {None if scores is None else scores.shape}"
+        )
+    importance = scores if method == "hmse" and scores is not None else np.ones_like(weights)
+    if not per_channel:
+        weights, importance = weights.reshape(1, -1), importance.reshape(1, -1)
+    largest = _largest(weights)
+    if method == "max":
+        return (largest / weight_range(bits)[1]).astype(np.float32)
+    thresholds = _search(weights.astype(np.float64), importance.astype(np.float64), largest, bits)
+    return (thresholds / 2 ** (bits - 1)).astype(np.float32)
+
+
+def _largest(weights: np.ndarray) -> np.ndarray:
+    """Largest magnitude of each channel; a channel of zeros takes the layer's, never zero."""
+    largest = np.abs(weights).max(axis=1).astype(np.float64)
+    floor = max(float(largest.max()) * 1e-4, 1e-8)
+    return np.maximum(largest, floor)
+
+
+def _search(
+    weights: np.ndarray, importance: np.ndarray, largest: np.ndarray, bits: int
+) -> np.ndarray:
+    # A channel that no output depends on has no scores: fall back to its plain squared error.
+    dead = importance.sum(axis=1, keepdims=True) <= 0.0
+    importance = np.where(dead, 1.0, importance)
+    thresholds, errors = largest, np.full(len(weights), np.inf)
+    for fractions in (_COARSE, *_REFINEMENTS):
+        center = np.zeros_like(largest) if fractions is _COARSE else thresholds
+        for fraction in fractions:
+            candidate = center + fraction * largest
+            error = weighted_error(
+                weights, importance, steps=candidate / 2 ** (bits - 1), bits=bits
+            )
+            better = error < errors
+            thresholds = np.where(better, candidate, thresholds)
+            errors = np.where(better, error, errors)
+    return thresholds
+
+
+def weighted_error(
+    weights: np.ndarray, importance: np.ndarray, *, steps: np.ndarray, bits: int
+) -> np.ndarray:
+    """Mean over each channel of importance * (w - Q(w))^2; all (channels, n), steps (channels,)."""
+    low, high = weight_range(bits)
+    scaled = weights / steps[:, None]
+    error = (np.clip(np.round(scaled), low, high) - scaled) * steps[:, None]
+    return np.mean(importance * np.square(error), axis=1)

@@ -1,0 +1,179 @@
+"""Layer wrappers that own the quantizer of a layer's weights.
+
+A wrapper outputs the pre-activation z: the distillation loss is taken there, before the activation
+function and before the `ActivationQuantizer` that follows in the quantized model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfeptq import linear
+from tfeptq.quantizers import (
+    rectified_sigmoid,
+    rectified_sigmoid_inverse,
+    straight_through,
+    weight_range,
+)
+
+
+@keras.saving.register_keras_serializable(package="tfeptq")
+class QuantizedWeights(keras.layers.Wrapper):
+    """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
+
+    w_q = step * exp(log_scale) * clip(floor(w / step) + h', low, high), where h' goes from the
+    soft rounding h(a) to the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients
+    always flow through h(a). Rounding and bias are learned in units of their own (`rounding_unit`,
+    `bias_unit`), so that one Adam optimizer with one learning rate suits every variable.
+
+    Args:
+        layer: the primitive layer, with a bias and a linear activation.
+        bits: width of the weights, 2 to 8.
+        per_channel: one scale an output channel, otherwise one for the kernel.
+    """
+
+    def __init__(
+        self, layer: keras.Layer, bits: int = 8, per_channel: bool = True, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("name", layer.name)
+        super().__init__(layer, **kwargs)
+        self.bits = bits
+        self.per_channel = per_channel
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self.layer.trainable = False
+        shape = tuple(self.layer.kernel.shape)
+        scales = linear.scale_shape(self.layer, shape, per_channel=self.per_channel)
+        channels = self.layer.bias.shape
+        self.step = self._weight("step", scales, "ones", trainable=False)
+        self.floor = self._weight("floor", shape, "zeros", trainable=False)
+        self.soft_share = self._weight("soft_share", (), "zeros", trainable=False)
+        self.bias_unit = self._weight("bias_unit", (), "ones", trainable=False)
+        self.rounding_unit = self._weight("rounding_unit", (), "ones", trainable=False)
+        self.rounding = self._weight("rounding", shape, "zeros")
+        self.log_scale = self._weight("log_scale", scales, "zeros")
+        self.bias_offset = self._weight("bias_offset", channels, "zeros")
+        self.built = True
+
+    def _weight(self, name: str, shape: Any, initializer: str, trainable: bool = True) -> Any:
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable)
+
+    @property
+    def float_kernel(self) -> np.ndarray:
+        return ops.convert_to_numpy(self.layer.kernel)
+
+    def set_step(self, step: np.ndarray) -> None:
+        """Starts from nearest rounding with the given scales.
+
+        Args:
+            step: float32, one value an output channel, or one value, in the order of the bias.
+        """
+        step = np.asarray(step, np.float32).reshape(self.step.shape)
+        if not (np.all(np.isfinite(step)) and np.all(step > 0)):
+            raise ValueError(f"layer {self.name!r}: weight scales must be positive, received {step}")
+        scaled = self.float_kernel / step
+        floor = np.floor(scaled)
+        self.step.assign(step)
+        self.floor.assign(floor)
+        unit = ops.convert_to_numpy(self.rounding_unit)
+        self.rounding.assign(rectified_sigmoid_inverse(scaled - floor) / unit)
+        self.log_scale.assign(np.zeros(step.shape, np.float32))
+
+    def call(self, inputs: Any) -> Any:
+        outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
+        return outputs + self.quantized_bias()
+
+    def quantized_kernel(self) -> Any:
+        low, high = weight_range(self.bits)
+        soft = rectified_sigmoid(self.rounding * self.rounding_unit)
+        hard = ops.cast(self.rounding >= 0.0, soft.dtype)
+        chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
+        integers = ops.clip(self.floor + chosen, low, high)
+        return integers * (self.step * ops.exp(self.log_scale))
+
+    def quantized_bias(self) -> Any:
+        return self.layer.bias + self.bias_unit * self.bias_offset
+
+    def set_units(self, *, rounding: float, bias: float) -> None:
+        """Units in which rounding variables and biases are learned, keeping their values."""
+        value = ops.convert_to_numpy(self.rounding) * ops.convert_to_numpy(self.rounding_unit)
+        self.layer.bias.assign(self.quantized_bias())
+        self.bias_offset.assign(ops.zeros_like(self.bias_offset))
+        self.rounding_unit.assign(rounding)
+        self.rounding.assign(value / rounding)
+        self.bias_unit.assign(bias)
+
+    def shift_bias(self, shift: np.ndarray) -> None:
+        """Adds `shift`, one value an output channel, to the bias."""
+        self.layer.bias.assign(ops.convert_to_numpy(self.layer.bias) + shift)
+
+    def undecided(self, beta: Any) -> Any:
+        """Rounding regularizer, sum of 1 - |2 h(a) - 1|^beta (AdaRound, eq. 24)."""
+        soft = rectified_sigmoid(self.rounding * self.rounding_unit)
+        return ops.sum(1.0 - ops.power(ops.abs(2.0 * soft - 1.0), beta))
+
+    def fold(self) -> None:
+        """Turns everything learned into integers, one scale and a bias, exactly."""
+        factor = np.exp(ops.convert_to_numpy(self.log_scale).astype(np.float64))
+        step = (ops.convert_to_numpy(self.step) * factor).astype(np.float32)
+        integers = self.integers().astype(np.float32)
+        bias = ops.convert_to_numpy(self.quantized_bias())
+        self.step.assign(step)
+        self.log_scale.assign(np.zeros_like(step))
+        self.floor.assign(integers)
+        settled = rectified_sigmoid_inverse(np.zeros(integers.shape))
+        self.rounding.assign(settled / ops.convert_to_numpy(self.rounding_unit))
+        self.layer.bias.assign(bias)
+        self.bias_offset.assign(np.zeros_like(bias))
+        self.soft_share.assign(0.0)
+
+    def integers(self) -> np.ndarray:
+        """The integer weights that ship, int8, in the kernel's shape."""
+        low, high = weight_range(self.bits)
+        rounded_up = ops.convert_to_numpy(self.rounding) >= 0.0
+        return np.clip(ops.convert_to_numpy(self.floor) + rounded_up, low, high).astype(np.int8)
+
+    def scales(self) -> np.ndarray:
+        """Float32 weight scales, one an output channel or one in all. Call `fold` first."""
+        return ops.convert_to_numpy(self.step).reshape(-1).astype(np.float32)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+
+
+@keras.saving.register_keras_serializable(package="tfeptq")
+class QuantizedPReLU(keras.layers.Wrapper):
+    """PReLU whose slopes are 8-bit integers with one scale, rounded to nearest."""
+
+    def __init__(self, layer: keras.layers.PReLU, **kwargs: Any) -> None:
+        kwargs.setdefault("name", layer.name)
+        super().__init__(layer, **kwargs)
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self.layer.trainable = False
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        scale = ops.maximum(ops.max(ops.abs(self.layer.alpha)), 1e-8) / 127.0
+        slopes = ops.round(self.layer.alpha / scale) * scale
+        return ops.maximum(inputs, 0.0) + slopes * ops.minimum(inputs, 0.0)
+
+    def scale(self) -> np.float32:
+        slopes = ops.convert_to_numpy(self.layer.alpha)
+        return np.float32(max(float(np.abs(slopes).max()), 1e-8)) / np.float32(127.0)
+
+    def integers(self) -> np.ndarray:
+        """Slopes as int8, in the shape of `alpha`."""
+        return np.round(ops.convert_to_numpy(self.layer.alpha) / self.scale()).astype(np.int8)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
