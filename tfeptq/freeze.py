@@ -127,7 +127,9 @@ class _Freezer:
         layer = call.layer
         for layer_class, build in _BUILDERS.items():
             if isinstance(layer, layer_class):
-                kind, attributes = build(layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+                kind, attributes = build(
+                    layer, self._shapes[call.output], self._shapes[call.inputs[0]]
+                )
                 pending = _Pending(kind, inputs, layer.name, attributes)
                 break
         else:
@@ -168,9 +170,9 @@ class _Freezer:
                 return value
             value = _Pending("QUANTIZE", [value], call.layer.name, {})
         if value.kind == "INPUT":
-            return self._add(dataclasses.replace(
-                like, name=value.layer, shape=self._shapes[call.output]
-            ))
+            return self._add(
+                dataclasses.replace(like, name=value.layer, shape=self._shapes[call.output])
+            )
         return self._emit(value, like, call.output)
 
     def _emit(self, pending: _Pending, like: Tensor, key: Key) -> str:
@@ -202,13 +204,29 @@ class _Freezer:
         if name not in self._tensors:
             integers, axis = _file_layout(layer.integers(), kind)
             self._add(
-                Tensor(name, integers.shape, "int8", Quantization(scales, 0, axis), integers, layer.bits)
+                Tensor(
+                    name,
+                    integers.shape,
+                    "int8",
+                    Quantization(scales, 0, axis),
+                    integers,
+                    layer.bits,
+                )
             )
         bias, bias_scales = _integer_bias(layer, scales, source)
-        return [name, self._add(Tensor(
-            self._unique(f"{layer.name}/bias"), bias.shape, str(bias.dtype),
-            Quantization(bias_scales), bias, bias.dtype.itemsize * 8,
-        ))]
+        return [
+            name,
+            self._add(
+                Tensor(
+                    self._unique(f"{layer.name}/bias"),
+                    bias.shape,
+                    str(bias.dtype),
+                    Quantization(bias_scales),
+                    bias,
+                    bias.dtype.itemsize * 8,
+                )
+            ),
+        ]
 
     def _slopes(self, layer: QuantizedPReLU) -> str:
         integers = layer.integers()
@@ -234,7 +252,14 @@ def _shapes(model: QuantizedModel, layers: LayerGraph) -> dict[Key, tuple[int, .
 def _keeps_grid(kind: str) -> bool:
     """Operators whose result already lies on the grid of their (first) input."""
     return kind in (
-        "RESHAPE", "TRANSPOSE", "PAD", "SLICE", "MAX_POOL_2D", "CONCATENATION", "MAXIMUM", "MINIMUM",
+        "RESHAPE",
+        "TRANSPOSE",
+        "PAD",
+        "SLICE",
+        "MAX_POOL_2D",
+        "CONCATENATION",
+        "MAXIMUM",
+        "MINIMUM",
         "RESIZE_NEAREST_NEIGHBOR",
     )
 
@@ -361,6 +386,9 @@ _BUILDERS: dict[type, _Builder] = {
     keras.layers.UpSampling2D: _resize,
     keras.layers.Activation: _activation,
     keras.layers.Softmax: lambda *_: ("SOFTMAX", {}),
-    keras.layers.LeakyReLU: lambda layer, *_: ("LEAKY_RELU", {"alpha": float(layer.negative_slope)}),
+    keras.layers.LeakyReLU: lambda layer, *_: (
+        "LEAKY_RELU",
+        {"alpha": float(layer.negative_slope)},
+    ),
     QuantizedPReLU: lambda *_: ("PRELU", {}),
 }

@@ -63,7 +63,9 @@ def linear_operation(layer: keras.Layer, inputs: Any, kernel: Any) -> Any:
     )
 
 
-def squared_weight_jacobian(layer: keras.Layer, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+def squared_weight_jacobian(
+    layer: keras.Layer, inputs: tf.Tensor, gradient: tf.Tensor
+) -> tf.Tensor:
     """Sum over samples of (d(v'y)/dW)^2, element by element, in the kernel's shape.
 
     Args:

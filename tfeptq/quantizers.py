@@ -58,9 +58,7 @@ def fake_quantize(values: Any, *, scale: Any, zero_point: Any, low: int, high: i
     return ops.clip(rounded, low - zero_point, high - zero_point) * scale
 
 
-def asymmetric_parameters(
-    minimum: float, maximum: float, *, bits: int
-) -> tuple[np.float32, int]:
+def asymmetric_parameters(minimum: float, maximum: float, *, bits: int) -> tuple[np.float32, int]:
     """Scale and zero point of the range [minimum, maximum], widened to hold zero exactly.
 
     Returns symmetric parameters (zero point 0) for 16 bits.

@@ -80,9 +80,7 @@ class Distillation:
         mean = attention.mean(axis=0)
         self._normalizer = float(mean.max())
         self._layer_weight = _sum_by_layer(self._keys, mean / self._normalizer)
-        self._schedule = Schedule(
-            config.steps, config.gradual_activations, config.gradual_rounding
-        )
+        self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._regularization = 0.01 * config.regularization
         self.traces = 0
 

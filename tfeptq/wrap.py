@@ -89,9 +89,7 @@ def wrap(
 
     def quantize(slot: Slot, tensor: Any) -> Any:
         if slot.name not in quantizers:
-            quantizers[slot.name] = ActivationQuantizer(
-                activation_bits, slot.fixed, name=slot.name
-            )
+            quantizers[slot.name] = ActivationQuantizer(activation_bits, slot.fixed, name=slot.name)
         return quantizers[slot.name](tensor)
 
     layers = {

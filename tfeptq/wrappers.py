@@ -75,7 +75,9 @@ class QuantizedWeights(keras.layers.Wrapper):
         """
         step = np.asarray(step, np.float32).reshape(self.step.shape)
         if not (np.all(np.isfinite(step)) and np.all(step > 0)):
-            raise ValueError(f"layer {self.name!r}: weight scales must be positive, received {step}")
+            raise ValueError(
+                f"layer {self.name!r}: weight scales must be positive, received {step}"
+            )
         scaled = self.float_kernel / step
         floor = np.floor(scaled)
         self.step.assign(step)

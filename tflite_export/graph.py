@@ -33,7 +33,9 @@ class Quantization:
     def __post_init__(self) -> None:
         scale = np.atleast_1d(np.asarray(self.scale))
         if scale.dtype != np.float32 or scale.ndim != 1:
-            raise ValueError(f"scale must be a float32 vector, received {scale.dtype} {scale.shape}")
+            raise ValueError(
+                f"scale must be a float32 vector, received {scale.dtype} {scale.shape}"
+            )
         if not (np.all(np.isfinite(scale)) and np.all(scale > 0)):
             raise ValueError(f"scale must be positive and finite, received {scale}")
         object.__setattr__(self, "scale", scale)
@@ -162,7 +164,9 @@ class IntegerGraph:
         return [self.tensors[name] for name in operator.inputs if self.tensors[name].is_constant]
 
 
-def _check_operator(operator: Operator, tensors: Mapping[str, Tensor], ready: Iterable[str]) -> None:
+def _check_operator(
+    operator: Operator, tensors: Mapping[str, Tensor], ready: Iterable[str]
+) -> None:
     where = f"operator {operator.kind} of layer {operator.layer!r}"
     if operator.kind not in ATTRIBUTES:
         raise ValueError(f"{where}: unknown kind; allowed are {', '.join(sorted(ATTRIBUTES))}")
@@ -184,7 +188,9 @@ def _check_tensor(tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
         raise ValueError(f"{where}: dtype {tensor.dtype!r}; allowed are {DTYPES}")
     if tensor.dtype == "int16" and tensor.quantization.zero_point != 0:
-        raise ValueError(f"{where}: int16 needs zero point 0, received {tensor.quantization.zero_point}")
+        raise ValueError(
+            f"{where}: int16 needs zero point 0, received {tensor.quantization.zero_point}"
+        )
     if tensor.data is None:
         return
     if tensor.data.dtype != np.dtype(tensor.dtype) or tensor.data.shape != tensor.shape:

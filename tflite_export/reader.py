@@ -85,7 +85,9 @@ def parse(content: bytes) -> StoredModel:
         raise
     except Exception as error:
         # A damaged flatbuffer fails anywhere in the generated reader, with any exception type.
-        raise ValueError(f"damaged TensorFlow Lite file: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"damaged TensorFlow Lite file: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _stored_model(model: Any) -> StoredModel:

@@ -51,9 +51,7 @@ OPERATORS: dict[str, Codec] = {
         "DepthwiseConv2DOptions",
         _WINDOW | _DILATION | _FUSED | {"depth_multiplier": "depthMultiplier"},
     ),
-    "FULLY_CONNECTED": Codec(
-        "FullyConnectedOptions", _FUSED | {"keep_num_dims": "keepNumDims"}
-    ),
+    "FULLY_CONNECTED": Codec("FullyConnectedOptions", _FUSED | {"keep_num_dims": "keepNumDims"}),
     "ADD": Codec("AddOptions", _FUSED),
     "SUB": Codec("SubOptions", _FUSED),
     "MUL": Codec("MulOptions", _FUSED),
@@ -86,9 +84,7 @@ OPERATORS: dict[str, Codec] = {
 def encode(operator: Operator) -> tuple[int, Any, dict[str, np.ndarray]]:
     """Options type, options table (or None) and constant int32 operands by attribute name."""
     codec = OPERATORS[operator.kind]
-    operands = {
-        name: np.asarray(operator.attributes[name], np.int32) for name in codec.constants
-    }
+    operands = {name: np.asarray(operator.attributes[name], np.int32) for name in codec.constants}
     if codec.options is None:
         return schema.BuiltinOptions.NONE, None, operands
     options = getattr(schema, f"{codec.options}T")()

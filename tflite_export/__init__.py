@@ -1,0 +1,50 @@
+"""Fully integer TensorFlow Lite files with a width of its own for every layer, verified.
+
+Depends on neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tflite_export.checks import CheckResult, check
+    from tflite_export.exporter import ExportResult, export
+    from tflite_export.graph import IntegerGraph
+    from tflite_export.inspection import Inspection, inspect
+    from tflite_export.runtimes import run
+    from tflite_export.verify import Verification, VerificationError
+
+_HOMES = {
+    "CheckResult": "checks",
+    "ExportResult": "exporter",
+    "Inspection": "inspection",
+    "IntegerGraph": "graph",
+    "Verification": "verify",
+    "VerificationError": "verify",
+    "check": "checks",
+    "export": "exporter",
+    "inspect": "inspection",
+    "run": "runtimes",
+}
+
+__all__ = [
+    "CheckResult",
+    "ExportResult",
+    "Inspection",
+    "IntegerGraph",
+    "Verification",
+    "VerificationError",
+    "check",
+    "export",
+    "inspect",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads public names on first use, so that the package imports at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,189 @@
+"""From a quantized model to a verified file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_export import targets
+from tflite_export import verify as verification
+from tflite_export.graph import WEIGHTED, IntegerGraph, Operator
+from tflite_export.packing import CONTAINER_BITS
+from tflite_export.verify import Verification
+from tflite_export.writer import write
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """One operator of the file.
+
+    Attributes:
+        name: Keras layer it comes from.
+        kind: builtin operator name.
+        weight_bits: learned width, None without weights.
+        activation_bits: width of its output.
+        container: type in which its weights are stored, None without weights.
+        weight_bytes: of its weights in the file, without scales and bias.
+    """
+
+    name: str
+    kind: str
+    weight_bits: int | None
+    activation_bits: int
+    container: str | None
+    weight_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """A written file. `verification` is None when it was asked not to verify."""
+
+    path: Path
+    size_bytes: int
+    layers: tuple[LayerReport, ...]
+    verification: Verification | None
+
+
+def export(
+    model: Any,
+    path: str | Path,
+    *,
+    target: str,
+    samples: Any = None,
+    verify: bool = True,
+) -> ExportResult:
+    """Writes a fully integer TensorFlow Lite file; it appears only after it has been verified.
+
+    Args:
+        model: an `IntegerGraph`, or anything with `freeze() -> IntegerGraph` (what
+            `tfeptq.quantize` returns).
+        path: of the file; replaced atomically.
+        target: "android", "coral", "ethos-u" or "microcontroller".
+        samples: a few inputs to verify on, one array (N, ...) a model input, floats or the file's
+            integers; random integers by default.
+        verify: read the file back, run it and compare every operator with the integer reference.
+
+    Raises:
+        ValueError: the target cannot store or execute a layer as it was quantized.
+        VerificationError: what the file computes is not what was learned; no file is left.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
+    storage = plan_storage(graph, target)
+    content = write(graph, storage)
+    proof = _verified(content, graph, storage, target, samples) if verify else None
+    _write_atomically(path, content)
+    layers = tuple(_layer_report(operator, graph, storage) for operator in graph.operators)
+    return ExportResult(path, len(content), layers, proof)
+
+
+def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
+    """Weight tensor -> container, after checking every operator against the target's table.
+
+    Raises:
+        ValueError: names the layer, what it needs and what the target allows.
+    """
+    storage: dict[str, str] = {}
+    for operator in graph.operators:
+        dtype = graph.tensors[operator.inputs[0]].dtype
+        try:
+            if operator.kind in WEIGHTED:
+                name = operator.inputs[1]
+                container = _container(graph, name, operator.kind, target, dtype)
+                # A shared tensor has one container: the widest that its operators need.
+                storage[name] = max(
+                    storage.get(name, container), container, key=CONTAINER_BITS.__getitem__
+                )
+            elif problem := targets.check_operator(target, operator.kind, activation_dtype=dtype):
+                raise ValueError(problem)
+        except ValueError as error:
+            raise ValueError(f"layer {operator.layer!r}: {error}") from error
+    return storage
+
+
+def _container(graph: IntegerGraph, name: str, kind: str, target: str, dtype: str) -> str:
+    weights = graph.tensors[name]
+    return targets.storage(
+        target,
+        kind,
+        bits=weights.bits,
+        per_channel=weights.quantization.per_channel,
+        activation_dtype=dtype,
+    )
+
+
+def _verified(
+    content: bytes, graph: IntegerGraph, storage: Mapping[str, str], target: str, samples: Any
+) -> Verification:
+    integers = None if samples is None else _integer_samples(graph, samples)
+    return verification.verify(content, graph, storage=storage, target=target, samples=integers)
+
+
+def _integer_samples(graph: IntegerGraph, samples: Any) -> list[np.ndarray]:
+    arrays = list(samples) if isinstance(samples, (list, tuple)) else [samples]
+    if len(arrays) != len(graph.inputs):
+        raise ValueError(f"samples hold {len(arrays)} arrays, the model takes {len(graph.inputs)}")
+    return [
+        _integers(np.asarray(array), graph, name)
+        for array, (_, name) in zip(arrays, graph.inputs, strict=True)
+    ]
+
+
+def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
+    tensor = graph.tensors[name]
+    if values.shape[1:] != tensor.shape[1:] or not len(values):
+        raise ValueError(
+            f"samples of input {name!r} are {values.shape}, need (N, *{tensor.shape[1:]})"
+        )
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(tensor.dtype)
+    info, quantization = np.iinfo(tensor.dtype), tensor.quantization
+    scaled = np.round(values / quantization.scale[0]) + quantization.zero_point
+    return np.clip(scaled, info.min, info.max).astype(tensor.dtype)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def _layer_report(
+    operator: Operator, graph: IntegerGraph, storage: Mapping[str, str]
+) -> LayerReport:
+    bits = graph.tensors[operator.outputs[0]].bits
+    if operator.kind not in WEIGHTED:
+        return LayerReport(operator.layer, operator.kind, None, bits, None, 0)
+    weights = graph.tensors[operator.inputs[1]]
+    container = storage[weights.name]
+    stored = -(-int(np.prod(weights.shape)) * CONTAINER_BITS[container] // 8)
+    return LayerReport(operator.layer, operator.kind, weights.bits, bits, container, stored)
+
+
+def layers_table(layers: Sequence[LayerReport]) -> list[tuple[str, ...]]:
+    """Rows (layer, operator, weight bits, stored as, bytes) of the layers that have weights."""
+    return [
+        (
+            layer.name,
+            layer.kind,
+            str(layer.weight_bits),
+            str(layer.container),
+            str(layer.weight_bytes),
+        )
+        for layer in layers
+        if layer.weight_bits is not None
+    ]

@@ -1,0 +1,27 @@
+"""What each target executes, as data: one TOML file a target, read by `capabilities`.
+
+Allowed rows are those that a runtime of the target computes correctly, which the tests measure.
+Much more loads and runs and returns garbage; what is not in the tables is refused.
+"""
+
+from tflite_export.targets.capabilities import (
+    TARGETS,
+    Capabilities,
+    WeightRow,
+    allowed_weight_bits,
+    capabilities,
+    check_operator,
+    storage,
+    weight_granularity,
+)
+
+__all__ = [
+    "TARGETS",
+    "Capabilities",
+    "WeightRow",
+    "allowed_weight_bits",
+    "capabilities",
+    "check_operator",
+    "storage",
+    "weight_granularity",
+]

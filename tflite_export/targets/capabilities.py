@@ -1,0 +1,191 @@
+"""Reads the capability tables and answers which container, width and granularity a target takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from tflite_export.packing import CONTAINER_BITS
+
+TARGETS = ("android", "coral", "ethos-u", "microcontroller")
+GRANULARITIES = ("per_channel", "per_tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightRow:
+    """One combination of weights and activations that a weighted operator executes correctly."""
+
+    kind: str
+    activations: str
+    container: str
+    granularity: str
+    remark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """The table of one target.
+
+    Attributes:
+        runtimes: names of the runtimes (see `tflite_export.runtimes`) that prove a file.
+        lowest_weight_bits: learned widths below this gain nothing there and are refused.
+        advice: what to do about refused widths.
+        weights: rows of the weighted operators.
+        operators: weightless operator -> activation types it executes.
+        remarks: operator -> limit or trap to know.
+    """
+
+    target: str
+    title: str
+    runtimes: tuple[str, ...]
+    lowest_weight_bits: int
+    advice: str
+    weights: tuple[WeightRow, ...]
+    operators: Mapping[str, tuple[str, ...]]
+    remarks: Mapping[str, str]
+
+
+@functools.cache
+def capabilities(target: str) -> Capabilities:
+    """The table of `target`. Raises ValueError for an unknown name."""
+    if target not in TARGETS:
+        raise ValueError(f"target {target!r} is unknown; allowed are {', '.join(TARGETS)}")
+    name = f"{target.replace('-', '_')}.toml"
+    table = tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
+    rows = [row for entry in table["weights"] for row in _rows(entry)]
+    return Capabilities(
+        target,
+        table["title"],
+        tuple(table["runtimes"]),
+        table["lowest_weight_bits"],
+        table["advice"],
+        tuple(rows),
+        {kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
+        table.get("remarks", {}),
+    )
+
+
+def _rows(entry: Mapping[str, object]) -> list[WeightRow]:
+    """An entry of the file may list several kinds and granularities: their product."""
+    return [
+        WeightRow(
+            kind,
+            str(entry["activations"]),
+            str(entry["container"]),
+            granularity,
+            str(entry.get("remark", "")),
+        )
+        for kind in _strings(entry["kinds"])
+        for granularity in _strings(entry.get("granularities", GRANULARITIES))
+    ]
+
+
+def _strings(value: object) -> Sequence[str]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"expected a list of names, received {value!r}")
+    return [str(item) for item in value]
+
+
+def storage(target: str, kind: str, *, bits: int, per_channel: bool, activation_dtype: str) -> str:
+    """Narrowest container of `bits`-wide weights that the target's runtime really executes.
+
+    Args:
+        kind: weighted operator, e.g. "CONV_2D".
+        bits: learned width, 2 to 8.
+        activation_dtype: "int8" or "int16".
+
+    Returns:
+        "int8", "int4" or "int2".
+
+    Raises:
+        ValueError: nothing fits; says what is allowed.
+    """
+    table = capabilities(target)
+    if bits < table.lowest_weight_bits:
+        raise ValueError(
+            f"target {target!r} stores weights of {table.lowest_weight_bits} to 8 bits, "
+            f"received {bits}; {table.advice}"
+        )
+    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+    fitting = [
+        row.container
+        for row in _weight_rows(table, kind, activation_dtype)
+        if row.granularity == granularity and CONTAINER_BITS[row.container] >= bits
+    ]
+    if not fitting:
+        raise ValueError(
+            f"target {target!r} has no {kind} with {bits}-bit {granularity} weights and "
+            f"{activation_dtype} activations; allowed are {_described(table, kind)}"
+        )
+    return min(fitting, key=CONTAINER_BITS.__getitem__)
+
+
+def weight_granularity(target: str, kind: str, *, bits: int, activation_dtype: str = "int8") -> str:
+    """ "per_channel" or "per_tensor": what the quantizer must learn for the narrowest container.
+
+    Per-channel wherever it costs no wider container.
+    """
+    rows = _weight_rows(capabilities(target), kind, activation_dtype)
+
+    def narrowest(granularity: str) -> int:
+        widths = (CONTAINER_BITS[row.container] for row in rows if row.granularity == granularity)
+        return min((width for width in widths if width >= bits), default=64)
+
+    return min(GRANULARITIES, key=narrowest)
+
+
+def allowed_weight_bits(target: str) -> tuple[int, ...]:
+    """Learned widths that can be stored for the target."""
+    return tuple(range(capabilities(target).lowest_weight_bits, 9))
+
+
+def check_operator(
+    target: str,
+    kind: str,
+    *,
+    activation_dtype: str,
+    container: str | None = None,
+    per_channel: bool = False,
+) -> str | None:
+    """Why the target does not execute an operator correctly, or None when it does.
+
+    Args:
+        container: type of the weights of a weighted operator as stored.
+    """
+    table = capabilities(target)
+    rows = [row for row in table.weights if row.kind == kind]
+    if not rows:
+        return _check_weightless(table, kind, activation_dtype)
+    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+    wanted = (activation_dtype, container, granularity)
+    if any((row.activations, row.container, row.granularity) == wanted for row in rows):
+        return None
+    return (
+        f"{kind} with {container} {granularity} weights and {activation_dtype} activations is not "
+        f"executed correctly; allowed are {_described(table, kind)}"
+    )
+
+
+def _check_weightless(table: Capabilities, kind: str, activation_dtype: str) -> str | None:
+    allowed = table.operators.get(kind)
+    if allowed is None:
+        return f"{kind} is not available on target {table.target!r}"
+    if activation_dtype in allowed:
+        return None
+    remark = table.remarks.get(kind, "")
+    return f"{kind} is correct with {' or '.join(allowed)} only, not {activation_dtype}. {remark}".strip()
+
+
+def _weight_rows(table: Capabilities, kind: str, activation_dtype: str) -> list[WeightRow]:
+    return [row for row in table.weights if (row.kind, row.activations) == (kind, activation_dtype)]
+
+
+def _described(table: Capabilities, kind: str) -> str:
+    rows = [row for row in table.weights if row.kind == kind]
+    return (
+        ", ".join(f"{row.container} {row.granularity} under {row.activations}" for row in rows)
+        or "no widths: the target does not execute this operator"
+    )

@@ -1,0 +1,284 @@
+"""Proof that a file holds what was learned and that runtimes compute what it means.
+
+Every integer and scale is read back; every operator is run on the runtime's own inputs and compared
+with the integer reference. Agreement of the final output alone proves nothing: operators that
+return garbage are often hidden by a ReLU or an argmax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tflite_export import reference
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.reader import StoredModel, parse, to_graph
+from tflite_export.runtimes import RuntimeUnavailableError, open_session
+from tflite_export.targets import capabilities
+from tflite_export.writer import write
+
+#: Random samples that a file is run on where the caller has none.
+RANDOM_SAMPLES = 4
+#: Largest difference in LSB allowed to kernels that are not the reference ones, and why.
+DELEGATE_TOLERANCE = {
+    "litert": (2, "XNNPACK requantizes in float32 and rounds half to even"),
+    "tflm": (1, "its fully connected and pooling kernels round in another order"),
+}
+
+
+class VerificationError(ValueError):
+    """The file does not hold, or a runtime does not compute, what was learned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorDifference:
+    """How far one runtime's operator is from the integer reference on the same inputs, in LSB."""
+
+    tensor: str
+    kind: str
+    maximum: int
+    mean: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeReport:
+    """One runtime's verdict.
+
+    Attributes:
+        skipped: why the runtime was not run, or None.
+        operators: differences, one an operator, in execution order.
+        exact_operators: how many of them were bit-identical.
+        output_agreement: share of output integers equal to those of the whole-net reference.
+    """
+
+    runtime: str
+    skipped: str | None = None
+    operators: tuple[OperatorDifference, ...] = ()
+    output_agreement: float | None = None
+
+    @property
+    def exact_operators(self) -> int:
+        return sum(difference.maximum == 0 for difference in self.operators)
+
+    @property
+    def maximum(self) -> int:
+        return max((difference.maximum for difference in self.operators), default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was proven: constants compared, samples run, and each runtime's differences."""
+
+    constants: int
+    samples: int
+    runtimes: tuple[RuntimeReport, ...]
+
+    def summary(self) -> str:
+        lines = [f"{self.constants} constants read back equal, {self.samples} samples run"]
+        for report in self.runtimes:
+            if report.skipped:
+                lines.append(f"{report.runtime}: skipped, {report.skipped}")
+            else:
+                lines.append(
+                    f"{report.runtime}: {report.exact_operators} of {len(report.operators)} operators "
+                    f"bit-identical to the integer reference, largest difference {report.maximum} LSB"
+                )
+        return "\n".join(lines)
+
+
+def verify(
+    content: bytes,
+    graph: IntegerGraph,
+    *,
+    storage: Mapping[str, str],
+    target: str,
+    samples: Sequence[np.ndarray] | None = None,
+) -> Verification:
+    """Reads a file back, runs it in the target's runtimes and compares every operator.
+
+    Args:
+        content: the file.
+        graph: what it must hold.
+        storage: tensor name -> container, for constants stored narrower than their dtype.
+        target: whose runtimes prove it; those that are not installed are reported as skipped.
+        samples: integer inputs (N, ...), one array a graph input; random integers by default.
+
+    Raises:
+        VerificationError: names the tensor or the operator and what differs.
+    """
+    stored = parse(content)
+    constants = read_back(stored, graph, storage=storage)
+    inputs = list(samples) if samples is not None else random_inputs(graph)
+    expected = reference.run(graph, inputs)
+    reports = [
+        _run(name, content, graph, storage, inputs, expected)
+        for name in capabilities(target).runtimes
+    ]
+    return Verification(constants, len(inputs[0]), tuple(reports))
+
+
+def random_inputs(graph: IntegerGraph, *, count: int = RANDOM_SAMPLES) -> list[np.ndarray]:
+    """Integers over the whole range of each graph input, the same in every run."""
+    generator = np.random.default_rng(0)
+    arrays = []
+    for _, name in graph.inputs:
+        tensor = graph.tensors[name]
+        info = np.iinfo(tensor.dtype)
+        shape = (count, *tensor.shape[1:])
+        arrays.append(generator.integers(info.min, info.max + 1, shape).astype(tensor.dtype))
+    return arrays
+
+
+def read_back(stored: StoredModel, graph: IntegerGraph, *, storage: Mapping[str, str]) -> int:
+    """Compares a parsed file with the graph it was written from; returns the constants compared."""
+    for entry in stored.tensors:
+        if entry.type.startswith("float"):
+            raise VerificationError(f"tensor {entry.name!r} is {entry.type}: not an integer file")
+    found = to_graph(stored)
+    types = {entry.name: entry.type for entry in stored.tensors}
+    if set(found.tensors) != set(graph.tensors):
+        odd = sorted(set(found.tensors) ^ set(graph.tensors))
+        raise VerificationError(f"tensors {odd} are in the file or the graph only")
+    for name, tensor in graph.tensors.items():
+        _compare_tensor(tensor, found.tensors[name], types[name], storage.get(name, tensor.dtype))
+    _compare_operators(found.operators, graph.operators)
+    if (found.inputs, found.outputs) != (graph.inputs, graph.outputs):
+        raise VerificationError(
+            f"the file's endpoints are {found.inputs} -> {found.outputs}, "
+            f"the graph's are {graph.inputs} -> {graph.outputs}"
+        )
+    return sum(tensor.is_constant for tensor in graph.tensors.values())
+
+
+def _compare_tensor(expected: Tensor, found: Tensor, stored_type: str, container: str) -> None:
+    where = f"tensor {expected.name!r}"
+    if stored_type != container:
+        raise VerificationError(f"{where} is stored as {stored_type}, planned was {container}")
+    if expected.shape != found.shape:
+        raise VerificationError(f"{where} has shape {found.shape}, learned was {expected.shape}")
+    left, right = expected.quantization, found.quantization
+    if not np.array_equal(left.scale, right.scale):
+        raise VerificationError(f"{where}: scales differ from the learned ones")
+    if left.zero_point != right.zero_point:
+        raise VerificationError(
+            f"{where}: zero point {right.zero_point}, learned was {left.zero_point}"
+        )
+    if left.per_channel and left.axis != right.axis:
+        raise VerificationError(f"{where}: quantized axis {right.axis}, learned was {left.axis}")
+    if expected.data is not None and not np.array_equal(expected.data, _data(found)):
+        raise VerificationError(f"{where}: integers differ from the learned ones")
+
+
+def _data(tensor: Tensor) -> np.ndarray:
+    if tensor.data is None:
+        raise VerificationError(f"tensor {tensor.name!r} has no data in the file")
+    return tensor.data
+
+
+def _compare_operators(found: Sequence[Operator], expected: Sequence[Operator]) -> None:
+    if len(found) != len(expected):
+        raise VerificationError(f"the file has {len(found)} operators, the graph {len(expected)}")
+    for ours, theirs in zip(expected, found, strict=True):
+        where = f"operator {ours.kind} of layer {ours.layer!r}"
+        same_tensors = (ours.inputs, ours.outputs) == (theirs.inputs, theirs.outputs)
+        if ours.kind != theirs.kind or not same_tensors:
+            raise VerificationError(f"{where}: the file has {theirs.kind} {theirs.inputs} instead")
+        for name, value in ours.attributes.items():
+            if not _equal_attribute(value, theirs.attributes[name]):
+                raise VerificationError(
+                    f"{where}: {name} is {theirs.attributes[name]} in the file, not {value}"
+                )
+
+
+def _equal_attribute(left: object, right: object) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return bool(np.float32(left) == np.float32(right))
+    return left == right
+
+
+def _run(
+    runtime: str,
+    content: bytes,
+    graph: IntegerGraph,
+    storage: Mapping[str, str],
+    inputs: list[np.ndarray],
+    expected: Mapping[str, np.ndarray],
+) -> RuntimeReport:
+    try:
+        session = open_session(content, runtime)
+    except RuntimeUnavailableError as error:
+        return RuntimeReport(runtime, str(error))
+    outputs = session(inputs)
+    tensors = witness_tensors(graph, storage, runtime, inputs)
+    _compare_witness(graph, outputs, tensors, runtime)
+    differences = tuple(compare_operators(graph, tensors))
+    for operator, difference in zip(graph.operators, differences, strict=True):
+        _check_difference(operator, difference, runtime)
+    equal = [
+        np.mean(output == expected[name])
+        for output, (_, name) in zip(outputs, graph.outputs, strict=True)
+    ]
+    return RuntimeReport(runtime, None, differences, float(np.mean(equal)))
+
+
+def witness_tensors(
+    graph: IntegerGraph, storage: Mapping[str, str], runtime: str, inputs: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Every activation that a runtime computes, by tensor name.
+
+    Taken from a twin of the file whose outputs are all its activations, because no runtime gives
+    access to the tensors inside a delegate.
+    """
+    names = [operator.outputs[0] for operator in graph.operators]
+    twin = dataclasses.replace(graph, outputs=tuple((name, name) for name in names))
+    session = open_session(write(twin, storage), runtime)
+    tensors = dict(zip(names, session(inputs), strict=True))
+    tensors.update({name: array for (_, name), array in zip(graph.inputs, inputs, strict=True)})
+    return tensors
+
+
+def _compare_witness(
+    graph: IntegerGraph,
+    outputs: Sequence[np.ndarray],
+    tensors: Mapping[str, np.ndarray],
+    runtime: str,
+) -> None:
+    for output, (public, name) in zip(outputs, graph.outputs, strict=True):
+        difference = np.abs(output.astype(np.int64) - tensors[name]).max(initial=0)
+        if difference > 1:
+            raise VerificationError(
+                f"{runtime}: output {public!r} changes by {difference} LSB when the file's inner "
+                "tensors are read; the runtime overwrites memory it still needs"
+            )
+
+
+def compare_operators(
+    graph: IntegerGraph, tensors: Mapping[str, np.ndarray]
+) -> list[OperatorDifference]:
+    """Difference of each operator's output from the reference on the same inputs, in LSB."""
+    constants = {name: t.data for name, t in graph.tensors.items() if t.data is not None}
+    values = {**constants, **tensors}
+    differences = []
+    for operator in graph.operators:
+        inputs = [values[name] for name in operator.inputs]
+        expected = reference.run_operator(operator, graph.tensors, inputs).astype(np.int64)
+        error = np.abs(values[operator.outputs[0]].astype(np.int64) - expected)
+        differences.append(
+            OperatorDifference(
+                operator.outputs[0], operator.kind, int(error.max(initial=0)), float(error.mean())
+            )
+        )
+    return differences
+
+
+def _check_difference(operator: Operator, difference: OperatorDifference, runtime: str) -> None:
+    allowed = reference.TOLERANCE.get(operator.kind, (0, ""))[0]
+    allowed = max(allowed, DELEGATE_TOLERANCE.get(runtime, (0, ""))[0])
+    if difference.maximum > allowed:
+        raise VerificationError(
+            f"{runtime}: operator {operator.kind} of layer {operator.layer!r} is "
+            f"{difference.maximum} LSB away from the integer reference on the same inputs, "
+            f"allowed are {allowed}"
+        )
