@@ -55,7 +55,7 @@ class QuantizedModel(keras.Model):
         return freeze(self)
 
     def fold(self) -> None:
-        """Turns learned factors into the integers and scales that ship. Idempotent."""
-        for layer in self.layers:
-            if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
-                layer.fold()
+        """Turns learned factors into the integers and scales that ship; see `tfeptq.folding`."""
+        from tfeptq.folding import fold
+
+        fold(self)

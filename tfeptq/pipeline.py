@@ -20,7 +20,7 @@ from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
-from tfeptq.precision.widths import layer_granularity, layer_widths
+from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
 from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
@@ -88,7 +88,8 @@ def _wrapped(
     wrapped = wrap(
         canonical,
         weight_bits=widths,
-        per_channel=layer_granularity(canonical, widths, config.target),
+        per_channel=layer_granularity(canonical, widths, config),
+        requantization=layer_requantizations(canonical, widths, config),
         activation_bits=config.activation_bits,
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)

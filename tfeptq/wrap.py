@@ -74,6 +74,7 @@ def wrap(
     *,
     weight_bits: Mapping[str, int],
     per_channel: Mapping[str, bool],
+    requantization: Mapping[str, str],
     activation_bits: int,
 ) -> WrappedModel:
     """Wraps a canonical model (see `tfeptq.graph.prepare`).
@@ -81,6 +82,7 @@ def wrap(
     Args:
         weight_bits: width of every weighted layer, by name.
         per_channel: whether the layer's weights have one scale a channel, by name.
+        requantization: how the target's kernel rounds its accumulator, by layer name.
         activation_bits: 8 or 16.
     """
     graph = LayerGraph.of(model)
@@ -92,9 +94,17 @@ def wrap(
             quantizers[slot.name] = ActivationQuantizer(activation_bits, slot.fixed, name=slot.name)
         return quantizers[slot.name](tensor)
 
-    layers = {
-        call.layer.name: _counterpart(call.layer, weight_bits, per_channel) for call in graph.calls
-    }
+    layers = {}
+    for call in graph.calls:
+        name = call.layer.name
+        copy = type(call.layer).from_config(call.layer.get_config())
+        if linear.is_weighted(call.layer):
+            copy = QuantizedWeights(
+                copy, weight_bits[name], per_channel[name], requantization[name]
+            )
+        elif isinstance(call.layer, keras.layers.PReLU):
+            copy = QuantizedPReLU(copy)
+        layers[name] = copy
     inputs, tensors = _build(model, graph, slots, layers, quantize)
     _copy_weights(model, layers)
     used = {slot.name: slot.sources for slot in slots.values() if slot.name in quantizers}
@@ -175,17 +185,6 @@ def _fixed_parameters(layer: keras.Layer, bits: int) -> tuple[float, int] | None
     if name not in _FIXED_8:
         return None
     return _FIXED_8[name] if bits == 8 else (1 / 32768, 0)
-
-
-def _counterpart(
-    layer: keras.Layer, weight_bits: Mapping[str, int], per_channel: Mapping[str, bool]
-) -> keras.Layer:
-    copy = type(layer).from_config(layer.get_config())
-    if linear.is_weighted(layer):
-        return QuantizedWeights(copy, weight_bits[layer.name], per_channel[layer.name])
-    if isinstance(layer, keras.layers.PReLU):
-        return QuantizedPReLU(copy)
-    return copy
 
 
 def _build(

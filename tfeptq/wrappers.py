@@ -20,6 +20,9 @@ from tfeptq.quantizers import (
     weight_range,
 )
 
+#: Part of a grid step: above the noise of float32, below anything that changes a result.
+TIE_NUDGE = 0.01
+
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedWeights(keras.layers.Wrapper):
@@ -34,15 +37,23 @@ class QuantizedWeights(keras.layers.Wrapper):
         layer: the primitive layer, with a bias and a linear activation.
         bits: width of the weights, 2 to 8.
         per_channel: one scale an output channel, otherwise one for the kernel.
+        requantization: how the target's kernel rounds its accumulator to the output's integers: "once",
+            or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
     """
 
     def __init__(
-        self, layer: keras.Layer, bits: int = 8, per_channel: bool = True, **kwargs: Any
+        self,
+        layer: keras.Layer,
+        bits: int = 8,
+        per_channel: bool = True,
+        requantization: str = "once",
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", layer.name)
         super().__init__(layer, **kwargs)
         self.bits = bits
         self.per_channel = per_channel
+        self.requantization = requantization
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
@@ -55,6 +66,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.soft_share = self._weight("soft_share", (), "zeros", trainable=False)
         self.bias_unit = self._weight("bias_unit", (), "ones", trainable=False)
         self.rounding_unit = self._weight("rounding_unit", (), "ones", trainable=False)
+        self.grid = self._weight("grid", channels, "zeros", trainable=False)
         self.rounding = self._weight("rounding", shape, "zeros")
         self.log_scale = self._weight("log_scale", scales, "zeros")
         self.bias_offset = self._weight("bias_offset", channels, "zeros")
@@ -88,7 +100,31 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def call(self, inputs: Any) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
-        return outputs + self.quantized_bias()
+        outputs += self.quantized_bias()
+        return outputs if self.requantization == "once" else self._rounded_to_grid(outputs)
+
+    def _rounded_to_grid(self, outputs: Any) -> Any:
+        """First of the kernel's two roundings, with a nudge that decides ties in the second."""
+        grid = ops.where(self.grid > 0.0, self.grid, 1.0)
+        steps = ops.floor(outputs / grid + 0.5)
+        away_from_zero = self.requantization == "twice"
+        nudge = TIE_NUDGE * (ops.sign(steps) if away_from_zero else 1.0)
+        rounded = straight_through(outputs, (steps + nudge) * grid)
+        return ops.where(self.grid > 0.0, rounded, outputs)
+
+    def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:
+        """Makes the layer round as its integer kernel does, once all scales are final.
+
+        A fixed-point kernel multiplies its accumulator by q * 2^e with q in [0.5, 1): it rounds
+        acc * q to an integer and that times 2^e again, so results lie on multiples of
+        output_scale * 2^e in between. With few weight levels e is near 0, the grid is coarse and
+        ties are common: they go away from zero ("twice") or up ("twice_up").
+        """
+        multiplier = np.float64(input_scale) * self.scales().astype(np.float64) / output_scale
+        fraction, exponent = np.frexp(multiplier)
+        exponent = np.minimum(exponent + (np.round(fraction * 2.0**31) == 2.0**31), 0)
+        grid = np.float64(output_scale) * 2.0**exponent
+        self.grid.assign(np.broadcast_to(grid, self.grid.shape).astype(np.float32))
 
     def quantized_kernel(self) -> Any:
         low, high = weight_range(self.bits)
@@ -134,6 +170,12 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.bias_offset.assign(np.zeros_like(bias))
         self.soft_share.assign(0.0)
 
+    def snap_bias(self, input_scale: np.float32) -> None:
+        """Rounds the bias to a multiple of input scale times weight scale, as integer kernels do."""
+        unit = np.float64(input_scale) * self.scales().astype(np.float64)
+        integers = np.round(ops.convert_to_numpy(self.layer.bias).astype(np.float64) / unit)
+        self.layer.bias.assign((integers * unit).astype(np.float32))
+
     def integers(self) -> np.ndarray:
         """The integer weights that ship, int8, in the kernel's shape."""
         low, high = weight_range(self.bits)
@@ -148,7 +190,12 @@ class QuantizedWeights(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "per_channel": self.per_channel,
+            "requantization": self.requantization,
+        }
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")

@@ -31,19 +31,36 @@ def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, in
         if config.first_last_bits is not None:
             widths.update(dict.fromkeys(first_and_last(model), config.first_last_bits))
     for layer in layers:
-        _check_storable(layer, widths[layer.name], config)
+        _container(layer, widths[layer.name], config)
     return widths
 
 
 def layer_granularity(
-    model: keras.Model, widths: Mapping[str, int], target: str
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
 ) -> dict[str, bool]:
     """Layer name -> whether its weights have one scale a channel, as the target's kernels need."""
     return {
-        layer.name: targets.weight_granularity(
-            target, linear.operator_kind(layer), bits=widths[layer.name]
+        layer.name: _granularity(layer, widths[layer.name], config) == "per_channel"
+        for layer in model.layers
+        if linear.is_weighted(layer)
+    }
+
+
+def layer_requantizations(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> dict[str, str]:
+    """Layer name -> how the target's kernel rounds its accumulator.
+
+    Only int8 activations are worth the imitation: a step of int16 is far below the noise.
+    """
+    return {
+        layer.name: targets.requantization(
+            config.target,
+            linear.operator_kind(layer),
+            container=_container(layer, widths[layer.name], config),
         )
-        == "per_channel"
+        if config.activation_bits == 8
+        else "once"
         for layer in model.layers
         if linear.is_weighted(layer)
     }
@@ -83,15 +100,23 @@ def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
             )
 
 
-def _check_storable(layer: keras.Layer, bits: int, config: QuantizationConfig) -> None:
-    kind = linear.operator_kind(layer)
-    granularity = targets.weight_granularity(config.target, kind, bits=bits)
+def _granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
+    return targets.weight_granularity(
+        config.target,
+        linear.operator_kind(layer),
+        bits=bits,
+        activation_dtype=activation_dtype(config.activation_bits),
+    )
+
+
+def _container(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
+    """Type in which the weights will be stored. Raises ValueError naming the layer."""
     try:
-        targets.storage(
+        return targets.storage(
             config.target,
-            kind,
+            linear.operator_kind(layer),
             bits=bits,
-            per_channel=granularity == "per_channel",
+            per_channel=_granularity(layer, bits, config) == "per_channel",
             activation_dtype=activation_dtype(config.activation_bits),
         )
     except ValueError as error:

@@ -11,6 +11,7 @@ from tflite_export.targets.capabilities import (
     allowed_weight_bits,
     capabilities,
     check_operator,
+    requantization,
     storage,
     weight_granularity,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "allowed_weight_bits",
     "capabilities",
     "check_operator",
+    "requantization",
     "storage",
     "weight_granularity",
 ]

@@ -16,12 +16,19 @@ GRANULARITIES = ("per_channel", "per_tensor")
 
 @dataclasses.dataclass(frozen=True)
 class WeightRow:
-    """One combination of weights and activations that a weighted operator executes correctly."""
+    """One combination of weights and activations that a weighted operator executes correctly.
+
+    Attributes:
+        rounding: how the accumulator becomes an int8 result, measured: "once", or in fixed-point
+            arithmetic "twice" (the product with a fraction, then the division by a power of two,
+            ties away from zero) or "twice_up" (ties upwards).
+    """
 
     kind: str
     activations: str
     container: str
     granularity: str
+    rounding: str = "twice"
     remark: str = ""
 
 
@@ -76,6 +83,7 @@ def _rows(entry: Mapping[str, object]) -> list[WeightRow]:
             str(entry["activations"]),
             str(entry["container"]),
             granularity,
+            str(entry.get("rounding", "twice")),
             str(entry.get("remark", "")),
         )
         for kind in _strings(entry["kinds"])
@@ -135,6 +143,12 @@ def weight_granularity(target: str, kind: str, *, bits: int, activation_dtype: s
         return min((width for width in widths if width >= bits), default=64)
 
     return min(GRANULARITIES, key=narrowest)
+
+
+def requantization(target: str, kind: str, *, container: str) -> str:
+    """How the kernel that the target runs at int8 activations rounds; see `WeightRow.rounding`."""
+    rows = _weight_rows(capabilities(target), kind, "int8")
+    return next(row.rounding for row in rows if row.container == container)
 
 
 def allowed_weight_bits(target: str) -> tuple[int, ...]:
