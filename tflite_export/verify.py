@@ -24,7 +24,7 @@ RANDOM_SAMPLES = 4
 #: Largest difference in LSB allowed to kernels that are not the reference ones, and why.
 DELEGATE_TOLERANCE = {
     "litert": (2, "XNNPACK requantizes in float32 and rounds half to even"),
-    "tflm": (1, "its fully connected and pooling kernels round in another order"),
+    "tflm": (1, "its fully connected kernel rounds twice, LiteRT's once"),
 }
 
 
@@ -38,6 +38,7 @@ class OperatorDifference:
 
     tensor: str
     kind: str
+    dtype: str
     maximum: int
     mean: float
 
@@ -267,14 +268,18 @@ def compare_operators(
         error = np.abs(values[operator.outputs[0]].astype(np.int64) - expected)
         differences.append(
             OperatorDifference(
-                operator.outputs[0], operator.kind, int(error.max(initial=0)), float(error.mean())
+                operator.outputs[0],
+                operator.kind,
+                graph.tensors[operator.outputs[0]].dtype,
+                int(error.max(initial=0)),
+                float(error.mean()),
             )
         )
     return differences
 
 
 def _check_difference(operator: Operator, difference: OperatorDifference, runtime: str) -> None:
-    allowed = reference.TOLERANCE.get(operator.kind, (0, ""))[0]
+    allowed = reference.TOLERANCE.get((operator.kind, difference.dtype), (0, ""))[0]
     allowed = max(allowed, DELEGATE_TOLERANCE.get(runtime, (0, ""))[0])
     if difference.maximum > allowed:
         raise VerificationError(

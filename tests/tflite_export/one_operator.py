@@ -1,0 +1,57 @@
+"""Graphs of one operator, for parity tests against the runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.runtimes import open_session
+from tflite_export.writer import write
+
+
+def quantization(scale: Any, zero_point: int = 0, axis: int = 0) -> Quantization:
+    return Quantization(np.atleast_1d(np.asarray(scale, np.float32)), zero_point, axis)
+
+
+def activation(
+    name: str, shape: tuple[int, ...], dtype: str, scale: float, zero: int = 0
+) -> Tensor:
+    return Tensor(name, shape, dtype, quantization(scale, 0 if dtype == "int16" else zero))
+
+
+def graph_of(
+    kind: str,
+    inputs: Sequence[Tensor],
+    output: Tensor,
+    attributes: Mapping[str, Any] | None = None,
+) -> IntegerGraph:
+    """A graph whose constants are those of `inputs` that hold data."""
+    tensors = {tensor.name: tensor for tensor in (*inputs, output)}
+    names = tuple(tensor.name for tensor in inputs)
+    operator = Operator(kind, names, (output.name,), "layer", dict(attributes or {}))
+    fed = tuple((tensor.name, tensor.name) for tensor in inputs if not tensor.is_constant)
+    return IntegerGraph("test", tensors, (operator,), fed, ((output.name, output.name),)).validate()
+
+
+def random_samples(graph: IntegerGraph, *, count: int = 3, seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    samples = []
+    for _, name in graph.inputs:
+        tensor = graph.tensors[name]
+        info = np.iinfo(tensor.dtype)
+        values = generator.integers(info.min, info.max + 1, (count, *tensor.shape[1:]))
+        samples.append(values.astype(tensor.dtype))
+    return samples
+
+
+def in_runtime(
+    graph: IntegerGraph,
+    samples: Sequence[np.ndarray],
+    *,
+    runtime: str = "litert-reference",
+    storage: Mapping[str, str] | None = None,
+) -> np.ndarray:
+    return open_session(write(graph, storage), runtime)(samples)[0]

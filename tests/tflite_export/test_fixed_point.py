@@ -1,0 +1,61 @@
+"""Fixed-point arithmetic against exact rational arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tflite_export import fixed_point
+
+ACCUMULATORS = st.integers(-(2**31) + 1, 2**31 - 1)
+REALS = st.floats(2.0**-20, 0.999, exclude_min=True)
+
+
+@given(real=st.floats(1e-9, 1e6))
+def test_multiplier_is_within_half_a_unit_of_its_31_bits(real):
+    fraction, exponent = fixed_point.quantize_multiplier(real)
+    assert 2**30 <= fraction <= 2**31 - 1
+    stored = Fraction(int(fraction)) * Fraction(2) ** (int(exponent) - 31)
+    assert abs(stored - Fraction(real)) <= Fraction(2) ** (int(exponent) - 32)
+
+
+def test_a_power_of_two_is_exact():
+    assert [int(part) for part in fixed_point.quantize_multiplier(0.5)] == [2**30, 0]
+
+
+@given(value=ACCUMULATORS, real=REALS)
+def test_rounding_once_is_half_up(value, real):
+    fraction, exponent = fixed_point.quantize_multiplier(real)
+    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
+    found = int(fixed_point.multiply_once(np.array(value), real))
+    assert found == (exact + Fraction(1, 2)).__floor__()
+
+
+@given(value=ACCUMULATORS, real=REALS)
+def test_rounding_twice_is_never_further_than_one_from_the_exact_product(value, real):
+    found = int(fixed_point.multiply(np.array(value), real))
+    fraction, exponent = fixed_point.quantize_multiplier(real)
+    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
+    assert abs(found - exact) < Fraction(101, 100)
+
+
+@given(value=st.integers(-(2**47), 2**47 - 1), real=st.floats(2.0**-30, 2.0**-16))
+def test_wide_products_lose_only_the_fraction_bits(value, real):
+    found = int(fixed_point.multiply_wide(np.array(value), real))
+    assert abs(found - value * real) <= 0.5 + abs(value * real) * 2.0**-14
+
+
+@given(value=st.integers(-(2**40), 2**40), shift=st.integers(0, 30))
+def test_right_shift_rounds_a_half_away_from_zero(value, shift):
+    found = int(fixed_point.rounding_right_shift(np.array(value), shift))
+    magnitude = (Fraction(abs(value), 2**shift) + Fraction(1, 2)).__floor__()
+    assert found == (magnitude if value >= 0 else -magnitude)
+
+
+@given(numerator=st.integers(-(2**40), 2**40), denominator=st.integers(1, 2**20))
+def test_division_truncates_towards_zero(numerator, denominator):
+    found = int(fixed_point.truncated_divide(np.array(numerator), denominator))
+    assert found == int(Fraction(numerator, denominator))

@@ -1,0 +1,77 @@
+"""Fixed-point arithmetic of the integer kernels, vectorised and exact in int64.
+
+A real multiplier is held as an int32 fraction in [2^30, 2^31) and a power of two. Scales are float32
+in the file; products of scales are taken in float64 unless a kernel says otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_FRACTION_BITS = 31
+
+
+def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions and exponents: real = fraction * 2^(exponent - 31), both int64."""
+    fraction, exponent = np.frexp(np.asarray(real, np.float64))
+    integers = _round_half_away(fraction * 2.0**_FRACTION_BITS)
+    overflow = integers == 2**_FRACTION_BITS
+    integers = np.where(overflow, integers // 2, integers)
+    exponent = exponent.astype(np.int64) + overflow
+    # Kernels treat a multiplier below 2^-31 as zero.
+    tiny = exponent < -_FRACTION_BITS
+    return np.where(tiny, 0, integers), np.where(tiny, 0, exponent)
+
+
+def _round_half_away(values: np.ndarray) -> np.ndarray:
+    return (np.sign(values) * np.floor(np.abs(values) + 0.5)).astype(np.int64)
+
+
+def doubling_high_multiply(values: np.ndarray, fraction: np.ndarray | int) -> np.ndarray:
+    """round(values * fraction / 2^31), a half goes up; int32 operands."""
+    product = values.astype(np.int64) * fraction
+    # The nudge of negative products is one smaller, and the division truncates towards zero.
+    nudge = np.where(product >= 0, 2**30, 1 - 2**30)
+    return truncated_divide(product + nudge, 2**31)
+
+
+def truncated_divide(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
+    """Integer division that truncates towards zero, as in C."""
+    magnitude = np.abs(numerator) // denominator
+    return np.where(numerator < 0, -magnitude, magnitude)
+
+
+def rounding_right_shift(values: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+    """round(values / 2^shift), a half goes away from zero."""
+    half = (np.int64(1) << np.asarray(shift, np.int64)) >> 1
+    magnitude = (np.abs(values) + half) >> shift
+    return np.where(values < 0, -magnitude, magnitude)
+
+
+def multiply(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
+    """values * real as int8 kernels round it: twice, after the fraction and after the shift.
+
+    Args:
+        values: integers of at most 32 bits.
+        real: positive multiplier(s), broadcast against `values`.
+    """
+    fraction, exponent = quantize_multiplier(real)
+    widened = values.astype(np.int64) << np.maximum(exponent, 0)
+    saturated = np.clip(widened, -(2**31), 2**31 - 1)
+    product = doubling_high_multiply(saturated, fraction)
+    return rounding_right_shift(product, np.maximum(-exponent, 0))
+
+
+def multiply_once(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
+    """values * real, rounded once, a half goes up."""
+    fraction, exponent = quantize_multiplier(real)
+    shift = _FRACTION_BITS - exponent
+    return (values.astype(np.int64) * fraction + (np.int64(1) << (shift - 1))) >> shift
+
+
+def multiply_wide(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
+    """values * real for 48-bit accumulators: a 15-bit fraction, rounded once, a half goes up."""
+    fraction, exponent = quantize_multiplier(real)
+    reduced = np.where(fraction < 0x7FFF0000, (fraction + 2**15) >> 16, 0x7FFF)
+    shift = 15 - exponent
+    return (values.astype(np.int64) * reduced + (np.int64(1) << (shift - 1))) >> shift

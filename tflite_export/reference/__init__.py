@@ -1,0 +1,5 @@
+"""The integer network in NumPy: what a file means, independent of any runtime."""
+
+from tflite_export.reference.execution import TOLERANCE, run, run_operator
+
+__all__ = ["TOLERANCE", "run", "run_operator"]

@@ -1,0 +1,88 @@
+"""Runs operators and whole graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.reference import elementwise, movement, nonlinear, pooling, resize, weighted
+from tflite_export.reference.operands import Operands
+
+_KERNELS: dict[str, Callable[[Operands], np.ndarray]] = {
+    "CONV_2D": weighted.conv_2d,
+    "DEPTHWISE_CONV_2D": weighted.depthwise_conv_2d,
+    "FULLY_CONNECTED": weighted.fully_connected,
+    "ADD": elementwise.add,
+    "SUB": elementwise.subtract,
+    "MUL": elementwise.multiply,
+    "MAXIMUM": elementwise.maximum,
+    "MINIMUM": elementwise.minimum,
+    "CONCATENATION": movement.concatenation,
+    "MAX_POOL_2D": pooling.max_pool_2d,
+    "AVERAGE_POOL_2D": pooling.average_pool_2d,
+    "MEAN": pooling.mean,
+    "RESHAPE": movement.reshape,
+    "TRANSPOSE": movement.transpose,
+    "PAD": movement.pad,
+    "SLICE": movement.crop,
+    "RESIZE_NEAREST_NEIGHBOR": resize.nearest_neighbor,
+    "RESIZE_BILINEAR": resize.bilinear,
+    "RELU": nonlinear.relu,
+    "RELU6": nonlinear.relu6,
+    "LEAKY_RELU": nonlinear.leaky_relu,
+    "PRELU": nonlinear.prelu,
+    "HARD_SWISH": nonlinear.hard_swish,
+    "LOGISTIC": nonlinear.logistic,
+    "TANH": nonlinear.tanh,
+    "SOFTMAX": nonlinear.softmax,
+    "QUANTIZE": nonlinear.quantize,
+}
+
+_INTERPOLATED = (
+    "the runtimes interpolate a table of 16-bit values; the reference evaluates the function"
+)
+_EXPONENTIAL = "the runtimes differ in how they evaluate the exponential"
+#: (operator, activation type) -> (largest difference to the runtimes' reference kernels in LSB, why).
+TOLERANCE: dict[tuple[str, str], tuple[int, str]] = {
+    ("LOGISTIC", "int8"): (1, _EXPONENTIAL),
+    ("TANH", "int8"): (1, _EXPONENTIAL),
+    ("SOFTMAX", "int8"): (1, _EXPONENTIAL),
+    ("LOGISTIC", "int16"): (2, _INTERPOLATED),
+    ("TANH", "int16"): (3, _INTERPOLATED),
+    ("SOFTMAX", "int16"): (20, _INTERPOLATED),
+}
+
+
+def run_operator(
+    operator: Operator, tensors: Mapping[str, Tensor], inputs: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Output integers of one operator.
+
+    Args:
+        tensors: descriptions by name.
+        inputs: integers of the operator's inputs in order, constants included; activations with
+            any number of samples N.
+    """
+    if operator.kind not in _KERNELS:
+        raise ValueError(f"operator {operator.kind} is not known to the integer reference")
+    return _KERNELS[operator.kind](Operands.of(operator, tensors, inputs))
+
+
+def run(
+    graph: IntegerGraph, inputs: Mapping[str, np.ndarray] | Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Every activation of a graph, by tensor name.
+
+    Args:
+        inputs: integers (N, ...), by public input name or in order.
+    """
+    if isinstance(inputs, Mapping):
+        inputs = [inputs[public] for public, _ in graph.inputs]
+    values = {tensor: array for (_, tensor), array in zip(graph.inputs, inputs, strict=True)}
+    constants = {name: t.data for name, t in graph.tensors.items() if t.data is not None}
+    for operator in graph.operators:
+        arrays = [constants[n] if n in constants else values[n] for n in operator.inputs]
+        values[operator.outputs[0]] = run_operator(operator, graph.tensors, arrays)
+    return values
