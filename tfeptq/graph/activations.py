@@ -1,0 +1,96 @@
+"""Activation functions as primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfeptq.graph.errors import UnsupportedLayerError
+from tfeptq.graph.nodes import Node, affine, primitive
+
+NEAREST = (
+    "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh or softmax, and "
+    "fine-tune"
+)
+
+
+def relu(node: Node, name: str, maximum: float | None = None) -> Node:
+    return primitive(keras.layers.ReLU, name, [node], max_value=maximum)
+
+
+def leaky_relu(node: Node, name: str, slope: float) -> Node:
+    return primitive(keras.layers.LeakyReLU, name, [node], negative_slope=float(slope))
+
+
+def named(function: str) -> Callable[[Node, str], Node]:
+    """A primitive that Keras knows as an activation function."""
+    return lambda node, name: primitive(keras.layers.Activation, name, [node], activation=function)
+
+
+def silu(node: Node, name: str) -> Node:
+    gate = named("sigmoid")(node, f"{name}_sigmoid")
+    return primitive(keras.layers.Multiply, name, [node, gate])
+
+
+def hard_sigmoid(node: Node, name: str) -> Node:
+    """relu6(x + 3) / 6."""
+    shifted = affine(node, f"{name}_shift", 1.0, 3.0)
+    return affine(relu(shifted, name, 6.0), f"{name}_scale", 1.0 / 6.0, 0.0)
+
+
+def softmax(node: Node, name: str) -> Node:
+    return primitive(keras.layers.Softmax, name, [node])
+
+
+def clip(node: Node, name: str, low: float, high: float | None) -> Node:
+    """min(max(x, low), high), by a ReLU between two shifts."""
+    shifted = affine(node, f"{name}_shift", 1.0, -low)
+    bounded = relu(shifted, name, None if high is None else high - low)
+    return affine(bounded, f"{name}_unshift", 1.0, low)
+
+
+_FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
+    "linear": lambda node, name: node,
+    "relu": relu,
+    "relu6": lambda node, name: relu(node, name, 6.0),
+    "leaky_relu": lambda node, name: leaky_relu(node, name, 0.2),
+    "silu": silu,
+    "swish": silu,
+    "hard_silu": named("hard_silu"),
+    "hard_swish": named("hard_silu"),
+    "sigmoid": named("sigmoid"),
+    "hard_sigmoid": hard_sigmoid,
+    "tanh": named("tanh"),
+    "softmax": softmax,
+}
+
+
+def activate(node: Node, operation: Any, name: str | None = None) -> Node:
+    """Applies the `activation` of a layer; the new node is called `{layer}_{function}`."""
+    function = operation.activation
+    if isinstance(function, keras.layers.ReLU):
+        return relu_layer(node, function, f"{operation.name}_relu")
+    title = getattr(function, "__name__", type(function).__name__)
+    if title not in _FUNCTIONS:
+        raise UnsupportedLayerError(
+            operation, f"activation {title!r} has no integer kernel", NEAREST
+        )
+    return _FUNCTIONS[title](node, name or f"{operation.name}_{title}")
+
+
+def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:
+    """A ReLU layer with its bounds and slope, where representable."""
+    slope, maximum = float(layer.negative_slope or 0.0), layer.max_value
+    if layer.threshold:
+        raise UnsupportedLayerError(
+            layer, f"threshold={layer.threshold} is not representable", "use threshold=0"
+        )
+    if slope == 0.0:
+        return relu(node, name, None if maximum is None else float(maximum))
+    if maximum is not None:
+        raise UnsupportedLayerError(
+            layer, "negative_slope together with max_value is not representable", "use one of them"
+        )
+    return leaky_relu(node, name, slope)

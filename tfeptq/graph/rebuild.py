@@ -1,0 +1,63 @@
+"""A canonical Keras model from the rewritten graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.graph.nodes import MERGES, Graph, Input, Node, Weights
+
+
+def rebuild(graph: Graph) -> keras.Model:
+    """A functional model with the graph's inputs and outputs, in float32."""
+    names = _unique_names(graph)
+    tensors: dict[Node, Any] = {}
+    layers: dict[Weights, keras.Layer] = {}
+    for node in graph.nodes():
+        if node.kind is Input:
+            tensors[node] = keras.Input(node.shape, name=names[node])
+            continue
+        inputs = [tensors[source] for source in node.inputs]
+        layer = _layer(node, names[node], layers)
+        tensors[node] = layer(inputs if isinstance(layer, MERGES) else inputs[0])
+        if node.weights is not None:
+            layer.set_weights([array.astype(np.float32) for array in node.weights.arrays])
+    inputs = [tensors[node] for node in graph.inputs]
+    return keras.Model(inputs, [tensors[node] for node in graph.outputs], name=graph.name)
+
+
+def _layer(node: Node, name: str, layers: dict[Weights, keras.Layer]) -> keras.Layer:
+    """The node's layer; calls that share weights share it."""
+    if node.weights is None:
+        return node.kind(**node.options, name=name)
+    if node.weights not in layers:
+        layers[node.weights] = node.kind(**node.options, name=name)
+    return layers[node.weights]
+
+
+def _unique_names(graph: Graph) -> dict[Node, str]:
+    names: dict[Node, str] = {}
+    taken: set[str] = set()
+    shared: dict[Weights, str] = {}
+    for node in graph.nodes():
+        if node.weights is not None and node.weights in shared:
+            names[node] = shared[node.weights]
+            continue
+        names[node] = _unique(node, taken)
+        taken.add(names[node])
+        if node.weights is not None:
+            shared[node.weights] = names[node]
+    return names
+
+
+def _unique(node: Node, taken: set[str]) -> str:
+    candidates = [node.name, f"{node.scope}_{node.name}"] if node.scope else [node.name]
+    for candidate in candidates:
+        if candidate not in taken:
+            return candidate
+    index = 1
+    while f"{node.name}_{index}" in taken:
+        index += 1
+    return f"{node.name}_{index}"
