@@ -52,7 +52,7 @@ def _arithmetic(kind: type, with_constant: Callable[[Node, str, Any, bool], Node
 
 
 def _constant(value: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(value), np.float64)
+    return np.asarray(value, np.float64)
 
 
 def _add_constant(node: Node, name: str, constant: Any, first: bool) -> Node:

@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Folder of pretrained models and labelled data; tests that need it skip without it."""
+    folder = Path(os.environ.get("TFEPTQ_ASSETS", ROOT / "../shared/assets")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no assets at {folder}; set TFEPTQ_ASSETS to their folder")
+    return folder
