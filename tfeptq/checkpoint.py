@@ -52,6 +52,6 @@ class Checkpoint:
         result = compute()
         self._root.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **result)
+        np.savez(partial, allow_pickle=False, **result)
         os.replace(partial, path)
         return result

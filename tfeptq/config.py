@@ -25,7 +25,7 @@ class QuantizationConfig:
             granularities can be stored and executed.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
-        threshold: weight clipping thresholds: "hmse" (Hessian-weighted squared error), "mse", "max".
+        threshold: where weights are clipped: "hmse" (Hessian-weighted squared error), "mse", "max".
         rounding: "eptq" learns the rounding by network-wise distillation; "nearest" does not.
         steps, batch_size: length of the optimisation and samples a step.
         samples: calibration samples used.

@@ -55,7 +55,7 @@ def _quantizer_behind(call: Call, consumers: Mapping[Key, list[Call]]) -> Activa
 
 
 def quantizer_of(key: Key, producers: Mapping[Key, Call]) -> ActivationQuantizer:
-    """The quantizer whose grid a written tensor lies on: its own, or that of what it was moved from."""
+    """The quantizer whose grid a written tensor lies on: its own, or its source's."""
     call = producers[key]
     while not isinstance(call.layer, ActivationQuantizer):
         if isinstance(call.layer, keras.layers.InputLayer):

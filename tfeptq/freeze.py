@@ -97,10 +97,7 @@ class _Freezer:
         for call in self._layers.calls:
             self._values[call.output] = self._value(call)
         inputs = tuple((key[0], f"{key[0]}") for key in self._layers.inputs)
-        outputs = tuple(
-            (name, self._tensor_name(key))
-            for name, key in zip(self._model.output_names, self._layers.outputs, strict=True)
-        )
+        outputs = tuple((self._tensor_name(key),) * 2 for key in self._layers.outputs)
         return IntegerGraph(
             self._model.name, self._tensors, tuple(self._operators), inputs, outputs
         )
@@ -125,15 +122,11 @@ class _Freezer:
 
     def _pending(self, call: Call, inputs: list[str]) -> _Pending:
         layer = call.layer
-        for layer_class, build in _BUILDERS.items():
-            if isinstance(layer, layer_class):
-                kind, attributes = build(
-                    layer, self._shapes[call.output], self._shapes[call.inputs[0]]
-                )
-                pending = _Pending(kind, inputs, layer.name, attributes)
-                break
-        else:
+        build = next((b for known, b in _BUILDERS.items() if isinstance(layer, known)), None)
+        if build is None:
             raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be frozen")
+        kind, attributes = build(layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+        pending = _Pending(kind, inputs, layer.name, attributes)
         if isinstance(layer, QuantizedWeights):
             pending.weights = layer
         if isinstance(layer, QuantizedPReLU):
@@ -294,8 +287,8 @@ def _integer_bias(
     if np.any(np.abs(bias) > limit):
         channel = int(np.argmax(np.abs(bias)))
         raise ValueError(
-            f"layer {layer.name!r}: the bias of channel {channel} is {bias[channel]:.3g} in units of "
-            f"its scales, allowed are +-{limit}; its weights are almost zero: prune or retrain it"
+            f"layer {layer.name!r}: the bias of channel {channel} is {bias[channel]:.3g} in units "
+            f"of its scales, allowed are +-{limit}; its weights are almost zero: prune it"
         )
     return bias.astype(dtype), unit.astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""`QuantizedModel`: a functional Keras model of quantized layers that can distil, save and freeze."""
+"""`QuantizedModel`: a functional Keras model of quantized layers that distils and freezes."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from tfeptq.data import take_samples
 
 from tfeptq import linear
 from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
+from tfeptq.data import take_samples
 from tfeptq.graph import prepare
 from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls

@@ -1,4 +1,4 @@
-"""Fake quantization: what the integer kernels will see, in float32, with straight-through gradients."""
+"""Fake quantization: what the integer kernels will see, in float32, and its gradients."""
 
 from __future__ import annotations
 

@@ -171,6 +171,7 @@ def distil(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         callbacks=watchers,
+        shuffle=False,
         verbose=0,
     )
     quantized.attach(None)

@@ -37,8 +37,8 @@ class QuantizedWeights(keras.layers.Wrapper):
         layer: the primitive layer, with a bias and a linear activation.
         bits: width of the weights, 2 to 8.
         per_channel: one scale an output channel, otherwise one for the kernel.
-        requantization: how the target's kernel rounds its accumulator to the output's integers: "once",
-            or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
+        requantization: how the target's kernel rounds its accumulator to the output's integers:
+            "once", or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.soft_share.assign(0.0)
 
     def snap_bias(self, input_scale: np.float32) -> None:
-        """Rounds the bias to a multiple of input scale times weight scale, as integer kernels do."""
+        """Rounds the bias to a multiple of input scale times weight scale, as kernels do."""
         unit = np.float64(input_scale) * self.scales().astype(np.float64)
         integers = np.round(ops.convert_to_numpy(self.layer.bias).astype(np.float64) / unit)
         self.layer.bias.assign((integers * unit).astype(np.float32))

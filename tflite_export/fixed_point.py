@@ -1,7 +1,7 @@
 """Fixed-point arithmetic of the integer kernels, vectorised and exact in int64.
 
-A real multiplier is held as an int32 fraction in [2^30, 2^31) and a power of two. Scales are float32
-in the file; products of scales are taken in float64 unless a kernel says otherwise.
+A real multiplier is held as an int32 fraction in [2^30, 2^31) and a power of two.
+Scales are float32 in the file; their products are taken in float64 unless a kernel says otherwise.
 """
 
 from __future__ import annotations

@@ -153,9 +153,9 @@ class IntegerGraph:
         for operator in self.operators:
             _check_operator(operator, self.tensors, ready)
             ready |= set(operator.outputs)
-        for public, tensor in self.outputs:
-            if tensor not in ready:
-                raise ValueError(f"output {public!r} reads tensor {tensor!r}, which nothing writes")
+        for public, name in self.outputs:
+            if name not in ready:
+                raise ValueError(f"output {public!r} reads tensor {name!r}, which nothing writes")
         for tensor in self.tensors.values():
             _check_tensor(tensor)
         return self

@@ -108,7 +108,7 @@ def quantize(values: np.ndarray, tensor: StoredTensor) -> np.ndarray:
 
 
 def dequantize(integers: np.ndarray, tensor: StoredTensor) -> np.ndarray:
-    """Float32 values of a tensor's integers; tensors without parameters are returned as they are."""
+    """Float32 values of a tensor's integers; without parameters they are returned as they are."""
     if tensor.scale is None or tensor.zero_point is None:
         return integers
     shifted = integers.astype(np.int64) - tensor.zero_point[0]
@@ -241,7 +241,8 @@ def _open_tflite_runtime(content: bytes) -> Session:
         with tempfile.TemporaryDirectory() as folder:
             model, given, taken = (Path(folder) / name for name in ("m.tflite", "i.npz", "o.npz"))
             model.write_bytes(content)
-            np.savez(given, **{f"{index:03d}": array for index, array in enumerate(arrays)})
+            named = {f"{index:03d}": array for index, array in enumerate(arrays)}
+            np.savez(given, allow_pickle=False, **named)
             command = [python, "-c", _WORKER, str(model), str(given), str(taken)]
             finished = subprocess.run(command, capture_output=True, text=True, check=False)
             if finished.returncode:

@@ -83,8 +83,9 @@ class Verification:
                 lines.append(f"{report.runtime}: skipped, {report.skipped}")
             else:
                 lines.append(
-                    f"{report.runtime}: {report.exact_operators} of {len(report.operators)} operators "
-                    f"bit-identical to the integer reference, largest difference {report.maximum} LSB"
+                    f"{report.runtime}: {report.exact_operators} of {len(report.operators)} "
+                    "operators bit-identical to the integer reference, largest difference "
+                    f"{report.maximum} LSB"
                 )
         return "\n".join(lines)
 

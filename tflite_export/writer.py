@@ -1,7 +1,7 @@
 """Flatbuffer bytes of an integer graph.
 
-Buffers stay inside the flatbuffer (TensorFlow Lite Micro silently reads wrong weights otherwise), are
-16-byte aligned and shared when equal. The same graph gives the same bytes.
+Buffers stay inside the flatbuffer (TensorFlow Lite Micro silently reads wrong weights otherwise),
+are 16-byte aligned and shared when equal. The same graph gives the same bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write(graph: IntegerGraph, storage: Mapping[str, str] | None = None) -> byte
 class _AlignedBuffer(schema.BufferT):
     """A buffer whose data starts at a multiple of `_ALIGNMENT`, which the Python API forgets."""
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
         data = None
         if self.data is not None:
             content = self.data.tobytes()

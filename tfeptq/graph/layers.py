@@ -207,7 +207,7 @@ def _frame(kind: type, setting: str) -> Handler:
         node, amounts = inputs[0], getattr(layer, setting)
         if len(node.shape) == 3:
             return primitive(kind, layer.name, [node], **{setting: amounts})
-        options = {setting: ((0, 0), tuple(amounts))}
+        options: dict[str, Any] = {setting: ((0, 0), tuple(amounts))}
         return _squeezed(layer, primitive(kind, layer.name, [_expanded(layer, node)], **options))
 
     return handler

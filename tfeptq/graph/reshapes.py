@@ -32,7 +32,7 @@ def _step(graph: Graph, node: Node) -> bool:
     if not node.inputs or not all(_is_reshape(source) for source in node.inputs):
         return False
     shapes = {source.inputs[0].shape for source in node.inputs}
-    if node.kind in _UNARY and _commutes(node) or node.kind in _BINARY and len(shapes) == 1:
+    if (node.kind in _UNARY and _commutes(node)) or (node.kind in _BINARY and len(shapes) == 1):
         _swap(graph, node)
         return True
     return False

@@ -30,7 +30,7 @@ def sample_layer_attention(
     Returns:
         float32 (N, number of calls of weighted layers in execution order).
     """
-    # Not compiled by XLA: on a CPU it runs convolutions inside a loop on one thread, 17 times slower.
+    # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
     probe = Probe(model, seed=seed)
     total = len(samples[0])
     batch_size = min(batch_size, total)

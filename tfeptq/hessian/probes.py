@@ -1,7 +1,7 @@
 """Label-free Hessian bound: squared Jacobians of the logits at every tensor, in one backward pass.
 
 At a trained optimum the task-loss Hessian at a tensor z is bounded by ||J||_F^2 with J = dy/dz
-(EPTQ, arXiv 2309.11531, section 3). ||J[:, i]||^2 = E_v[(J'v)_i^2] for probes v with E[vv'] = I; with
+(EPTQ, arXiv 2309.11531, section 3). ||J[:, i]||^2 = E_v[(J'v)_i^2] for v with E[vv'] = I; with
 few outputs the one-hot probes give the sum exactly.
 """
 

@@ -44,7 +44,7 @@ _INTERPOLATED = (
     "the runtimes interpolate a table of 16-bit values; the reference evaluates the function"
 )
 _EXPONENTIAL = "the runtimes differ in how they evaluate the exponential"
-#: (operator, activation type) -> (largest difference to the runtimes' reference kernels in LSB, why).
+#: (operator, activation type) -> (largest difference to the runtimes' kernels in LSB, why).
 TOLERANCE: dict[tuple[str, str], tuple[int, str]] = {
     ("LOGISTIC", "int8"): (1, _EXPONENTIAL),
     ("TANH", "int8"): (1, _EXPONENTIAL),

@@ -190,7 +190,8 @@ def _check_weightless(table: Capabilities, kind: str, activation_dtype: str) -> 
     if activation_dtype in allowed:
         return None
     remark = table.remarks.get(kind, "")
-    return f"{kind} is correct with {' or '.join(allowed)} only, not {activation_dtype}. {remark}".strip()
+    dtypes = " or ".join(allowed)
+    return f"{kind} is correct with {dtypes} only, not {activation_dtype}. {remark}".strip()
 
 
 def _weight_rows(table: Capabilities, kind: str, activation_dtype: str) -> list[WeightRow]:

@@ -190,7 +190,8 @@ def test_subtract():
 OPERATIONS = {
     "arithmetic with numbers": lambda x: (1 - (x * 2 + 1) / 3.0) - 0.5,
     "arithmetic with channels": lambda x: (
-        ops.multiply(x, np.array([1.0, 2.0, -3.0])) + [0.0, 1.0, 2.0]
+        ops.multiply(x, np.array([1.0, 2.0, -3.0], "float32"))
+        + np.array([0.0, 1.0, 2.0], "float32")
     ),
     "negative": lambda x: -x,
     "relu6": ops.relu6,

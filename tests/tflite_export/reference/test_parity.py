@@ -1,4 +1,4 @@
-"""Every operator of the integer reference against LiteRT's reference kernels and TFLM, bit for bit."""
+"""The integer reference against LiteRT's reference kernels and TFLM, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""Post-training quantization of Keras models: EPTQ, with a bit-width for every layer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfeptq.callbacks import QuantizationCallback
+    from tfeptq.config import QuantizationConfig
+    from tfeptq.graph import UnsupportedLayerError, prepare
+    from tfeptq.loading import load_model
+    from tfeptq.model import QuantizedModel
+    from tfeptq.pipeline import quantize
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "QuantizationCallback": "callbacks",
+    "QuantizationConfig": "config",
+    "QuantizedModel": "model",
+    "UnsupportedLayerError": "graph",
+    "load_model": "loading",
+    "prepare": "graph",
+    "quantize": "pipeline",
+}
+
+__all__ = [
+    "QuantizationCallback",
+    "QuantizationConfig",
+    "QuantizedModel",
+    "UnsupportedLayerError",
+    "__version__",
+    "load_model",
+    "prepare",
+    "quantize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads public names on first use: TensorFlow is imported when it is needed."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
