@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,5 +157,5 @@ def load_npz(
             if key is None or missing:
                 raise ValueError(f"{path}: no array {missing or 'of inputs'}; it holds {names}")
             return arrays[key], arrays[labels] if labels in names else None
-    except (OSError, EOFError, AttributeError) as error:
+    except (OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not an .npz file: {error}") from error

@@ -12,7 +12,7 @@ from tfeptq.quantizers import weight_range
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
 #: everything sensible, then refinements around the best of each channel.
-_COARSE = np.linspace(0.2, 1.2, 81)
+_LOWEST, _HIGHEST, _COARSE_STEP = 0.2, 1.2, 0.0125
 _REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
 
 
@@ -59,9 +59,9 @@ def _search(
     # A channel that no output depends on has no scores: fall back to its plain squared error.
     dead = importance.sum(axis=1, keepdims=True) <= 0.0
     importance = np.where(dead, 1.0, importance)
-    thresholds, errors = largest, np.full(len(weights), np.inf)
-    for fractions in (_COARSE, *_REFINEMENTS):
-        center = np.zeros_like(largest) if fractions is _COARSE else thresholds
+    thresholds, errors = np.zeros_like(largest), np.full(len(weights), np.inf)
+    for fractions in (_coarse(bits), *_REFINEMENTS):
+        center = thresholds
         for fraction in fractions:
             candidate = center + fraction * largest
             error = weighted_error(
@@ -71,6 +71,12 @@ def _search(
             thresholds = np.where(better, candidate, thresholds)
             errors = np.where(better, error, errors)
     return thresholds
+
+
+def _coarse(bits: int) -> np.ndarray:
+    # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
+    highest = max(_HIGHEST, 2 ** (bits - 1) / (2 ** (bits - 1) - 1))
+    return np.arange(_LOWEST, highest + _COARSE_STEP / 2, _COARSE_STEP)
 
 
 def weighted_error(

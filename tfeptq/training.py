@@ -161,6 +161,8 @@ def distil(
     _choose_variables(quantized, teacher, samples, config)
     quantized.attach(Distillation(quantized, teacher, attention, config))
     quantized.compile(optimizer=_optimizer(config), jit_compile=True)
+    # Variables created inside the first step would have it traced and compiled twice.
+    quantized.optimizer.build(quantized.trainable_variables)
     epochs = min(20, config.steps)
     steps_per_epoch = -(-config.steps // epochs)
     watchers = [StepProgress(steps_per_epoch * epochs, "distillation"), *(callbacks or ())]

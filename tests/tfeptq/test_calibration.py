@@ -1,0 +1,54 @@
+"""Streamed activation statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small_models
+
+from tfeptq.calibration import Histogram, best_range, collect_histograms, range_errors
+from tfeptq.graph import prepare
+from tfeptq.layer_graph import LayerGraph
+
+
+def test_streamed_histograms_count_every_value():
+    model, data = prepare(small_models.residual_network()), small_models.images(32)
+    keys = {"stem": [("stem_relu", 0)], "both": [("sum_relu", 0), ("pool", 0)]}
+    found = collect_histograms(model, [data], keys, batch_size=8)
+    tensors = LayerGraph.of(model).execute([data])
+    for name, members in keys.items():
+        values = np.concatenate([np.asarray(tensors[key]).reshape(-1) for key in members])
+        assert found[name].counts.sum() == values.size
+        assert found[name].minimum == pytest.approx(values.min(), abs=1e-5)
+        assert found[name].maximum == pytest.approx(values.max(), rel=1e-5)
+        mean = (found[name].centers * found[name].counts).sum() / values.size
+        assert mean == pytest.approx(values.mean(), abs=float(values.max()) / 1000)
+
+
+def histogram(values: np.ndarray) -> Histogram:
+    counts, _ = np.histogram(values, 2048)
+    return Histogram(float(values.min()), float(values.max()), counts)
+
+
+def test_outliers_are_clipped_where_that_pays():
+    values = np.concatenate([np.random.default_rng(0).uniform(0, 1, 1_000_000), [4.0]])
+    low, high = best_range(histogram(values), bits=8)
+    assert low == 0.0
+    assert 0.95 < high < 2.0
+
+
+def test_the_range_is_as_good_as_a_grid():
+    values = np.random.default_rng(0).laplace(size=50_000)
+    data = histogram(values)
+    chosen = np.array([best_range(data, bits=8)])
+    fractions = np.linspace(0.2, 1, 60)
+    lows, highs = np.meshgrid(data.minimum * fractions, data.maximum * fractions)
+    counts = data.counts.astype(np.float64)
+    grid = range_errors(data.centers, counts, lows.ravel(), highs.ravel(), bits=8)
+    found = range_errors(data.centers, counts, chosen[:, 0], chosen[:, 1], bits=8)
+    assert found[0] <= grid.min() * 1.05
+
+
+def test_sixteen_bits_are_never_clipped():
+    data = histogram(np.array([-1.0, 0.0, 0.5, 100.0]))
+    assert best_range(data, bits=16) == (-1.0, 100.0)

@@ -1,0 +1,136 @@
+"""Calibration data in all its forms, and what is wrong with it said in one line."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfeptq.data import load_npz, take_samples
+
+SHAPE = (5, 7, 3)
+IMAGES = np.arange(40 * 105, dtype="float32").reshape(40, *SHAPE)
+
+
+@pytest.fixture
+def inputs():
+    return [keras.Input(SHAPE, name="image")]
+
+
+@pytest.fixture
+def two_inputs(inputs):
+    return [*inputs, keras.Input((4,), name="extra")]
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return IMAGES[8 * index : 8 * index + 8], np.zeros(8)
+
+
+FORMS = {
+    "array": lambda: IMAGES[:24],
+    "list of one array": lambda: [IMAGES[:24]],
+    "dict": lambda: {"image": IMAGES[:24]},
+    "PyDataset": Batches,
+    "tf.data": lambda: tf.data.Dataset.from_tensor_slices(IMAGES).batch(8),
+    "tf.data with labels": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(40))).batch(
+        8
+    ),
+    "generator": lambda: (IMAGES[8 * index : 8 * index + 8] for index in range(5)),
+    "generator of lists": lambda: ([IMAGES[8 * i : 8 * i + 8]] for i in range(5)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_samples(inputs, form):
+    (samples,) = take_samples(FORMS[form](), inputs, samples=24, seed=0)
+    assert samples.dtype == np.float32
+    np.testing.assert_array_equal(samples, IMAGES[:24])
+
+
+def test_integers_become_float32(inputs):
+    (samples,) = take_samples(IMAGES.astype(np.uint8), inputs, samples=40, seed=0)
+    assert samples.dtype == np.float32
+
+
+def test_arrays_with_more_samples_are_chosen_from_with_a_seed(inputs):
+    first, again, other = (
+        take_samples(IMAGES, inputs, samples=11, seed=seed)[0] for seed in (1, 1, 2)
+    )
+    assert len(first) == 11
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_reading_stops_when_there_are_enough(inputs):
+    def endless():
+        while True:
+            yield IMAGES[:8]
+
+    assert len(take_samples(endless(), inputs, samples=20, seed=0)[0]) == 20
+
+
+def test_several_inputs_stay_aligned(two_inputs):
+    extra = IMAGES[:, 0, 0, :1] * np.ones(4, "float32")
+    for data in ((IMAGES, extra), {"extra": extra, "image": IMAGES}):
+        images, others = take_samples(data, two_inputs, samples=7, seed=3)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], others[:, 0])
+
+
+def test_batches_of_two_inputs_with_labels(two_inputs):
+    batch = ((IMAGES[:8], np.zeros((8, 4))), np.zeros(8))
+    images, others = take_samples(iter([batch]), two_inputs, samples=8, seed=0)
+    assert images.shape == (8, *SHAPE)
+    assert others.shape == (8, 4)
+
+
+def test_fewer_samples_warn_with_the_number_used(inputs):
+    with pytest.warns(UserWarning, match="holds 40 samples, 100 were asked for: 40 are used"):
+        take_samples(IMAGES, inputs, samples=100, seed=0)
+
+
+BAD = {
+    "wrong shape": (np.zeros((4, 7, 5, 3)), r"'image' has shape \(4, 7, 5, 3\); expected"),
+    "text": (np.array(["a", "b"]), "dtype"),
+    "complex": (np.zeros((4, *SHAPE), complex), "dtype complex128"),
+    "empty": (np.zeros((0, *SHAPE)), "'image' is empty"),
+    "NaN": (np.full((4, *SHAPE), np.nan), "NaN"),
+    "infinity": (np.full((4, *SHAPE), np.inf), "infinity"),
+    "no batch": (iter([]), "yields no batch"),
+    "number": (3, "calibration is a int"),
+    "missing input": ({"picture": IMAGES}, r"lacks the inputs \['image'\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_data_get_one_clear_error(inputs, name):
+    data, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as refusal:
+        take_samples(data, inputs, samples=4, seed=0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_npz_keys(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, y=np.arange(3), images=IMAGES[:3], other=IMAGES[3:6])
+    images, labels = load_npz(path)
+    np.testing.assert_array_equal(images, IMAGES[:3])
+    np.testing.assert_array_equal(labels, np.arange(3))
+    np.testing.assert_array_equal(load_npz(path, input_key="other")[0], IMAGES[3:6])
+
+
+def test_npz_errors_name_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.npz: no such file"):
+        load_npz(tmp_path / "absent.npz")
+    np.savez(tmp_path / "d.npz", y=np.arange(3))
+    with pytest.raises(ValueError, match="no array of inputs"):
+        load_npz(tmp_path / "d.npz")
+    with pytest.raises(ValueError, match=r"no array \['z'\]"):
+        load_npz(tmp_path / "d.npz", input_key="z")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 nonsense")
+    with pytest.raises(ValueError, match=r"bad\.npz"):
+        load_npz(tmp_path / "bad.npz")
