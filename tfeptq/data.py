@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+
+#: What NumPy raises on damaged files, and on pickled objects, which are never loaded.
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def take_samples(
@@ -27,29 +30,29 @@ def take_samples(
     Raises:
         ValueError: nothing there, wrong shape or dtype, NaN or infinity; names the input.
     """
-    names = [tensor.name for tensor in inputs]
-    if _is_batches(calibration, len(inputs)):
-        arrays = _collect(_batches(calibration), names, samples)
+    if _is_batches(calibration):
+        arrays = _collect(_batches(calibration), inputs, samples)
     else:
-        arrays = _choose(_split(calibration, names), samples, seed)
-    checked = [_checked(array, tensor) for array, tensor in zip(arrays, inputs, strict=True)]
-    count = len(checked[0])
+        arrays = _choose(_checked(calibration, inputs), samples, seed)
+    for array, tensor in zip(arrays, inputs, strict=True):
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"calibration of input {tensor.name!r} holds NaN or infinity")
+    count = len(arrays[0])
     if count < samples:
         warnings.warn(
             f"calibration holds {count} samples, {samples} were asked for: {count} are used",
             stacklevel=3,
         )
-    return checked
+    return arrays
 
 
-def _is_batches(calibration: Any, inputs: int) -> bool:
-    if isinstance(calibration, keras.utils.PyDataset):
+def _is_batches(calibration: Any) -> bool:
+    """Whether it is read batch by batch; otherwise it holds all samples as arrays."""
+    if _is_py_dataset(calibration):
         return True
-    if isinstance(calibration, (np.ndarray, Mapping, str, bytes)) or hasattr(
-        calibration, "__array__"
-    ):
+    if isinstance(calibration, (list, tuple, Mapping, str, bytes)):
         return False
-    if isinstance(calibration, (list, tuple)):
+    if hasattr(calibration, "__array__"):
         return False
     if isinstance(calibration, Iterable):
         return True
@@ -59,21 +62,28 @@ def _is_batches(calibration: Any, inputs: int) -> bool:
     )
 
 
+def _is_py_dataset(calibration: Any) -> bool:
+    # The command line reads .npz files, and refuses bad ones, before it waits for TensorFlow.
+    import keras
+
+    return isinstance(calibration, keras.utils.PyDataset)
+
+
 def _batches(calibration: Any) -> Iterator[Any]:
-    if isinstance(calibration, keras.utils.PyDataset):
-        count = calibration.num_batches
-        if count is None:
-            raise ValueError("calibration is a PyDataset without a length")
-        return (calibration[index] for index in range(count))
-    return iter(calibration)
+    if not _is_py_dataset(calibration):
+        return iter(calibration)
+    count = calibration.num_batches
+    if count is None:
+        raise ValueError("calibration is a PyDataset without a length")
+    return (calibration[index] for index in range(count))
 
 
-def _collect(batches: Iterator[Any], names: list[str], samples: int) -> list[np.ndarray]:
+def _collect(batches: Iterator[Any], inputs: Sequence[Any], samples: int) -> list[np.ndarray]:
     """Inputs of batches until there are enough."""
     parts: list[list[np.ndarray]] = []
     count = 0
     for batch in batches:
-        parts.append(_split(_without_labels(batch, names), names))
+        parts.append(_checked(_without_labels(batch, len(inputs)), inputs))
         count += len(parts[-1][0])
         if count >= samples:
             break
@@ -82,15 +92,25 @@ def _collect(batches: Iterator[Any], names: list[str], samples: int) -> list[np.
     return [np.concatenate(arrays)[:samples] for arrays in zip(*parts, strict=True)]
 
 
-def _without_labels(batch: Any, names: list[str]) -> Any:
+def _without_labels(batch: Any, inputs: int) -> Any:
     """Inputs of a batch that may be (inputs, labels) or (inputs, labels, weights).
 
     A flat pair is taken as two inputs only where the model has two.
     """
-    if not isinstance(batch, tuple) or len(batch) == 1:
-        return batch[0] if isinstance(batch, tuple) else batch
-    is_nested = isinstance(batch[0], (tuple, list, Mapping))
-    return batch if len(batch) == len(names) and not is_nested else batch[0]
+    if not isinstance(batch, tuple):
+        return batch
+    is_nested = isinstance(batch[0], (tuple, list, Mapping)) if batch else False
+    return batch if len(batch) == inputs and not is_nested else batch[0]
+
+
+def _checked(data: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """One float32 array (n, ...) a model input, of equal n."""
+    split = _split(data, [tensor.name for tensor in inputs])
+    arrays = [_floats(array, tensor) for array, tensor in zip(split, inputs, strict=True)]
+    counts = sorted({len(array) for array in arrays})
+    if len(counts) > 1:
+        raise ValueError(f"calibration arrays hold unequal numbers of samples: {counts}")
+    return arrays
 
 
 def _split(data: Any, names: list[str]) -> list[np.ndarray]:
@@ -102,38 +122,38 @@ def _split(data: Any, names: list[str]) -> list[np.ndarray]:
         return [np.asarray(data[name]) for name in names]
     if isinstance(data, (list, tuple)) and (len(names) > 1 or len(data) == 1):
         if len(data) != len(names):
-            raise ValueError(f"calibration holds {len(data)} arrays, the model takes {len(names)}")
+            raise ValueError(f"calibration holds {len(data)} arrays, the model takes {names}")
         return [np.asarray(array) for array in data]
     if len(names) > 1:
         raise ValueError(f"calibration is one array, the model takes the inputs {names}")
-    return [np.asarray(data)]
+    try:
+        return [np.asarray(data)]
+    except ValueError as error:
+        raise ValueError(
+            f"calibration is a {type(data).__name__} of {len(data)} unequal parts, the model takes "
+            f"one input, {names[0]!r}; pass its samples as one array, without labels"
+        ) from error
 
 
 def _choose(arrays: list[np.ndarray], samples: int, seed: int) -> list[np.ndarray]:
     """The same random subset of every array."""
-    counts = {len(array) if array.ndim else 0 for array in arrays}
-    if len(counts) != 1:
-        raise ValueError(f"calibration arrays hold unequal numbers of samples: {sorted(counts)}")
-    count = counts.pop()
+    count = len(arrays[0])
     if count <= samples:
         return arrays
     chosen = np.sort(np.random.default_rng(seed).choice(count, samples, replace=False))
     return [array[chosen] for array in arrays]
 
 
-def _checked(array: np.ndarray, tensor: Any) -> np.ndarray:
+def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
     where = f"calibration of input {tensor.name!r}"
-    expected = tuple(tensor.shape[1:])
+    expected = ", ".join(map(str, ("samples", *tensor.shape[1:])))
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{where} has dtype {array.dtype}; numbers are needed")
-    if array.ndim == 0 or array.shape[1:] != expected:
-        raise ValueError(f"{where} has shape {array.shape}; expected (samples, *{expected})")
+    if array.ndim == 0 or array.shape[1:] != tuple(tensor.shape[1:]):
+        raise ValueError(f"{where} has shape {array.shape}; expected ({expected})")
     if not len(array):
         raise ValueError(f"{where} is empty")
-    values = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"{where} holds NaN or infinity")
-    return values
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def load_npz(
@@ -144,18 +164,36 @@ def load_npz(
     Args:
         input_key: name of the inputs; by default the first array that is not the labels.
         label_key: name of the labels; by default "y".
+
+    Raises:
+        ValueError: no such file or array, or not an `.npz` file of plain arrays; names the file.
     """
     path = Path(path)
+    with _open_npz(path) as stored:
+        names = stored.files
+        labels = label_key or "y"
+        inputs = input_key or next((name for name in names if name != labels), None)
+        missing = [name for name in (inputs, label_key) if name and name not in names]
+        if inputs is None or missing:
+            raise ValueError(f"{path}: no array {missing or 'of inputs'}; it holds {names}")
+        has_labels = labels in names and labels != inputs
+        return _read(stored, inputs, path), _read(stored, labels, path) if has_labels else None
+
+
+def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    labels = label_key or "y"
     try:
-        with np.load(path) as arrays:
-            names = list(arrays)
-            key = input_key or next((name for name in names if name != labels), None)
-            missing = [name for name in (key, label_key) if name and name not in names]
-            if key is None or missing:
-                raise ValueError(f"{path}: no array {missing or 'of inputs'}; it holds {names}")
-            return arrays[key], arrays[labels] if labels in names else None
-    except (OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        stored = np.load(path)
+    except _UNREADABLE as error:
         raise ValueError(f"{path}: not an .npz file: {error}") from error
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path}: one bare array, not an .npz file; write it with numpy.savez")
+    return stored
+
+
+def _read(stored: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
+    try:
+        return stored[name]
+    except _UNREADABLE as error:
+        raise ValueError(f"{path}: array {name!r} cannot be read: {error}") from error

@@ -28,7 +28,7 @@ def means(model, data):
 
 
 def uncorrected(model, data):
-    """A quantized model as it is before its scales are final: no imitation of a kernel's rounding."""
+    """A quantized model before its scales are final: no imitation of a kernel's rounding."""
     quantized = quantize(model, data, CONFIG)
     for layer in quantized.weighted_layers:
         layer.grid.assign(np.zeros(layer.grid.shape))

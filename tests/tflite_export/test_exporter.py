@@ -1,0 +1,152 @@
+"""Export is all or nothing, and verification finds what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import one_operator as one
+import pytest
+
+import tflite_export
+from tflite_export import reference, verify
+from tflite_export.exporter import plan_storage
+from tflite_export.graph import IntegerGraph, Tensor
+from tflite_export.reader import parse, to_graph
+from tflite_export.writer import write
+
+GENERATOR = np.random.default_rng(0)
+
+
+def convolution(bits: int = 4, kind: str = "CONV_2D") -> IntegerGraph:
+    top = 2 ** (bits - 1) - 1
+    shape = (5, 3, 2, 3) if kind == "CONV_2D" else (1, 3, 2, 3)
+    outputs = 5 if kind == "CONV_2D" else 3
+    weights = GENERATOR.integers(-top, top + 1, shape).astype(np.int8)
+    scale = GENERATOR.uniform(0.01, 0.03, outputs).astype(np.float32)
+    bias = GENERATOR.integers(-99, 99, outputs).astype(np.int32)
+    attributes = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "activation": "RELU"}
+    attributes |= {"dilation_h": 1, "dilation_w": 1}
+    if kind != "CONV_2D":
+        attributes["depth_multiplier"] = 1
+    axis = 0 if kind == "CONV_2D" else 3
+    return one.graph_of(
+        kind,
+        [
+            one.activation("x", (1, 6, 7, 3), "int8", 0.04, 3),
+            Tensor("w", shape, "int8", one.quantization(scale, 0, axis), weights, bits),
+            Tensor("b", (outputs,), "int32", one.quantization(np.float32(0.04) * scale), bias, 32),
+        ],
+        one.activation("y", (1, 4, 6, outputs), "int8", 0.05, -128),
+        attributes,
+    )
+
+
+def test_export_writes_verifies_and_reports(tmp_path):
+    path = tmp_path / "m.tflite"
+    result = tflite_export.export(convolution(), path, target="android")
+    assert result.size_bytes == path.stat().st_size
+    (layer,) = result.layers
+    assert (layer.weight_bits, layer.container, layer.weight_bytes) == (4, "int4", 45)
+    by_runtime = {report.runtime: report for report in result.verification.runtimes}
+    assert by_runtime["litert-reference"].maximum == 0
+    assert by_runtime["litert-reference"].output_agreement == 1.0
+
+
+def test_files_read_back_to_the_same_graph():
+    graph = convolution()
+    found = to_graph(parse(write(graph, {"w": "int4"})))
+    assert verify.read_back(parse(write(graph, {"w": "int4"})), graph, storage={"w": "int4"}) == 2
+    np.testing.assert_array_equal(found.tensors["w"].data, graph.tensors["w"].data)
+    assert found.operators[0].attributes == graph.operators[0].attributes
+
+
+def tampered(graph: IntegerGraph, name: str, **changes) -> IntegerGraph:
+    tensors = dict(graph.tensors)
+    tensors[name] = dataclasses.replace(tensors[name], **changes)
+    return dataclasses.replace(graph, tensors=tensors)
+
+
+TAMPERINGS = {
+    "weight": lambda g: tampered(g, "w", data=np.roll(g.tensors["w"].data, 1)),
+    "bias": lambda g: tampered(g, "b", data=g.tensors["b"].data + 1),
+    "scale": lambda g: tampered(g, "y", quantization=one.quantization(0.0501, -128)),
+    "zero point": lambda g: tampered(g, "x", quantization=one.quantization(0.04, 4)),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_a_file_that_differs_from_what_was_learned_is_found(what):
+    graph = convolution()
+    content = write(TAMPERINGS[what](graph), {"w": "int4"})
+    with pytest.raises(tflite_export.VerificationError, match=r"tensor '[wbxy]'"):
+        verify.verify(content, graph, storage={"w": "int4"}, target="android")
+
+
+def test_a_kernel_that_computes_something_else_is_named_and_leaves_no_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.tflite"
+    original = reference.run_operator
+
+    def off_by_three(operator, tensors, inputs):
+        return original(operator, tensors, inputs) - np.int8(3)
+
+    monkeypatch.setattr(reference, "run_operator", off_by_three)
+    with pytest.raises(
+        tflite_export.VerificationError, match=r"operator CONV_2D of layer 'layer' is \d+ LSB"
+    ):
+        tflite_export.export(convolution(), path, target="android")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_survives_a_failed_export(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"precious")
+    with pytest.raises(ValueError, match="Edge TPU"):
+        tflite_export.export(convolution(), path, target="coral")
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        tflite_export.export(convolution(), tmp_path / "no" / "m.tflite", target="android")
+
+
+@pytest.mark.parametrize(
+    ("target", "bits", "container"),
+    [
+        ("android", 4, "int4"),
+        ("android", 2, "int4"),
+        ("android", 5, "int8"),
+        ("ethos-u", 2, "int8"),
+        ("microcontroller", 3, "int4"),
+        ("coral", 8, "int8"),
+    ],
+)
+def test_containers_follow_the_target(target, bits, container):
+    assert plan_storage(convolution(bits), target) == {"w": container}
+
+
+def test_operators_that_the_target_lacks_are_refused_by_layer():
+    graph = one.graph_of(
+        "HARD_SWISH",
+        [one.activation("x", (1, 3, 5, 2), "int16", 0.01)],
+        one.activation("y", (1, 3, 5, 2), "int16", 0.01),
+    )
+    with pytest.raises(ValueError, match="layer 'layer': HARD_SWISH is correct with int8 only"):
+        plan_storage(graph, "android")
+
+
+def test_samples_of_the_user_are_checked(tmp_path):
+    path = tmp_path / "m.tflite"
+    samples = GENERATOR.normal(size=(3, 6, 7, 3)).astype("float32")
+    result = tflite_export.export(convolution(), path, target="android", samples=samples)
+    assert result.verification.samples == 3
+    with pytest.raises(ValueError, match=r"samples of input 'x'"):
+        tflite_export.export(convolution(), path, target="android", samples=samples[:, 1:])
+
+
+def test_the_whole_reference_network_equals_the_runtime():
+    graph = convolution(kind="DEPTHWISE_CONV_2D")
+    samples = one.random_samples(graph)
+    found = one.in_runtime(graph, samples, storage={"w": "int4"})
+    np.testing.assert_array_equal(found, reference.run(graph, samples)["y"])
