@@ -34,16 +34,14 @@ def take_samples(
         arrays = _collect(_batches(calibration), inputs, samples)
     else:
         arrays = _choose(_checked(calibration, inputs), samples, seed)
-    for array, tensor in zip(arrays, inputs, strict=True):
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"calibration of input {tensor.name!r} holds NaN or infinity")
-    count = len(arrays[0])
+    floats = [_floats(array, tensor) for array, tensor in zip(arrays, inputs, strict=True)]
+    count = len(floats[0])
     if count < samples:
         warnings.warn(
             f"calibration holds {count} samples, {samples} were asked for: {count} are used",
             stacklevel=3,
         )
-    return arrays
+    return floats
 
 
 def _is_batches(calibration: Any) -> bool:
@@ -104,9 +102,10 @@ def _without_labels(batch: Any, inputs: int) -> Any:
 
 
 def _checked(data: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
-    """One float32 array (n, ...) a model input, of equal n."""
-    split = _split(data, [tensor.name for tensor in inputs])
-    arrays = [_floats(array, tensor) for array, tensor in zip(split, inputs, strict=True)]
+    """One array (n, ...) a model input, of equal n; not converted yet, it may be large."""
+    arrays = _split(data, [tensor.name for tensor in inputs])
+    for array, tensor in zip(arrays, inputs, strict=True):
+        _check(array, tensor)
     counts = sorted({len(array) for array in arrays})
     if len(counts) > 1:
         raise ValueError(f"calibration arrays hold unequal numbers of samples: {counts}")
@@ -144,7 +143,7 @@ def _choose(arrays: list[np.ndarray], samples: int, seed: int) -> list[np.ndarra
     return [array[chosen] for array in arrays]
 
 
-def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
+def _check(array: np.ndarray, tensor: Any) -> None:
     where = f"calibration of input {tensor.name!r}"
     expected = ", ".join(map(str, ("samples", *tensor.shape[1:])))
     if array.dtype.kind not in "fiub":
@@ -153,7 +152,13 @@ def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
         raise ValueError(f"{where} has shape {array.shape}; expected ({expected})")
     if not len(array):
         raise ValueError(f"{where} is empty")
-    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"calibration of input {tensor.name!r} holds NaN or infinity")
+    return values
 
 
 def load_npz(

@@ -88,6 +88,17 @@ def test_batches_of_two_inputs_with_labels(two_inputs):
     assert others.shape == (8, 4)
 
 
+def test_a_flat_pair_is_two_inputs_where_the_model_has_two(two_inputs):
+    batch = (IMAGES[:8], np.ones((8, 4)))
+    _, others = take_samples(iter([batch]), two_inputs, samples=8, seed=0)
+    np.testing.assert_array_equal(others, np.ones((8, 4)))
+
+
+def test_inputs_of_unequal_length_are_refused(two_inputs):
+    with pytest.raises(ValueError, match=r"unequal numbers of samples: \[39, 40\]"):
+        take_samples((IMAGES, np.ones((39, 4))), two_inputs, samples=8, seed=0)
+
+
 def test_fewer_samples_warn_with_the_number_used(inputs):
     with pytest.warns(UserWarning, match="holds 40 samples, 100 were asked for: 40 are used"):
         take_samples(IMAGES, inputs, samples=100, seed=0)
@@ -102,6 +113,8 @@ BAD = {
     "infinity": (np.full((4, *SHAPE), np.inf), "infinity"),
     "no batch": (iter([]), "yields no batch"),
     "number": (3, "calibration is a int"),
+    "samples without batches": (iter(IMAGES), r"shape \(5, 7, 3\); expected \(samples, 5, 7, 3\)"),
+    "inputs and labels": ((IMAGES, np.zeros(40)), "2 unequal parts.*'image'.*without labels"),
     "missing input": ({"picture": IMAGES}, r"lacks the inputs \['image'\]"),
 }
 
@@ -132,5 +145,21 @@ def test_npz_errors_name_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"no array \['z'\]"):
         load_npz(tmp_path / "d.npz", input_key="z")
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(ValueError, match=r"bad\.npz"):
+    with pytest.raises(ValueError, match=r"bad\.npz: not an \.npz file"):
         load_npz(tmp_path / "bad.npz")
+    np.save(tmp_path / "bare.npy", IMAGES)
+    with pytest.raises(ValueError, match=r"bare\.npy: one bare array"):
+        load_npz(tmp_path / "bare.npy")
+    np.savez(tmp_path / "pickled.npz", np.array([{}]))
+    with pytest.raises(ValueError, match=r"pickled\.npz: array 'arr_0' cannot be read"):
+        load_npz(tmp_path / "pickled.npz")
+
+
+def test_a_damaged_npz_is_refused_by_name(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, images=IMAGES)
+    content = bytearray(path.read_bytes())
+    content[200:240] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"d\.npz: array 'images' cannot be read"):
+        load_npz(path)
