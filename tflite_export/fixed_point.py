@@ -14,7 +14,7 @@ _FRACTION_BITS = 31
 def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """Fractions and exponents: real = fraction * 2^(exponent - 31), both int64."""
     fraction, exponent = np.frexp(np.asarray(real, np.float64))
-    integers = _round_half_away(fraction * 2.0**_FRACTION_BITS)
+    integers = round_half_away(fraction * 2.0**_FRACTION_BITS)
     overflow = integers == 2**_FRACTION_BITS
     integers = np.where(overflow, integers // 2, integers)
     exponent = exponent.astype(np.int64) + overflow
@@ -23,16 +23,14 @@ def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarra
     return np.where(tiny, 0, integers), np.where(tiny, 0, exponent)
 
 
-def _round_half_away(values: np.ndarray) -> np.ndarray:
+def round_half_away(values: np.ndarray) -> np.ndarray:
+    """Nearest int64; a half goes away from zero, as in C's `round`."""
     return (np.sign(values) * np.floor(np.abs(values) + 0.5)).astype(np.int64)
 
 
 def doubling_high_multiply(values: np.ndarray, fraction: np.ndarray | int) -> np.ndarray:
     """round(values * fraction / 2^31), a half goes up; int32 operands."""
-    product = values.astype(np.int64) * fraction
-    # The nudge of negative products is one smaller, and the division truncates towards zero.
-    nudge = np.where(product >= 0, 2**30, 1 - 2**30)
-    return truncated_divide(product + nudge, 2**31)
+    return (values.astype(np.int64) * fraction + 2**30) >> _FRACTION_BITS
 
 
 def truncated_divide(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tflite_export import fixed_point
@@ -105,23 +103,3 @@ def _high_multiply(values: np.ndarray, fraction: int) -> np.ndarray:
 
 def _saturated(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -(2**15), 2**15 - 1)
-
-
-def logistic(operands: Operands) -> np.ndarray:
-    return _function(operands, lambda values: 1.0 / (1.0 + np.exp(-values)))
-
-
-def tanh(operands: Operands) -> np.ndarray:
-    return _function(operands, np.tanh)
-
-
-def _function(operands: Operands, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    real = function(operands.centred() * operands.scale())
-    return operands.finished(np.round(real / operands.output_scale).astype(np.int64))
-
-
-def softmax(operands: Operands) -> np.ndarray:
-    real = operands.centred() * operands.scale()
-    exponentials = np.exp(real - real.max(axis=-1, keepdims=True))
-    shares = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return operands.finished(np.round(shares / operands.output_scale).astype(np.int64))
