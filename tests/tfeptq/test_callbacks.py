@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 import small_models
+import tensorflow as tf
 
 import tfeptq
 import tflite_export
 
 CONFIG = tfeptq.QuantizationConfig(weight_bits=4, steps=5, samples=32, batch_size=8)
+NEAREST = tfeptq.QuantizationConfig(rounding="nearest", samples=32)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_end_of_training_writes_a_file_and_logs_the_models_own_metric(tmp_path, 
     callback = tfeptq.QuantizationCallback(data[0], CONFIG, export_path=path, validation_data=data)
     model = compiled()
     history = model.fit(*data, epochs=2, verbose=0, callbacks=[callback]).history
-    weights = model.get_weights()
+    weights, moments = model.get_weights(), [v.numpy() for v in model.optimizer.variables]
     accuracy = history["quantized_accuracy"][-1]
     found = callback.quantized.predict(data[0], verbose=0).argmax(1)
     assert accuracy == pytest.approx(np.mean(found == data[1]), abs=1e-6)
@@ -40,8 +42,49 @@ def test_end_of_training_writes_a_file_and_logs_the_models_own_metric(tmp_path, 
     # The float model goes on as if nothing had happened.
     twin = compiled()
     twin.fit(*data, epochs=2, verbose=0)
-    for left, right in zip(weights, twin.get_weights(), strict=True):
+    expected = twin.get_weights() + [variable.numpy() for variable in twin.optimizer.variables]
+    for left, right in zip(weights + moments, expected, strict=True):
         np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+def absolute(labels, outputs):
+    return keras.ops.mean(keras.ops.abs(outputs - labels), axis=-1)
+
+
+def test_custom_losses_and_metrics_of_several_outputs(data):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(data[0].shape[1:])
+    outputs = [keras.layers.Conv2D(2, 3, name=name)(inputs) for name in ("left", "right")]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss=[absolute, "mse"], metrics=[[absolute], ["mae"]])
+    labels = [np.zeros((32, 7, 5, 2), "float32")] * 2
+    callback = tfeptq.QuantizationCallback(
+        data[0], NEAREST, validation_data=(data[0], labels), every_epochs=1
+    )
+    history = model.fit(data[0], labels, epochs=1, verbose=0, callbacks=[callback]).history
+    left, right = callback.quantized.predict(data[0], verbose=0)
+    assert history["quantized_left_absolute"] == [pytest.approx(np.abs(left).mean(), rel=1e-5)]
+    expected = np.abs(left).mean() + np.square(right).mean()
+    assert history["quantized_loss"] == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_validation_in_batches_scores_as_validation_in_one_piece(data):
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(12)
+    found = []
+    for validation in (data, batches):
+        callback = tfeptq.QuantizationCallback(data[0], NEAREST, validation_data=validation)
+        history = compiled().fit(*data, verbose=0, callbacks=[callback]).history
+        found.append((history["quantized_accuracy"][0], history["quantized_loss"][0]))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_calibration_from_a_generator_serves_every_epoch(data):
+    callback = tfeptq.QuantizationCallback(
+        iter([data[0]]), NEAREST, validation_data=data, every_epochs=2
+    )
+    history = compiled().fit(*data, epochs=5, verbose=0, callbacks=[callback]).history
+    # After epochs 2 and 4, and at the end.
+    assert len(history["quantized_accuracy"]) == 3
 
 
 def test_monitoring_scores_every_so_many_epochs(data):
@@ -59,3 +102,21 @@ def test_monitoring_scores_every_so_many_epochs(data):
 def test_bad_settings_are_refused_before_training(data, settings, message):
     with pytest.raises(ValueError, match=message):
         tfeptq.QuantizationCallback(data[0], CONFIG, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"config": tfeptq.QuantizationConfig(weight_bits={"stemm": 4})}, "did you mean 'stem'"),
+        ({"export_path": "absent/m.tflite"}, "folder does not exist"),
+        ({"calibration": np.full((4, 9, 7, 3), np.nan)}, "holds NaN"),
+    ],
+)
+def test_what_cannot_end_well_does_not_begin(data, settings, message):
+    callback = tfeptq.QuantizationCallback(**{"calibration": data[0], **settings})
+    model = compiled()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data, verbose=0, callbacks=[callback])
+    for left, right in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
