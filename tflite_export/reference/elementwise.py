@@ -40,8 +40,8 @@ def multiply(operands: Operands) -> np.ndarray:
 
 
 def maximum(operands: Operands) -> np.ndarray:
-    return np.maximum(operands.arrays[0], operands.arrays[1])
+    return np.maximum(operands.aligned(0), operands.aligned(1))
 
 
 def minimum(operands: Operands) -> np.ndarray:
-    return np.minimum(operands.arrays[0], operands.arrays[1])
+    return np.minimum(operands.aligned(0), operands.aligned(1))

@@ -70,10 +70,21 @@ def run_operator(
         tensors: descriptions by name.
         inputs: integers of the operator's inputs in order, constants included; activations with
             any number of samples N.
+
+    Raises:
+        ValueError: unknown operator, or one that does not treat the samples one by one.
     """
     if operator.kind not in _KERNELS:
         raise ValueError(f"operator {operator.kind} is not known to the integer reference")
-    return _KERNELS[operator.kind](Operands.of(operator, tensors, inputs))
+    values = _KERNELS[operator.kind](Operands.of(operator, tensors, inputs))
+    declared = tensors[operator.outputs[0]].shape
+    if values.shape[1:] != declared[1:]:
+        raise ValueError(
+            f"operator {operator.kind} of layer {operator.layer!r}: the result has shape "
+            f"{values.shape}, the graph declares {declared}; only the first dimension, the batch, "
+            "may differ, and no operator may mix its samples"
+        )
+    return values
 
 
 def run(
@@ -83,12 +94,35 @@ def run(
 
     Args:
         inputs: integers (N, ...), by public input name or in order.
+
+    Raises:
+        ValueError: inputs that are not the graph's.
     """
-    if isinstance(inputs, Mapping):
-        inputs = [inputs[public] for public, _ in graph.inputs]
-    values = {tensor: array for (_, tensor), array in zip(graph.inputs, inputs, strict=True)}
+    values = _values_of_inputs(graph, inputs)
     constants = {name: t.data for name, t in graph.tensors.items() if t.data is not None}
     for operator in graph.operators:
         arrays = [constants[n] if n in constants else values[n] for n in operator.inputs]
         values[operator.outputs[0]] = run_operator(operator, graph.tensors, arrays)
+    return values
+
+
+def _values_of_inputs(
+    graph: IntegerGraph, inputs: Mapping[str, np.ndarray] | Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    names = [public for public, _ in graph.inputs]
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(names):
+            raise ValueError(f"received inputs {list(inputs)}, the graph takes {names}")
+        inputs = [inputs[name] for name in names]
+    if len(inputs) != len(names):
+        raise ValueError(f"received {len(inputs)} inputs, the graph takes {len(names)}: {names}")
+    values = {}
+    for (public, name), array in zip(graph.inputs, inputs, strict=True):
+        shape = graph.tensors[name].shape
+        if array.shape[1:] != shape[1:] or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"input {public!r} takes integers (N, {', '.join(map(str, shape[1:]))}), "
+                f"received {array.dtype} {array.shape}"
+            )
+        values[name] = array
     return values

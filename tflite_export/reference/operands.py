@@ -40,9 +40,20 @@ class Operands:
     def output_scale(self) -> np.float64:
         return np.float64(self.output.quantization.scale[0])
 
+    def aligned(self, index: int = 0) -> np.ndarray:
+        """An input's integers, (N, C) as (N, 1, 1, C) where the output has more axes.
+
+        Files have batch 1, where broadcasting does the same; N samples must not meet other axes.
+        """
+        values = self.arrays[index]
+        missing = len(self.output.shape) - values.ndim
+        if self.tensors[index].is_constant or missing <= 0:
+            return values
+        return values.reshape(len(values), *[1] * missing, *values.shape[1:])
+
     def centred(self, index: int = 0) -> np.ndarray:
-        """An input's integers minus its zero point, int64."""
-        return self.arrays[index].astype(np.int64) - self.tensors[index].quantization.zero_point
+        """An input's integers, aligned, minus its zero point, int64."""
+        return self.aligned(index).astype(np.int64) - self.tensors[index].quantization.zero_point
 
     def finished(self, values: np.ndarray, *, activation: str | None = None) -> np.ndarray:
         """Adds the output's zero point, applies the fused activation and saturates."""

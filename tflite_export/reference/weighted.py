@@ -18,7 +18,7 @@ def conv_2d(operands: Operands) -> np.ndarray:
     """Weights (out, H, W, in)."""
     weights = operands.arrays[1]
     outputs, height, width, _ = weights.shape
-    view = windows(operands.centred(), (height, width), operands.operator.attributes, fill=0)
+    view = _windows(operands, (height, width))
     patches = view.transpose(0, 1, 2, 4, 5, 3).reshape(*view.shape[:3], -1)
     return _requantized(operands, _matmul(patches, weights.reshape(outputs, -1).T))
 
@@ -27,12 +27,12 @@ def depthwise_conv_2d(operands: Operands) -> np.ndarray:
     """Weights (1, H, W, channels * multiplier)."""
     _, height, width, channels = operands.arrays[1].shape
     multiplier = operands.operator.attributes["depth_multiplier"]
-    view = windows(operands.centred(), (height, width), operands.operator.attributes, fill=0)
+    view = _windows(operands, (height, width))
     weights = operands.arrays[1][0].astype(np.float64)
     total = np.zeros((*view.shape[:3], channels))
     for row in range(height):
         for column in range(width):
-            values = np.repeat(view[..., row, column].astype(np.float64), multiplier, axis=-1)
+            values = np.repeat(view[..., row, column], multiplier, axis=-1)
             total += values * weights[row, column]
     return _requantized(operands, total.astype(np.int64))
 
@@ -40,14 +40,20 @@ def depthwise_conv_2d(operands: Operands) -> np.ndarray:
 def fully_connected(operands: Operands) -> np.ndarray:
     """Weights (out, in); the output keeps the leading dimensions or flattens them."""
     weights = operands.arrays[1]
-    values = operands.centred()
+    values = operands.centred().astype(np.float64)
     if not operands.operator.attributes["keep_num_dims"]:
         values = values.reshape(len(values) * (values[0].size // weights.shape[1]), -1)
     return _requantized(operands, _matmul(values, weights.T))
 
 
+def _windows(operands: Operands, filter_size: tuple[int, int]) -> np.ndarray:
+    """Windows of the input in float64, padded with its zero point."""
+    values = operands.centred().astype(np.float64)
+    return windows(values, filter_size, operands.operator.attributes, fill=0)
+
+
 def _matmul(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.matmul(values.astype(np.float64), weights.astype(np.float64)).astype(np.int64)
+    return np.matmul(values, weights.astype(np.float64)).astype(np.int64)
 
 
 def _requantized(operands: Operands, accumulators: np.ndarray) -> np.ndarray:
