@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,40 @@ def test_multiplier_is_within_half_a_unit_of_its_31_bits(real):
     assert 2**30 <= fraction <= 2**31 - 1
     stored = Fraction(int(fraction)) * Fraction(2) ** (int(exponent) - 31)
     assert abs(stored - Fraction(real)) <= Fraction(2) ** (int(exponent) - 32)
+
+
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [(0.5, 1), (-0.5, -1), (1.5, 2), (2.5, 3), (-2.5, -3), (2.4999, 2), (0, 0)],
+)
+def test_a_half_rounds_away_from_zero(value, nearest):
+    assert int(fixed_point.round_half_away(np.array(value))) == nearest
+
+
+@given(value=ACCUMULATORS, fraction=st.integers(-(2**31), 2**31 - 1))
+def test_high_products_round_a_half_up(value, fraction):
+    found = int(fixed_point.doubling_high_multiply(np.array(value), fraction))
+    assert found == (Fraction(value * fraction, 2**31) + Fraction(1, 2)).__floor__()
+
+
+@given(value=ACCUMULATORS, real=st.floats(1.0, 2.0**20))
+def test_multipliers_above_one_saturate(value, real):
+    found = int(fixed_point.multiply(np.array(value), real))
+    exact = value * real
+    if abs(exact) < 2**30:
+        assert abs(found - exact) <= 0.5 + abs(exact) * 2.0**-31
+    else:
+        assert np.sign(found) == np.sign(value)
+        assert abs(found) >= 2**29
+
+
+def test_tiny_multipliers_are_zero():
+    assert int(fixed_point.multiply(np.array(2**31 - 1), 2.0**-33)) == 0
+
+
+def test_multipliers_that_round_up_to_a_power_of_two_are_normalized():
+    fraction, exponent = fixed_point.quantize_multiplier(1.0 - 2.0**-40)
+    assert (int(fraction), int(exponent)) == (2**30, 1)
 
 
 def test_a_power_of_two_is_exact():

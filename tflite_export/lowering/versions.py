@@ -1,8 +1,8 @@
-"""Operator versions: the lowest that every runtime accepts for the operand types at hand.
+"""Operator versions: those that introduced the operand types at hand.
 
 Runtimes refuse versions newer than they know; none of them reads the version to choose a kernel.
-So int4 convolutions keep the int8 version: version 7, which TensorFlow writes, is unknown to
-LiteRT's own reference resolver.
+So packed weights keep the version of int8: version 7, which TensorFlow writes for int4
+convolutions, is unknown to LiteRT's own reference resolver.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _VERSIONS: dict[str, tuple[int, int]] = {
     "AVERAGE_POOL_2D": (2, 3),
     "MEAN": (2, 3),
     "RESHAPE": (1, 1),
-    "TRANSPOSE": (2, 4),
+    "TRANSPOSE": (2, 5),
     "PAD": (2, 3),
     "SLICE": (2, 4),
     "RESIZE_NEAREST_NEIGHBOR": (2, 4),
     "RESIZE_BILINEAR": (3, 4),
     "RELU": (2, 3),
     "RELU6": (2, 3),
-    "LEAKY_RELU": (2, 2),
+    "LEAKY_RELU": (1, 2),
     "PRELU": (1, 1),
     "HARD_SWISH": (1, 1),
     "LOGISTIC": (2, 3),

@@ -66,19 +66,19 @@ def _two_slopes(
 def hard_swish(operands: Operands) -> np.ndarray:
     """x * relu6(x + 3) / 6 in 16-bit fixed point."""
     widened = operands.centred() << 7
-    output_fraction, output_exponent = _narrow(operands.scale() / 128.0 / operands.output_scale)
-    gate_fraction, gate_exponent = _narrow(
-        operands.scale() / 128.0 / np.float64(np.float32(3.0 / 32768.0))
-    )
+    # The kernel's multipliers are float32 quotients.
+    scale = operands.tensors[0].quantization.scale[0] / np.float32(128)
+    output_fraction, output_exponent = _narrow(scale / operands.output.quantization.scale[0])
+    gate_fraction, gate_exponent = _narrow(scale / np.float32(3.0 / 32768.0))
     scaled = _high_multiply(widened, output_fraction)
     gate = _gate(widened, gate_fraction, gate_exponent)
     product = fixed_point.truncated_divide(gate * scaled, 2**15)
     return operands.finished(fixed_point.rounding_right_shift(product, -output_exponent))
 
 
-def _narrow(real: np.float64) -> tuple[int, int]:
+def _narrow(real: np.float32) -> tuple[int, int]:
     """A 15-bit fraction and an exponent."""
-    fraction, exponent = fixed_point.quantize_multiplier(real)
+    fraction, exponent = fixed_point.quantize_multiplier(float(real))
     return min((int(fraction) + 2**15) >> 16, 2**15 - 1), int(exponent)
 
 

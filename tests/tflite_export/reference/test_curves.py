@@ -1,0 +1,60 @@
+"""Logistic, tanh and softmax: every input integer, and the functions they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import one_operator as one
+import pytest
+from random_operators import FIXED
+from scipy import special
+
+from tflite_export import reference
+from tflite_export.graph import IntegerGraph
+
+EVERY = {
+    dtype: np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype)
+    for dtype in ("int8", "int16")
+}
+FUNCTIONS = {"LOGISTIC": special.expit, "TANH": np.tanh}
+#: Largest error of the fixed-point kernels in LSB, against the real function.
+ACCURACY = {"int8": 0.51, "int16": 2.7}
+
+
+def curve(kind: str, dtype: str, scale: float, shape: tuple[int, ...]) -> IntegerGraph:
+    source = one.activation("x", shape, dtype, scale, 7)
+    return one.graph_of(kind, [source], one.activation("y", shape, dtype, *FIXED[kind][dtype]))
+
+
+@pytest.mark.parametrize("scale", [2.0**-12, 2.0**-11, 2.0**-10, 0.00037, 0.01])
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_every_integer_equals_the_reference_kernel(kind, dtype, scale):
+    scale = scale * (64 if dtype == "int8" else 1)
+    every = EVERY[dtype][None]
+    graph = curve(kind, dtype, scale, every.shape)
+    expected = reference.run(graph, [every])["y"].astype(np.int64)
+    found = one.in_runtime(graph, [every]).astype(np.int64)
+    assert np.abs(found - expected).max() <= reference.TOLERANCE.get((kind, dtype), (0, ""))[0]
+    output_scale, output_zero = FIXED[kind][dtype]
+    quantization = graph.tensors["x"].quantization
+    real = FUNCTIONS[kind]((every - np.int64(quantization.zero_point)) * np.float32(scale))
+    info = np.iinfo(dtype)
+    ideal = np.clip(real / output_scale + output_zero, info.min, info.max)
+    assert np.abs(expected - ideal).max() <= ACCURACY[dtype]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("int8", 0.05), ("int16", 0.0003)])
+def test_softmax_shares_are_near_the_real_ones(dtype, scale):
+    graph = curve("SOFTMAX", dtype, scale, (1, 5, 11))
+    samples = one.random_samples(graph, count=6)
+    output_scale, output_zero = FIXED["SOFTMAX"][dtype]
+    shares = (reference.run(graph, samples)["y"].astype(np.float64) - output_zero) * output_scale
+    real = special.softmax(samples[0] * np.float64(np.float32(scale)), axis=-1)
+    assert np.abs(shares - real).max() <= {"int8": 0.51 / 256, "int16": 20 / 32768}[dtype]
+
+
+def test_a_large_scale_saturates_softmax():
+    graph = curve("SOFTMAX", "int8", 50.0, (1, 4))
+    values = np.array([[1, 5, 5, -3]], np.int8)
+    np.testing.assert_array_equal(reference.run(graph, [values])["y"], [[-128, 0, 0, -128]])
+    np.testing.assert_array_equal(one.in_runtime(graph, [values]), [[-128, 0, 0, -128]])
