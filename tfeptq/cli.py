@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+import numpy as np
 
 from tfeptq import __version__
 from tfeptq.config import ROUNDINGS, TARGETS, THRESHOLDS, QuantizationConfig
+
+if TYPE_CHECKING:
+    from tfeptq.model import QuantizedModel
+    from tfeptq.report.scores import Score
+    from tflite_export import ExportResult, Inspection
 
 DONE, NO, BAD_INPUT = 0, 1, 2
 _RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference")
@@ -20,13 +30,31 @@ _RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options = _parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except (ValueError, OSError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return _complain(lines[0])
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            return options.command(options)
+        except BrokenPipeError:
+            # The reader has seen enough; Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except (ValueError, OSError, RuntimeError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            return _complain(lines[0])
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Stands in for `warnings.showwarning`."""
+    if issubclass(category, UserWarning):
+        print(f"tfeptq: warning: {str(message).splitlines()[0]}", file=sys.stderr)
 
 
 def _complain(message: str) -> int:
@@ -111,7 +139,13 @@ def _add_inspect(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="score a file on labelled data")
     parser.add_argument("file", type=Path, metavar="F.tflite")
-    parser.add_argument("--data", type=Path, required=True, metavar="X.npz")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="X.npz",
+        help="inputs and labels; int8 inputs are taken for the file's own integers",
+    )
     parser.add_argument("--runtime", choices=_RUNTIMES, default="litert")
     _add_keys(parser)
     parser.add_argument("--json", action="store_true")
@@ -139,42 +173,110 @@ def _weight_bits(text: str) -> int | dict[str, int]:
 
 
 def _bits_or_none(text: str) -> int | None:
-    return None if text.lower() == "none" else int(text)
+    try:
+        return None if text.lower() == "none" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a width nor none") from None
 
 
 def _demo(options: argparse.Namespace) -> int:
+    QuantizationConfig(weight_bits=options.weight_bits, steps=options.steps)
+    _check_output(options.output, ".tflite")
+
+    from tfeptq.startup import load_tensorflow
+
+    load_tensorflow()
     from tfeptq.demo import run_demo
 
-    QuantizationConfig(weight_bits=options.weight_bits, steps=options.steps)
     run_demo(weight_bits=options.weight_bits, steps=options.steps, output=options.output)
     return DONE
 
 
 def _quantize(options: argparse.Namespace) -> int:
     fields = {field.name for field in dataclasses.fields(QuantizationConfig)}
-    given = {name: value for name, value in vars(options).items() if name in fields}
-    config = QuantizationConfig(**given)
-    if not options.output.parent.is_dir():
-        raise ValueError(f"{options.output}: the folder {options.output.parent} does not exist")
-
-    import tflite_export
-    from tfeptq.data import load_npz
-    from tfeptq.loading import load_model
-    from tfeptq.pipeline import quantize
-    from tfeptq.report.tables import show_layers, show_seconds
-
-    keys = {"input_key": options.input_key, "label_key": options.label_key}
-    calibration, _ = load_npz(options.calibration, input_key=options.input_key)
-    validation = load_npz(options.validation, **keys) if options.validation else None
-    model = load_model(options.model)
-    quantized = quantize(model, calibration, config, checkpoint_dir=options.resume)
+    config = QuantizationConfig(**{k: v for k, v in vars(options).items() if k in fields})
+    _check_output(options.output, ".tflite")
     if options.save_keras:
-        quantized.save(options.save_keras)
-    result = tflite_export.export(quantized, options.output, target=config.target)
-    scores = _scores(model, quantized, result, validation) if validation else {}
+        _check_output(options.save_keras, ".keras")
+
+    from tfeptq.data import load_npz
+
+    calibration, _ = load_npz(options.calibration, input_key=options.input_key)
+    validation = _labelled(options.validation, options) if options.validation else None
+    # Standard output is the result's alone where a program reads it.
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        quantized, result, scores = _quantized(options, config, calibration, validation)
     if options.json:
         print(json.dumps(_summary(result, scores)))
-        return DONE
+    else:
+        _show(quantized, result, scores)
+    return DONE
+
+
+def _check_output(path: Path, suffix: str) -> None:
+    """Refuses before the work what could not be written after it."""
+    if path.suffix != suffix:
+        raise ValueError(f"{path}: the name must end in {suffix}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder")
+
+
+def _labelled(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    from tfeptq.data import load_npz
+
+    inputs, labels = load_npz(path, input_key=options.input_key, label_key=options.label_key)
+    if labels is None:
+        raise ValueError(f"{path}: no labels; name them with --label-key")
+    return inputs, labels
+
+
+def _quantized(
+    options: argparse.Namespace,
+    config: QuantizationConfig,
+    calibration: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[QuantizedModel, ExportResult, dict[str, Score]]:
+    from tfeptq.startup import load_tensorflow
+
+    load_tensorflow()
+    import tflite_export
+    from tfeptq.loading import load_model
+    from tfeptq.pipeline import quantize
+    from tfeptq.report.scores import score
+
+    model = load_model(options.model)
+    scores = {}
+    if validation:
+        # Before the work: it finds data that do not fit the model.
+        inputs, labels = validation[0].astype("float32"), validation[1]
+        scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)
+    quantized = quantize(model, calibration, config, checkpoint_dir=options.resume)
+    result = _write(quantized, options, config.target)
+    if validation:
+        scores["quantized Keras"] = score(quantized.predict(inputs, verbose=0), labels)
+        scores["file in LiteRT"] = score(tflite_export.run(result.path, inputs), labels)
+    return quantized, result, scores
+
+
+def _write(quantized: QuantizedModel, options: argparse.Namespace, target: str) -> ExportResult:
+    """Writes the file and, if asked, the Keras model; neither where one of them fails."""
+    import tflite_export
+
+    if not options.save_keras:
+        return tflite_export.export(quantized, options.output, target=target)
+    with tempfile.TemporaryDirectory(dir=options.save_keras.parent) as folder:
+        saved = Path(folder) / options.save_keras.name
+        quantized.save(saved)
+        result = tflite_export.export(quantized, options.output, target=target)
+        os.replace(saved, options.save_keras)
+    return result
+
+
+def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]) -> None:
+    from tfeptq.report.tables import show_layers, show_seconds
+
     show_layers(result)
     show_seconds(quantized.stage_seconds)
     for name, value in scores.items():
@@ -182,28 +284,9 @@ def _quantize(options: argparse.Namespace) -> int:
     print(f"{result.path}: {result.size_bytes} bytes")
     if result.verification is not None:
         print(result.verification.summary())
-    return DONE
 
 
-def _scores(model: Any, quantized: Any, result: Any, validation: Any) -> dict[str, Any]:
-    """Scores of the float model, the quantized one and the file on the validation data."""
-    import numpy as np
-
-    import tflite_export
-    from tfeptq.report.scores import score
-
-    inputs, labels = validation
-    if labels is None:
-        raise ValueError("the validation data hold no labels; name them with --label-key")
-    inputs = np.asarray(inputs, np.float32)
-    return {
-        "float Keras": score(model.predict(inputs, verbose=0), labels),
-        "quantized Keras": score(quantized.predict(inputs, verbose=0), labels),
-        "file in LiteRT": score(np.asarray(tflite_export.run(result.path, inputs)), labels),
-    }
-
-
-def _summary(result: Any, scores: dict[str, Any]) -> dict[str, Any]:
+def _summary(result: ExportResult, scores: dict[str, Score]) -> dict[str, Any]:
     return {
         "path": str(result.path),
         "size_bytes": result.size_bytes,
@@ -221,26 +304,27 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    import numpy as np
-
     import tflite_export
-    from tfeptq.data import load_npz
     from tfeptq.report.scores import score
 
-    inputs, labels = load_npz(
-        options.data, input_key=options.input_key, label_key=options.label_key
-    )
-    if labels is None:
-        raise ValueError(f"{options.data}: no labels; name them with --label-key")
-    # Files of pixels are often uint8; the model's own input type decides what they mean.
-    floats = inputs if inputs.dtype == np.int8 else inputs.astype(np.float32)
+    inputs, labels = _labelled(options.data, options)
+    floats = _floats(inputs, tflite_export.inspect(options.file))
     outputs = tflite_export.run(options.file, floats, runtime=options.runtime)
-    value = score(np.asarray(outputs), labels)
+    value = score(outputs, labels)
     if options.json:
         print(json.dumps({"runtime": options.runtime, **dataclasses.asdict(value)}))
     else:
         print(f"{value.metric}: {value} on {value.samples} samples in {options.runtime}")
     return DONE
+
+
+def _floats(inputs: np.ndarray, inspection: Inspection) -> np.ndarray:
+    """Real values of inputs: int8 ones are the file's own integers, others are what they say."""
+    floats = inputs.astype("float32")
+    tensor = next(t for t in inspection.tensors if t.name == inspection.inputs[0])
+    if inputs.dtype.name != "int8" or tensor.scale is None or tensor.zero_point is None:
+        return floats
+    return (floats - tensor.zero_point) * np.float32(tensor.scale)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 import tflite_export
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
-from tfeptq.progress import Stopwatch
+from tfeptq.progress import StepProgress, Stopwatch
 from tfeptq.report.scores import Score, score
 from tfeptq.report.tables import show, show_layers, show_seconds
 
@@ -54,9 +54,13 @@ def _normalized(x: Any, name: str) -> Any:
     return keras.layers.BatchNormalization(momentum=0.9, name=name)(x)
 
 
-def trained(model: keras.Model, data: Split, *, epochs: int = 30) -> keras.Model:
+def trained(
+    model: keras.Model, data: Split, *, epochs: int = 30, batch_size: int = 64
+) -> keras.Model:
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(data[0], data[1], batch_size=64, epochs=epochs, verbose=0)
+    steps = epochs * -(-len(data[0]) // batch_size)
+    bar = StepProgress(steps, "training of the float model")
+    model.fit(*data[:2], batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[bar])
     return model
 
 

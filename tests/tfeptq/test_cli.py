@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import small_models
 
 import tfeptq
+import tflite_export
 from tfeptq.cli import main
 
 
@@ -20,6 +24,7 @@ def folder(tmp_path_factory):
     images = small_models.images(40)
     labels = model.predict(images, verbose=0).argmax(1)
     np.savez(folder / "data.npz", x=images, y=labels)
+    np.savez(folder / "unlabelled.npz", x=images)
     return folder
 
 
@@ -72,11 +77,12 @@ def test_widths_by_layer_as_json(folder, capsys):
     output = folder / "by_layer.tflite"
     arguments = [
         "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
-        "--weight-bits", "stem=4,pointwise=2", "--rounding", "nearest", "--samples", "32",
+        "--weight-bits", "stem=4,pointwise=2", "--steps", "2", "--samples", "32",
         "--output", str(output), "--json",
     ]  # fmt: skip
     assert main(arguments) == 0
-    found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    # Standard output is one JSON document, though bars and notes were printed on the way.
+    found = json.loads(capsys.readouterr().out)
     widths = {layer["name"]: layer["weight_bits"] for layer in found["layers"]}
     assert (widths["stem"], widths["pointwise"], widths["classes"]) == (4, 2, 8)
 
@@ -86,6 +92,12 @@ BAD = {
     "bad width": (["quantize", "{m}", "--weight-bits", "9"], "weight_bits=9"),
     "no width": (["quantize", "{m}", "--weight-bits", "four"], "neither a width"),
     "unknown layer": (["quantize", "{m}", "--weight-bits", "stemm=4"], "did you mean 'stem'"),
+    "no such width": (["quantize", "{m}", "--first-last-bits", "few"], "neither a width nor none"),
+    "no steps": (["quantize", "{m}", "--steps", "0"], "steps=0"),
+    "no samples": (["quantize", "{m}", "--input-key", "z"], "no array ['z']"),
+    "no labels": (["quantize", "{m}", "--validation", "{unlabelled}"], "no labels"),
+    "Keras name": (["quantize", "{m}", "--save-keras", "q.h5"], "must end in .keras"),
+    "Keras folder": (["quantize", "{m}", "--save-keras", "absent/q.keras"], "does not exist"),
     "coral": (["quantize", "{m}", "--weight-bits", "4", "--target", "coral"], "Edge TPU"),
 }
 
@@ -94,7 +106,9 @@ BAD = {
 def test_bad_input_is_one_line_and_leaves_no_file(folder, capsys, name):
     (command, *rest), message = BAD[name]
     output = folder / "bad.tflite"
-    rest = [text.replace("{m}", str(folder / "m.keras")) for text in rest]
+    names = {"m": folder / "m.keras", "unlabelled": folder / "unlabelled.npz"}
+    rest = [text.format(**names) for text in rest]
+    before = set(folder.iterdir())
     common = ["--calibration", str(folder / "data.npz"), "--output", str(output)]
     try:
         code = main([command, *rest, *common, "--samples", "8"])
@@ -104,7 +118,65 @@ def test_bad_input_is_one_line_and_leaves_no_file(folder, capsys, name):
     assert code == 2
     assert len(errors) == 1
     assert message in errors[0]
-    assert not output.exists()
+    assert set(folder.iterdir()) == before
+
+
+def test_a_refused_export_leaves_neither_file(folder, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise tflite_export.VerificationError("operator 'stem' differs")
+
+    monkeypatch.setattr(tflite_export, "export", refuse)
+    before = set(folder.iterdir())
+    arguments = [
+        "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
+        "--rounding", "nearest", "--samples", "32", "--output", str(folder / "refused.tflite"),
+        "--save-keras", str(folder / "refused.keras"),
+    ]  # fmt: skip
+    assert main(arguments) == 2
+    assert "operator 'stem' differs" in capsys.readouterr().err
+    assert set(folder.iterdir()) == before
+
+
+def test_errors_in_a_new_process_are_one_line_too(folder):
+    (folder / "text.keras").write_text("not a model")
+    arguments = [
+        "quantize", str(folder / "text.keras"), "--calibration", str(folder / "data.npz"),
+        "--output", str(folder / "text.tflite"),
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    finished = subprocess.run(
+        [sys.executable, "-m", "tfeptq", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("tfeptq: error: ")
+    assert "text.keras" in line
+
+
+def test_fewer_samples_than_asked_for_are_one_warning(folder, capsys):
+    arguments = [
+        "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
+        "--rounding", "nearest", "--output", str(folder / "few.tflite"),
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert "tfeptq: warning: calibration holds 40 samples" in capsys.readouterr().err
+
+
+def test_int8_data_are_the_integers_of_the_file(folder, quantized, capsys):
+    images, labels = (np.load(folder / "data.npz")[name] for name in "xy")
+    inspection = tflite_export.inspect(quantized)
+    tensor = next(t for t in inspection.tensors if t.name == "image")
+    integers = np.clip(np.round(images / tensor.scale) + tensor.zero_point, -128, 127)
+    np.savez(folder / "integers.npz", x=integers.astype(np.int8), y=labels)
+    found = []
+    for name in ("data.npz", "integers.npz"):
+        assert main(["evaluate", str(quantized), "--data", str(folder / name), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
 
 
 def test_unreadable_files_are_bad_input(tmp_path, capsys):

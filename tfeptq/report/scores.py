@@ -27,22 +27,27 @@ class Score:
         return f"{self.value:.4g} +- {self.error:.2g}"
 
 
-def score(outputs: np.ndarray, labels: np.ndarray) -> Score:
+def score(outputs: np.ndarray | list[np.ndarray], labels: np.ndarray) -> Score:
     """Accuracy of class scores, or the mean squared error of anything else.
 
     Args:
         outputs: (N, classes) with integer labels or one-hot labels; (N, 1) with labels 0 and 1,
-            then a class is 1 above 0.5; otherwise in the labels' own shape.
+            then a class is 1 above 0.5; otherwise as many values as the labels.
+
+    Raises:
+        ValueError: labels that do not fit the outputs.
     """
+    if isinstance(outputs, list):
+        raise ValueError(f"the model has {len(outputs)} outputs; only one can be scored")
     outputs, labels = np.asarray(outputs), np.asarray(labels)
     if len(outputs) != len(labels):
         raise ValueError(f"{len(labels)} labels for {len(outputs)} samples")
     values = _correct(outputs.reshape(len(outputs), -1), labels)
     if values is not None:
         return _summary("accuracy", values)
-    if outputs.shape != labels.shape:
+    if outputs.size != labels.size:
         raise ValueError(f"labels of shape {labels.shape} do not fit outputs of {outputs.shape}")
-    squares = np.square(outputs.astype(np.float64) - labels)
+    squares = np.square(outputs.astype(np.float64) - labels.reshape(outputs.shape))
     return _summary("mean_squared_error", squares.reshape(len(outputs), -1).mean(axis=1))
 
 
@@ -55,6 +60,11 @@ def _correct(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         return outputs.argmax(axis=1) == flat.argmax(axis=1)
     if not is_class:
         return None
+    classes = max(outputs.shape[1], 2)
+    if flat.min() < 0 or flat.max() >= classes:
+        if outputs.shape[1] == 1:
+            return None
+        raise ValueError(f"labels {flat.min():g} to {flat.max():g} do not fit {classes} classes")
     if outputs.shape[1] > 1:
         return outputs.argmax(axis=1) == flat[:, 0]
     return (outputs[:, 0] > 0.5) == (flat[:, 0] > 0.5)
