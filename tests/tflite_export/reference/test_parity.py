@@ -49,6 +49,20 @@ def test_operators_equal_the_reference_kernels(kind, dtype):
     assert max(difference(random_graph(kind, dtype, seed)) for seed in SEEDS) <= allowed
 
 
+@pytest.mark.parametrize("ratio", [0.77137, 1.31831, 1.94173])
+@pytest.mark.parametrize("kind", ["RELU", "RELU6", "LEAKY_RELU", "QUANTIZE"])
+def test_every_int16_is_rescaled_as_in_the_reference_kernels(kind, ratio):
+    """Multipliers of the wrong precision show in few integers only."""
+    every = np.arange(-(2**15), 2**15).astype(np.int16)[None]
+    source = one.activation("x", every.shape, "int16", 0.00031)
+    attributes = {"alpha": 0.3} if kind == "LEAKY_RELU" else {}
+    output = one.activation("y", every.shape, "int16", 0.00031 * ratio)
+    graph = one.graph_of(kind, [source], output, attributes)
+    np.testing.assert_array_equal(
+        reference.run(graph, [every])["y"], one.in_runtime(graph, [every])
+    )
+
+
 def test_random_cases_use_many_output_values():
     """Otherwise equality would prove little."""
     for kind, dtype in CASES:
