@@ -11,8 +11,8 @@ from tfeptq.graph.errors import UnsupportedLayerError
 from tfeptq.graph.nodes import Node, affine, primitive
 
 NEAREST = (
-    "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh or softmax, and "
-    "fine-tune"
+    "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
+    "softmax, and fine-tune"
 )
 
 
@@ -35,9 +35,8 @@ def silu(node: Node, name: str) -> Node:
 
 
 def hard_sigmoid(node: Node, name: str) -> Node:
-    """relu6(x + 3) / 6."""
-    shifted = affine(node, f"{name}_shift", 1.0, 3.0)
-    return affine(relu(shifted, name, 6.0), f"{name}_scale", 1.0 / 6.0, 0.0)
+    """relu6(x + 3) / 6, as min(max(x / 6 + 1 / 2, 0), 1): what is affine comes first."""
+    return relu(affine(node, f"{name}_shift", 1.0 / 6.0, 0.5), name, 1.0)
 
 
 def softmax(node: Node, name: str) -> Node:
@@ -63,34 +62,62 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "sigmoid": named("sigmoid"),
     "hard_sigmoid": hard_sigmoid,
     "tanh": named("tanh"),
+    "hard_tanh": lambda node, name: clip(node, name, -1.0, 1.0),
     "softmax": softmax,
 }
 
 
-def activate(node: Node, operation: Any, name: str | None = None) -> Node:
+def activate(node: Node, layer: Any, name: str | None = None) -> Node:
     """Applies the `activation` of a layer; the new node is called `{layer}_{function}`."""
-    function = operation.activation
-    if isinstance(function, keras.layers.ReLU):
-        return relu_layer(node, function, f"{operation.name}_relu")
+    function = layer.activation
+    if type(function) is keras.layers.ReLU:
+        return relu_layer(node, function, name or f"{layer.name}_relu")
+    if type(function) is keras.layers.LeakyReLU:
+        return leaky_relu(node, name or f"{layer.name}_leaky_relu", function.negative_slope)
     title = getattr(function, "__name__", type(function).__name__)
     if title not in _FUNCTIONS:
+        raise UnsupportedLayerError(layer, f"activation {title!r} has no integer kernel", NEAREST)
+    # A function of the user's may bear a known name and compute something else.
+    if function.__module__.partition(".")[0] not in ("keras", "tensorflow"):
         raise UnsupportedLayerError(
-            operation, f"activation {title!r} has no integer kernel", NEAREST
+            layer,
+            f"activation {title!r} is a function of {function.__module__!r}",
+            "give the activation by its Keras name",
         )
-    return _FUNCTIONS[title](node, name or f"{operation.name}_{title}")
+    return _FUNCTIONS[title](node, name or f"{layer.name}_{title}")
 
 
 def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:
-    """A ReLU layer with its bounds and slope, where representable."""
-    slope, maximum = float(layer.negative_slope or 0.0), layer.max_value
-    if layer.threshold:
+    return bounded_relu(
+        node,
+        name,
+        layer,
+        negative_slope=layer.negative_slope,
+        max_value=layer.max_value,
+        threshold=layer.threshold,
+    )
+
+
+def bounded_relu(
+    node: Node,
+    name: str,
+    operation: Any,
+    *,
+    negative_slope: float | None,
+    max_value: float | None,
+    threshold: float | None,
+) -> Node:
+    """The ReLU of a layer or operation with its bounds and slope, where representable."""
+    if threshold:
         raise UnsupportedLayerError(
-            layer, f"threshold={layer.threshold} is not representable", "use threshold=0"
+            operation, f"threshold={threshold} is not representable", "use threshold=0"
         )
-    if slope == 0.0:
-        return relu(node, name, None if maximum is None else float(maximum))
-    if maximum is not None:
+    if not negative_slope:
+        return relu(node, name, None if max_value is None else float(max_value))
+    if max_value is not None:
         raise UnsupportedLayerError(
-            layer, "negative_slope together with max_value is not representable", "use one of them"
+            operation,
+            "negative_slope together with max_value is not representable",
+            "use one of them",
         )
-    return leaky_relu(node, name, slope)
+    return leaky_relu(node, name, negative_slope)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from tfeptq.graph import layers, operations, trace
+from tfeptq.graph import layers, operations
 from tfeptq.graph.affine import fold_affine
 from tfeptq.graph.errors import UnsupportedLayerError
-from tfeptq.graph.nodes import Graph, Input, Node
+from tfeptq.graph.nodes import Graph, Input, Node, Shape
 from tfeptq.graph.rebuild import rebuild
 from tfeptq.graph.reshapes import sink_reshapes
+from tfeptq.graph.trace import Reference, TensorKey, Trace, TracedCall, references, trace
 from tfeptq.graph.weighted import Shared
 
 
 def prepare(model: keras.Model) -> keras.Model:
-    """A canonical model with the outputs of `model` to float32 precision.
+    """A canonical model with the outputs of `model.predict` to float32 precision.
 
     It holds only Conv2D, DepthwiseConv2D and Dense layers (with bias, without activation), single
     activation layers, merges of two tensors, Concatenate, poolings, and layers that move data.
@@ -30,68 +32,88 @@ def prepare(model: keras.Model) -> keras.Model:
         ValueError: the model is not built or not functional.
         UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
     """
-    flat = trace.functional(model)
-    inputs = [
-        Node(Input, name, [], _static_shape(tensor, name))
-        for name, tensor in zip(trace.input_names(flat), flat.inputs, strict=True)
-    ]
-    graph = Graph(model.name, inputs, _translate(flat, inputs, {}, ""))
+    traced = trace(model)
+    inputs = [Node(Input, name, [], _static(shape, name)) for name, shape in traced.inputs]
+    graph = Graph(model.name, inputs, _translate(traced, inputs, {}, ""))
     sink_reshapes(graph)
     fold_affine(graph)
     sink_reshapes(graph)
     return rebuild(graph)
 
 
-def _static_shape(tensor: Any, name: str) -> tuple[int, ...]:
-    shape = tuple(tensor.shape[1:])
-    if None in shape:
+def _static(shape: tuple[int | None, ...], name: str) -> Shape:
+    sizes = tuple(size for size in shape if size is not None)
+    if len(sizes) < len(shape):
         raise ValueError(
-            f"input {name!r} has shape {tensor.shape}; a file needs fixed sizes: rebuild the model "
-            "with an Input of the size you deploy"
+            f"input {name!r} has shape {(None, *shape)}; a file needs fixed sizes: rebuild the "
+            "model with an Input of the size you deploy"
         )
-    return shape
+    return sizes
 
 
-def _translate(model: keras.Model, inputs: list[Node], shared: Shared, scope: str) -> list[Node]:
+def _translate(traced: Trace, inputs: Sequence[Node], shared: Shared, scope: str) -> list[Node]:
     """Nodes of the outputs of a functional model on the given inputs."""
-    values: dict[trace.TensorKey, Node] = {
-        (name, 0, 0): node for name, node in zip(trace.input_names(model), inputs, strict=True)
+    values: dict[TensorKey, Node] = {
+        (name, 0, 0): node for (name, _), node in zip(traced.inputs, inputs, strict=True)
     }
-    for call in trace.calls(model):
+    for call in traced.calls:
         sources = [values[key] for key in call.tensors]
-        for index, node in enumerate(_outputs(call, sources, values, shared)):
-            node.scope = node.scope or scope
+        outputs = _outputs(call, sources, values, shared)
+        _enter_scope(outputs, sources, scope)
+        for index, node in enumerate(outputs):
             values[(*call.output[:2], index)] = node
-    return [values[key] for key in trace.output_keys(model)]
+    return [values[key] for key in traced.outputs]
 
 
 def _outputs(
-    call: trace.TracedCall,
-    sources: list[Node],
-    values: dict[trace.TensorKey, Node],
-    shared: Shared,
+    call: TracedCall, sources: list[Node], values: dict[TensorKey, Node], shared: Shared
 ) -> list[Node]:
     operation = call.operation
+    if isinstance(operation, keras.Layer):
+        _check_call(call)
     if isinstance(operation, keras.Model):
         return _translate(_nested(operation), sources, shared, operation.name)
     if isinstance(operation, keras.Layer):
         return [layers.translate(operation, sources, shared)]
-    arguments = tuple(_substituted(argument, values) for argument in call.arguments)
-    return [operations.translate(operation, call.config, arguments)]
+    arguments = [*call.arguments, *call.keywords.values()]
+    return operations.translate(
+        operation, call.config, tuple(_substituted(argument, values) for argument in arguments)
+    )
 
 
-def _nested(model: keras.Model) -> keras.Model:
+def _check_call(call: TracedCall) -> None:
+    """Refuses a second tensor, such as a mask; `training=True` has no effect in `predict`."""
+    for name, value in call.keywords.items():
+        if call.arguments and references(value):
+            raise UnsupportedLayerError(
+                call.operation, f"is called with a tensor as {name!r}", "call it without"
+            )
+
+
+def _nested(model: keras.Model) -> Trace:
     try:
-        return trace.functional(model)
+        return trace(model)
+    except UnsupportedLayerError:
+        raise
     except ValueError as error:
         raise UnsupportedLayerError(
             model, "is a subclassed model", "rebuild it as a functional model"
         ) from error
 
 
-def _substituted(argument: Any, values: dict[trace.TensorKey, Node]) -> Any:
+def _enter_scope(outputs: Sequence[Node], sources: Sequence[Node], scope: str) -> None:
+    """Marks the nodes of one call with the nested model it belongs to."""
+    waiting = list(outputs) if scope else []
+    while waiting:
+        node = waiting.pop()
+        if node not in sources and not node.scope:
+            node.scope = scope
+            waiting.extend(node.inputs)
+
+
+def _substituted(argument: Any, values: dict[TensorKey, Node]) -> Any:
     """An argument with nodes in the place of references."""
-    if isinstance(argument, trace.Reference):
+    if isinstance(argument, Reference):
         return values[argument.key]
     if isinstance(argument, (list, tuple)):
         return type(argument)(_substituted(item, values) for item in argument)

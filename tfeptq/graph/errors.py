@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 
 class UnsupportedLayerError(ValueError):
     """A layer that has no place in an integer file."""
@@ -11,3 +13,16 @@ class UnsupportedLayerError(ValueError):
     def __init__(self, operation: Any, problem: str, advice: str) -> None:
         kind = type(operation).__name__
         super().__init__(f"layer {operation.name!r} ({kind}): {problem}; {advice}")
+
+
+def check_layout(layer: Any) -> None:
+    """Refuses a layer with the channels first."""
+    check_data_format(layer, getattr(layer, "data_format", None))
+
+
+def check_data_format(operation: Any, data_format: str | None) -> None:
+    """Refuses the channels-first layout; None stands for Keras's default."""
+    if (data_format or keras.config.image_data_format()) == "channels_first":
+        raise UnsupportedLayerError(
+            operation, "data_format='channels_first'", "rebuild the model with 'channels_last'"
+        )

@@ -8,10 +8,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.graph import activations, weighted
-from tfeptq.graph.errors import UnsupportedLayerError
-from tfeptq.graph.nodes import Node, affine, primitive, reshape
-from tfeptq.graph.weighted import Shared, check_layout, in_plane
+from tfeptq.graph import activations, pooling, weighted
+from tfeptq.graph.errors import UnsupportedLayerError, check_layout
+from tfeptq.graph.nodes import (
+    ConstantError,
+    Node,
+    affine,
+    as_image,
+    as_sequence,
+    in_plane,
+    primitive,
+    reshape,
+)
+from tfeptq.graph.weighted import Shared
 
 Handler = Callable[[Any, list[Node], Shared], Node]
 _L = keras.layers
@@ -23,29 +32,55 @@ def translate(layer: keras.Layer, inputs: list[Node], shared: Shared) -> Node:
     Raises:
         UnsupportedLayerError: names the layer, its class and the nearest supported way.
     """
-    for layer_class, handler in LAYERS.items():
-        # Exact classes only: a subclass may compute something else.
-        if type(layer) is layer_class:
-            return handler(layer, inputs, shared)
-    advice = _NEAREST.get(type(layer).__name__, "replace it with supported layers and fine-tune")
-    raise UnsupportedLayerError(layer, "is not supported", advice)
+    # Exact classes only: a subclass may compute something else.
+    handler = LAYERS.get(type(layer))
+    if handler is None:
+        raise UnsupportedLayerError(layer, "is not supported", _advice(layer))
+    return handler(layer, inputs, shared)
 
 
+_FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
+_WINDOW = "use Conv1D over a window"
 _NEAREST = {
+    "Attention": "only convolutional models are supported",
+    "AdditiveAttention": "only convolutional models are supported",
+    "AveragePooling3D": _FEWER_DIMENSIONS,
+    "Bidirectional": _WINDOW,
+    "CategoryEncoding": "compute it before the model and pass its result",
+    "CenterCrop": "use Cropping2D",
+    "Conv1DTranspose": "use UpSampling1D followed by Conv1D",
     "Conv2DTranspose": "use UpSampling2D followed by Conv2D",
-    "Conv1DTranspose": "use UpSampling2D followed by Conv2D",
-    "LayerNormalization": "use BatchNormalization",
-    "GroupNormalization": "use BatchNormalization",
-    "UnitNormalization": "use BatchNormalization",
+    "Conv3D": _FEWER_DIMENSIONS,
+    "ConvLSTM1D": _WINDOW,
+    "ConvLSTM2D": _WINDOW,
+    "Dot": "use Multiply and a pooling",
     "ELU": "use ReLU or LeakyReLU and fine-tune",
-    "LSTM": "use Conv1D over a window",
-    "GRU": "use Conv1D over a window",
-    "SimpleRNN": "use Conv1D over a window",
+    "EinsumDense": "use Dense",
     "Embedding": "compute it before the model and pass its result",
-    "MultiHeadAttention": "only convolutional models are supported",
+    "GRU": _WINDOW,
+    "GroupNormalization": "use BatchNormalization",
+    "LSTM": _WINDOW,
     "Lambda": "write it with keras.ops in a functional model",
-    "Conv3D": "only one- and two-dimensional convolutions are supported",
+    "LayerNormalization": "use BatchNormalization",
+    "Masking": "pass sequences of the full length",
+    "MaxPooling3D": _FEWER_DIMENSIONS,
+    "MultiHeadAttention": "only convolutional models are supported",
+    "RepeatVector": "use Reshape and UpSampling1D",
+    "Resizing": "resize before the model, or use UpSampling2D",
+    "SimpleRNN": _WINDOW,
+    "TimeDistributed": "use Dense, or Conv2D with a kernel of height 1",
+    "UnitNormalization": "use BatchNormalization",
 }
+
+
+def _advice(layer: keras.Layer) -> str:
+    kind = type(layer)
+    if kind.__name__ in _NEAREST:
+        return _NEAREST[kind.__name__]
+    for ancestor in kind.__mro__[1:]:
+        if ancestor in LAYERS:
+            return f"use {ancestor.__name__} itself and write what differs with keras.ops"
+    return "replace it with supported layers and fine-tune"
 
 
 def _identity(layer: Any, inputs: list[Node], shared: Shared) -> Node:
@@ -85,7 +120,7 @@ def _rescaling(layer: Any, node: Node, shared: Shared) -> Node:
 def _constant_affine(layer: Any, node: Node, scale: Any, offset: Any) -> Node:
     try:
         return affine(node, layer.name, scale, offset)
-    except ValueError as error:
+    except ConstantError as error:
         raise UnsupportedLayerError(
             layer, str(error), "use one number, or one value for each channel"
         ) from error
@@ -132,58 +167,34 @@ def _average(layer: Any, inputs: list[Node], shared: Shared) -> Node:
 
 
 def _concatenate(layer: Any, inputs: list[Node], shared: Shared) -> Node:
+    if layer.axis % (len(inputs[0].shape) + 1) == 0:
+        raise UnsupportedLayerError(layer, "axis=0 is the batch", "concatenate another axis")
     return primitive(_L.Concatenate, layer.name, inputs, axis=layer.axis)
 
 
 def _pooling(kind: type) -> Handler:
     def handler(layer: Any, inputs: list[Node], shared: Shared) -> Node:
         check_layout(layer)
-        node = inputs[0]
-        image = node if len(node.shape) == 3 else _expanded(layer, node)
-        size, strides = in_plane(layer.pool_size), in_plane(layer.strides)
-        if kind is _L.AveragePooling2D and size == image.shape[:2]:
-            # The mean has an output scale of its own, which the pooling kernel has not.
-            pooled = primitive(_L.GlobalAveragePooling2D, layer.name, [image], keepdims=True)
-        else:
-            pooled = primitive(
-                kind,
-                layer.name,
-                [image],
-                pool_size=size,
-                strides=strides,
-                padding=layer.padding,
-            )
-        return pooled if len(node.shape) == 3 else _squeezed(layer, pooled)
+        return pooling.pool(
+            kind,
+            layer.name,
+            inputs[0],
+            size=layer.pool_size,
+            strides=layer.strides,
+            padding=layer.padding,
+        )
 
     return handler
 
 
 def _global_average(layer: Any, node: Node, shared: Shared) -> Node:
     check_layout(layer)
-    if len(node.shape) == 3:
-        return primitive(
-            _L.GlobalAveragePooling2D, layer.name, [node], keepdims=bool(layer.keepdims)
-        )
-    pooled = primitive(
-        _L.GlobalAveragePooling2D, layer.name, [_expanded(layer, node)], keepdims=False
-    )
-    return reshape(pooled, f"{layer.name}_keep", (1, *pooled.shape)) if layer.keepdims else pooled
+    return pooling.global_average(layer.name, node, keepdims=bool(layer.keepdims))
 
 
 def _global_max(layer: Any, node: Node, shared: Shared) -> Node:
     check_layout(layer)
-    image = node if len(node.shape) == 3 else _expanded(layer, node)
-    pooled = primitive(_L.MaxPooling2D, layer.name, [image], pool_size=image.shape[:2])
-    kept = (1,) * (len(node.shape) - 1) if layer.keepdims else ()
-    return reshape(pooled, f"{layer.name}_flat", (*kept, image.shape[-1]))
-
-
-def _expanded(layer: Any, node: Node) -> Node:
-    return reshape(node, f"{layer.name}_expand", (1, *node.shape))
-
-
-def _squeezed(layer: Any, node: Node) -> Node:
-    return reshape(node, f"{layer.name}_squeeze", node.shape[1:])
+    return pooling.global_max(layer.name, node, keepdims=bool(layer.keepdims))
 
 
 def _reshape(layer: Any, node: Node, shared: Shared) -> Node:
@@ -192,6 +203,7 @@ def _reshape(layer: Any, node: Node, shared: Shared) -> Node:
 
 
 def _flatten(layer: Any, node: Node, shared: Shared) -> Node:
+    check_layout(layer)
     return reshape(node, layer.name, (int(np.prod(node.shape)),))
 
 
@@ -205,10 +217,11 @@ def _frame(kind: type, setting: str) -> Handler:
     def handler(layer: Any, inputs: list[Node], shared: Shared) -> Node:
         check_layout(layer)
         node, amounts = inputs[0], getattr(layer, setting)
-        if len(node.shape) == 3:
-            return primitive(kind, layer.name, [node], **{setting: amounts})
-        options: dict[str, Any] = {setting: ((0, 0), tuple(amounts))}
-        return _squeezed(layer, primitive(kind, layer.name, [_expanded(layer, node)], **options))
+        options: dict[str, Any] = {
+            setting: amounts if len(node.shape) == 3 else ((0, 0), tuple(amounts))
+        }
+        framed = primitive(kind, layer.name, [as_image(node, layer.name)], **options)
+        return as_sequence(framed, node, layer.name)
 
     return handler
 
@@ -219,15 +232,50 @@ def _up_sampling(layer: Any, node: Node, shared: Shared) -> Node:
         raise UnsupportedLayerError(
             layer, f"interpolation={layer.interpolation!r}", "use 'nearest' or 'bilinear'"
         )
-    return primitive(
+    return _enlarged(layer, node, layer.interpolation)
+
+
+def _up_sampling_1d(layer: Any, node: Node, shared: Shared) -> Node:
+    return _enlarged(layer, node, "nearest")
+
+
+def _enlarged(layer: Any, node: Node, interpolation: str) -> Node:
+    image = as_image(node, layer.name)
+    enlarged = primitive(
         _L.UpSampling2D,
         layer.name,
-        [node],
-        size=tuple(layer.size),
-        interpolation=layer.interpolation,
+        [image],
+        size=in_plane(layer.size, node),
+        interpolation=interpolation,
     )
+    return as_sequence(enlarged, node, layer.name)
 
 
+#: Active in training only; RandomCrop is not among them, as it also resizes at inference.
+_AUGMENTATIONS = (
+    _L.RandomFlip,
+    _L.RandomRotation,
+    _L.RandomTranslation,
+    _L.RandomZoom,
+    _L.RandomBrightness,
+    _L.RandomColorDegeneration,
+    _L.AugMix,
+    _L.CutMix,
+    _L.MixUp,
+    _L.RandomColorJitter,
+    _L.RandomContrast,
+    _L.RandomElasticTransform,
+    _L.RandomErasing,
+    _L.RandomGaussianBlur,
+    _L.RandomGrayscale,
+    _L.RandomHue,
+    _L.RandomInvert,
+    _L.RandomPerspective,
+    _L.RandomPosterization,
+    _L.RandomSaturation,
+    _L.RandomSharpness,
+    _L.RandomShear,
+)
 _NO_OPERATION = (
     _L.Dropout,
     _L.SpatialDropout1D,
@@ -237,12 +285,7 @@ _NO_OPERATION = (
     _L.AlphaDropout,
     _L.ActivityRegularization,
     _L.Identity,
-    _L.RandomFlip,
-    _L.RandomRotation,
-    _L.RandomTranslation,
-    _L.RandomZoom,
-    _L.RandomBrightness,
-    _L.RandomContrast,
+    *_AUGMENTATIONS,
 )
 
 LAYERS: dict[type, Handler] = {
@@ -284,5 +327,6 @@ LAYERS: dict[type, Handler] = {
     _L.ZeroPadding2D: _frame(_L.ZeroPadding2D, "padding"),
     _L.Cropping1D: _frame(_L.Cropping2D, "cropping"),
     _L.Cropping2D: _frame(_L.Cropping2D, "cropping"),
+    _L.UpSampling1D: _one(_up_sampling_1d),
     _L.UpSampling2D: _one(_up_sampling),
 }

@@ -12,6 +12,10 @@ import numpy as np
 Shape = tuple[int, ...]
 
 
+class ConstantError(ValueError):
+    """A constant that is neither one number nor one value a channel."""
+
+
 class Affine:
     """Node kind: scale * x + offset, each a number or one value a channel (the last axis)."""
 
@@ -128,7 +132,7 @@ def _by_channel(constant: Any, node: Node) -> np.ndarray:
         return array.reshape(())
     if array.size == node.shape[-1] and array.shape[-1] == array.size:
         return array.reshape(-1)
-    raise ValueError(f"a constant of shape {array.shape} on a tensor of shape {node.shape}")
+    raise ConstantError(f"has a constant of shape {array.shape} on a tensor of shape {node.shape}")
 
 
 def reshape(node: Node, name: str, shape: Shape) -> Node:
@@ -136,3 +140,24 @@ def reshape(node: Node, name: str, shape: Shape) -> Node:
     if node.shape == tuple(shape):
         return node
     return Node(keras.layers.Reshape, name, [node], tuple(shape), {"target_shape": tuple(shape)})
+
+
+def as_image(node: Node, name: str) -> Node:
+    """A sequence as an image of height 1, for the layer `name`; an image as it is."""
+    if len(node.shape) == 3:
+        return node
+    return reshape(node, f"{name}_expand", (1, *node.shape))
+
+
+def as_sequence(output: Node, node: Node, name: str) -> Node:
+    """What was computed on `as_image(node)`, in the rank of `node`."""
+    if len(node.shape) == 3:
+        return output
+    return reshape(output, f"{name}_squeeze", output.shape[1:])
+
+
+def in_plane(values: Any, node: Node) -> Shape:
+    """A setting of a layer that reads `node` as (height, width); a sequence has height 1."""
+    dimensions = len(node.shape) - 1
+    sizes = tuple(values) if isinstance(values, (tuple, list)) else (values,) * dimensions
+    return (1, *sizes) if dimensions == 1 else sizes

@@ -17,7 +17,7 @@ def rebuild(graph: Graph) -> keras.Model:
     layers: dict[Weights, keras.Layer] = {}
     for node in graph.nodes():
         if node.kind is Input:
-            tensors[node] = keras.Input(node.shape, name=names[node])
+            tensors[node] = keras.Input(node.shape, dtype="float32", name=names[node])
             continue
         inputs = [tensors[source] for source in node.inputs]
         layer = _layer(node, names[node], layers)
@@ -25,15 +25,17 @@ def rebuild(graph: Graph) -> keras.Model:
         if node.weights is not None:
             layer.set_weights([array.astype(np.float32) for array in node.weights.arrays])
     inputs = [tensors[node] for node in graph.inputs]
-    return keras.Model(inputs, [tensors[node] for node in graph.outputs], name=graph.name)
+    outputs = [tensors[node] for node in graph.outputs]
+    # A single input is no list: Keras warns when the structure of a call differs.
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=graph.name)
 
 
 def _layer(node: Node, name: str, layers: dict[Weights, keras.Layer]) -> keras.Layer:
     """The node's layer; calls that share weights share it."""
     if node.weights is None:
-        return node.kind(**node.options, name=name)
+        return node.kind(**node.options, name=name, dtype="float32")
     if node.weights not in layers:
-        layers[node.weights] = node.kind(**node.options, name=name)
+        layers[node.weights] = node.kind(**node.options, name=name, dtype="float32")
     return layers[node.weights]
 
 
@@ -41,7 +43,7 @@ def _unique_names(graph: Graph) -> dict[Node, str]:
     names: dict[Node, str] = {}
     taken: set[str] = set()
     shared: dict[Weights, str] = {}
-    for node in graph.nodes():
+    for node in sorted(graph.nodes(), key=_precedence):
         if node.weights is not None and node.weights in shared:
             names[node] = shared[node.weights]
             continue
@@ -50,6 +52,11 @@ def _unique_names(graph: Graph) -> dict[Node, str]:
         if node.weights is not None:
             shared[node.weights] = names[node]
     return names
+
+
+def _precedence(node: Node) -> tuple[bool, bool, bool]:
+    """Who keeps its name where two are equal: inputs, weights, then the outermost model."""
+    return (node.kind is not Input, node.weights is None, bool(node.scope))
 
 
 def _unique(node: Node, taken: set[str]) -> str:

@@ -31,7 +31,8 @@ def _step(graph: Graph, node: Node) -> bool:
         return _merge(graph, node)
     if not node.inputs or not all(_is_reshape(source) for source in node.inputs):
         return False
-    shapes = {source.inputs[0].shape for source in node.inputs}
+    # Equal on both sides of the reshapes: otherwise the merge broadcasts.
+    shapes = {(source.inputs[0].shape, source.shape) for source in node.inputs}
     if (node.kind in _UNARY and _commutes(node)) or (node.kind in _BINARY and len(shapes) == 1):
         _swap(graph, node)
         return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+
+from tfeptq.graph.errors import UnsupportedLayerError
 
 #: A tensor of a model: (operation name, index of its call, index of the output).
 TensorKey = tuple[str, int, int]
@@ -21,11 +23,11 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class TracedCall:
-    """One call of a layer or of a `keras.ops` operation.
+    """One call of a layer, of a nested model or of a `keras.ops` operation.
 
     Attributes:
         config: of the operation, which holds the settings of `keras.ops` calls.
-        arguments: positional and keyword arguments; tensors are `Reference`s, also inside lists.
+        arguments, keywords: of the call; tensors are `Reference`s, also inside lists.
         tensors: all references among them, in order.
         output: key of the first output.
     """
@@ -33,64 +35,112 @@ class TracedCall:
     operation: keras.Operation
     config: Mapping[str, Any]
     arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
     tensors: tuple[TensorKey, ...]
     output: TensorKey
 
 
-def functional(model: keras.Model) -> keras.Model:
-    """The model over the same layers with flat lists of inputs and outputs.
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A model as calls in execution order.
+
+    Attributes:
+        inputs: name and shape (without the batch) of each input, in the order of `Model.inputs`.
+        outputs: in the order of `Model.outputs`.
+    """
+
+    inputs: tuple[tuple[str, tuple[int | None, ...]], ...]
+    calls: tuple[TracedCall, ...]
+    outputs: tuple[TensorKey, ...]
+
+
+def trace(model: keras.Model) -> Trace:
+    """Reads the topology of a functional or a built Sequential model.
 
     Raises:
-        ValueError: neither functional nor a built Sequential model.
+        ValueError: neither of them, or its `call` is overridden.
+        UnsupportedLayerError: a layer whose configuration cannot be read.
     """
+    model = _functional(model)
+    config = _config(model)
+    operations = {operation.name: operation for operation in model.operations}
+    inputs = _endpoints(config["input_layers"])
+    calls = [
+        _call(operations[entry["name"]], entry, index, node)
+        for entry in config["layers"]
+        for index, node in enumerate(entry["inbound_nodes"])
+    ]
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    return Trace(
+        tuple((key[0], shape) for key, shape in zip(inputs, shapes, strict=True)),
+        tuple(_in_order(calls, inputs)),
+        tuple(_output_key(operations, key) for key in _endpoints(config["output_layers"])),
+    )
+
+
+def references(value: Any) -> list[TensorKey]:
+    """Keys of the tensors inside an argument, in the order in which Keras flattens it."""
+    leaves = keras.tree.flatten(value)
+    return [leaf.key for leaf in leaves if isinstance(leaf, Reference)]
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    """The model over the same layers with flat lists of inputs and outputs."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"expected a keras.Model, received {type(model).__name__}")
-    inputs, outputs = _endpoints(model)
+    inputs, outputs = _symbolic_endpoints(model)
     if not inputs or not outputs:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) has no symbolic inputs and outputs; "
             "pass a functional model, or a Sequential model built on an Input"
         )
-    return keras.Model(inputs, outputs, name=model.name)
+    flat = keras.Model(inputs, outputs, name=model.name)
+    if type(model).call not in (type(flat).call, keras.Sequential.call):
+        raise ValueError(
+            f"model {model.name!r} ({type(model).__name__}) overrides call(), which its graph of "
+            "layers does not show; rebuild it as a functional model"
+        )
+    return flat
 
 
-def _endpoints(model: keras.Model) -> tuple[Any, Any]:
+def _symbolic_endpoints(model: keras.Model) -> tuple[Any, Any]:
     try:
         return model.inputs, model.outputs
     except (AttributeError, ValueError):
         return None, None
 
 
-def input_names(model: keras.Model) -> list[str]:
-    """Names of the input operations, in order."""
-    return [key[0] for key in _flat_keys(model.get_config()["input_layers"])]
+def _config(model: keras.Model) -> Mapping[str, Any]:
+    try:
+        return model.get_config()
+    except (NotImplementedError, TypeError, ValueError):
+        for operation in model.operations:
+            _require_config(operation)
+        raise
 
 
-def output_keys(model: keras.Model) -> list[TensorKey]:
-    return _flat_keys(model.get_config()["output_layers"])
-
-
-def calls(model: keras.Model) -> list[TracedCall]:
-    """Calls of a functional model in an order in which they can be executed."""
-    config = model.get_config()
-    operations = {operation.name: operation for operation in model.operations}
-    traced = [
-        _call(operations[entry["name"]], entry, index, node)
-        for entry in config["layers"]
-        for index, node in enumerate(entry["inbound_nodes"])
-    ]
-    return _in_order(traced, _flat_keys(config["input_layers"]))
+def _require_config(operation: keras.Operation) -> None:
+    try:
+        operation.get_config()
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UnsupportedLayerError(
+            operation,
+            "has a configuration that Keras cannot describe",
+            "replace it with supported layers, and arrays in its settings with numbers",
+        ) from error
 
 
 def _call(
     operation: keras.Operation, entry: Mapping[str, Any], index: int, node: Mapping[str, Any]
 ) -> TracedCall:
-    arguments = tuple(_argument(value) for value in (*node["args"], *node["kwargs"].values()))
+    arguments = tuple(_argument(value) for value in node["args"])
+    keywords = {name: _argument(value) for name, value in node["kwargs"].items()}
     return TracedCall(
         operation,
         entry["config"],
         arguments,
-        tuple(_references(arguments)),
+        keywords,
+        tuple(references([*arguments, *keywords.values()])),
         (operation.name, index, 0),
     )
 
@@ -107,23 +157,26 @@ def _argument(value: Any) -> Any:
     return value
 
 
-def _references(value: Any) -> list[TensorKey]:
-    if isinstance(value, Reference):
-        return [value.key]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [key for item in value for key in _references(item)]
-    return []
+def _endpoints(keys: Any) -> list[TensorKey]:
+    """The keys of a flat model's inputs or outputs; Keras unpacks a list of one."""
+    if isinstance(keys[0], str):
+        keys = [keys]
+    return [(name, call, output) for name, call, output in keys]
 
 
-def _flat_keys(endpoints: Any) -> list[TensorKey]:
-    if len(endpoints) == 3 and isinstance(endpoints[0], str):
-        endpoints = [endpoints]
-    return [(name, node, tensor) for name, node, tensor in endpoints]
+def _output_key(operations: Mapping[str, keras.Operation], key: TensorKey) -> TensorKey:
+    """The key as calls write it.
+
+    Keras counts the calls of a nested functional model from 1 among a model's outputs, and from 0
+    everywhere else.
+    """
+    name, call, output = key
+    operation = operations[name]
+    functional = isinstance(operation, keras.Model) and not isinstance(operation, keras.Sequential)
+    return (name, call - 1 if functional else call, output)
 
 
-def _in_order(traced: Sequence[TracedCall], inputs: Sequence[TensorKey]) -> list[TracedCall]:
+def _in_order(traced: Sequence[TracedCall], inputs: Iterable[TensorKey]) -> list[TracedCall]:
     # The first output stands for all outputs of a call.
     ready = {key[:2] for key in inputs}
     ordered: list[TracedCall] = []

@@ -1,0 +1,76 @@
+"""The check that all tests of `prepare` share, and models for it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers as L
+
+from tfeptq.graph import prepare
+
+H, W, C, N = 9, 7, 3, 5
+PRIMITIVES = (
+    L.InputLayer,
+    L.Conv2D,
+    L.DepthwiseConv2D,
+    L.Dense,
+    L.ReLU,
+    L.LeakyReLU,
+    L.PReLU,
+    L.Activation,
+    L.Softmax,
+    L.Add,
+    L.Subtract,
+    L.Multiply,
+    L.Maximum,
+    L.Minimum,
+    L.Concatenate,
+    L.MaxPooling2D,
+    L.AveragePooling2D,
+    L.GlobalAveragePooling2D,
+    L.Reshape,
+    L.Permute,
+    L.ZeroPadding2D,
+    L.Cropping2D,
+    L.UpSampling2D,
+)
+
+
+def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Gives every weight a random value, so that no fold is trivially the identity."""
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        values = generator.normal(size=variable.shape).astype("float32") * 0.5
+        if "variance" in variable.name:
+            values = np.abs(values) + 0.3
+        if variable.dtype == "float32":
+            variable.assign(values)
+    return model
+
+
+def check(model: keras.Model) -> keras.Model:
+    """Compares the outputs and returns the canonical model."""
+    canonical = prepare(model)
+    for layer in canonical.layers:
+        assert type(layer) in PRIMITIVES, layer
+        if isinstance(layer, (L.Conv2D, L.DepthwiseConv2D, L.Dense)):
+            assert layer.use_bias
+            assert layer.activation.__name__ == "linear"
+    generator = np.random.default_rng(1)
+    inputs = [generator.normal(size=(4, *t.shape[1:])).astype("float32") for t in model.inputs]
+    expected = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    found = keras.tree.flatten(canonical(inputs if len(inputs) > 1 else inputs[0]))
+    assert len(expected) == len(found)
+    for left, right in zip(expected, found, strict=True):
+        left, right = np.asarray(left), np.asarray(right)
+        assert left.shape == right.shape
+        assert np.abs(left - right).max() <= 1e-5 * np.abs(left).max()
+    return canonical
+
+
+def image_model(*stack, shape=(H, W, C)) -> keras.Model:
+    inputs = keras.Input(shape)
+    outputs = inputs
+    for layer in stack:
+        outputs = layer(outputs)
+    return randomize(keras.Model(inputs, outputs))
