@@ -28,9 +28,11 @@ def load_model(path: str | Path) -> keras.Model:
             Keras 2 or 3.
 
     Raises:
-        ValueError: there is no such file, or Keras cannot read it.
+        ValueError: there is no such file, it is a directory, or Keras cannot read it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; save the model as a .keras file and pass that")
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     legacy = path.suffix.lower() in (".h5", ".hdf5")

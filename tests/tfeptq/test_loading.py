@@ -26,6 +26,8 @@ def test_keras_2_files_load(assets, name):
 def test_missing_and_damaged_files_get_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         load_model(tmp_path / "absent.keras")
+    with pytest.raises(ValueError, match="is a directory"):
+        load_model(tmp_path)
     (tmp_path / "broken.keras").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"broken\.keras: Keras cannot load it"):
         load_model(tmp_path / "broken.keras")
