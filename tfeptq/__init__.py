@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from tfeptq.loading import load_model
     from tfeptq.model import QuantizedModel
     from tfeptq.pipeline import quantize
+    from tfeptq.precision.goals import AccuracyTarget, Budget
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AccuracyTarget": "precision.goals",
+    "Budget": "precision.goals",
     "QuantizationCallback": "callbacks",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
@@ -26,6 +29,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AccuracyTarget",
+    "Budget",
     "QuantizationCallback",
     "QuantizationConfig",
     "QuantizedModel",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tfeptq.precision.goals import AccuracyTarget, Budget
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (8, 16)
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 THRESHOLDS = ("hmse", "mse", "max")
 ROUNDINGS = ("eptq", "nearest")
+SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +21,20 @@ class QuantizationConfig:
     """How a model is quantized. Every part of the recipe can be switched off for an ablation.
 
     Attributes:
-        weight_bits: width of the weights: one integer for all layers, or `{layer name: bits}`,
-            where layers left out get 8 bits. 2 to 8.
+        weight_bits: width of the weights: one integer for all layers, `{layer name: bits}`, where
+            layers left out get 8 bits, or a tuple of candidates, from which every layer gets its
+            own by `budget` or `accuracy_target`. 2 to 8.
         activation_bits: width of the activations, 8 or 16.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
+        sensitivity: what tells how much a layer's width matters when candidates are given:
+            "label_free" (Jacobian bound), "hawq_v2" (average Hessian trace) or "inter_layer" (the
+            same with pair terms between layers).
+        budget: what the chosen widths may cost.
+        accuracy_target: what the quantized model must score; the smallest such widths are taken.
+        ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
         threshold: where weights are clipped: "hmse" (Hessian-weighted squared error), "mse", "max".
         rounding: "eptq" learns the rounding by network-wise distillation; "nearest" does not.
         steps, batch_size: length of the optimisation and samples a step.
@@ -42,7 +52,7 @@ class QuantizationConfig:
         output_loss: weight of the squared error of the logits in the distillation loss.
     """
 
-    weight_bits: int | Mapping[str, int] = 8
+    weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8
     activation_bits: int = 8
     target: str = "android"
     first_last_bits: int | None = 8
@@ -62,11 +72,17 @@ class QuantizationConfig:
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
     output_loss: float = 0.0
+    sensitivity: str = "inter_layer"
+    budget: Budget | None = None
+    accuracy_target: AccuracyTarget | None = None
+    ordered_widths: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.weight_bits, Mapping):
             for layer, bits in self.weight_bits.items():
                 _check_bits(f"weight_bits[{layer!r}]", bits, WEIGHT_BITS)
+        elif isinstance(self.weight_bits, (tuple, list)):
+            object.__setattr__(self, "weight_bits", _candidates(self.weight_bits))
         else:
             _check_bits("weight_bits", self.weight_bits, WEIGHT_BITS)
         _check_bits("activation_bits", self.activation_bits, ACTIVATION_BITS)
@@ -75,18 +91,48 @@ class QuantizationConfig:
         _check_member("target", self.target, TARGETS)
         _check_member("threshold", self.threshold, THRESHOLDS)
         _check_member("rounding", self.rounding, ROUNDINGS)
+        _check_member("sensitivity", self.sensitivity, SENSITIVITIES)
+        self._check_goals()
         for name in ("steps", "batch_size", "samples"):
             _check_positive(name, getattr(self, name))
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the widths are still to be chosen."""
+        return isinstance(self.weight_bits, tuple)
+
+    def _check_goals(self) -> None:
+        _check_type("budget", self.budget, Budget)
+        _check_type("accuracy_target", self.accuracy_target, AccuracyTarget)
+        for name in ("budget", "accuracy_target"):
+            if getattr(self, name) is not None and not self.has_candidates:
+                raise ValueError(
+                    f"{name} needs widths to choose from: give weight_bits a tuple of candidates, "
+                    f"for example (2, 3, 4, 8), received {self.weight_bits!r}"
+                )
+
     def get_config(self) -> dict[str, Any]:
-        config = dataclasses.asdict(self)
+        """Settings as plain values; the metric of an accuracy target by its name."""
+        config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if isinstance(self.weight_bits, Mapping):
             config["weight_bits"] = dict(self.weight_bits)
+        for name in ("budget", "accuracy_target"):
+            if config[name] is not None:
+                config[name] = config[name].get_config()
         return config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> QuantizationConfig:
-        return cls(**config)
+        """Inverse of `get_config`. An accuracy target cannot come back: its metric is code."""
+        settings = dict(config)
+        if settings.get("accuracy_target") is not None:
+            raise ValueError(
+                "accuracy_target was stored without its metric; set it to None in the stored "
+                "configuration and pass a new AccuracyTarget(metric, relative)"
+            )
+        if isinstance(settings.get("budget"), Mapping):
+            settings["budget"] = Budget.from_config(settings["budget"])
+        return cls(**settings)
 
 
 def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:
@@ -95,6 +141,20 @@ def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:
             f"{name}={value!r} is not a width that can be executed; "
             f"allowed are {', '.join(map(str, allowed))}"
         )
+
+
+def _candidates(widths: Sequence[Any]) -> tuple[int, ...]:
+    """Candidate widths, checked, ascending and without repeats."""
+    if not widths:
+        raise ValueError("weight_bits=() holds no candidate; for example (2, 3, 4, 8)")
+    for index, bits in enumerate(widths):
+        _check_bits(f"weight_bits[{index}]", bits, WEIGHT_BITS)
+    return tuple(sorted(set(widths)))
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name}={value!r} must be a tfeptq.{kind.__name__}, or None")
 
 
 def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfeptq import linear
 from tfeptq.layer_graph import Call, Key, LayerGraph
@@ -86,7 +85,7 @@ class _Freezer:
     def __init__(self, model: QuantizedModel) -> None:
         self._model = model
         self._layers = LayerGraph.of(model)
-        self._shapes = _shapes(model, self._layers)
+        self._shapes = self._layers.shapes(model)
         self._values: dict[Key, str | _Pending] = {}
         self._tensors: dict[str, Tensor] = {}
         self._operators: list[Operator] = []
@@ -227,19 +226,6 @@ class _Freezer:
         return self._add(
             Tensor(f"{layer.name}/alpha", integers.shape, "int8", quantization, integers)
         )
-
-
-def _shapes(model: QuantizedModel, layers: LayerGraph) -> dict[Key, tuple[int, ...]]:
-    """Shape of every tensor at batch 1, from a trace that computes nothing."""
-    signature = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-    shapes: dict[Key, tuple[int, ...]] = {}
-
-    def run(*inputs: Any) -> None:
-        for key, tensor in layers.execute(inputs).items():
-            shapes[key] = tuple(tensor.shape)
-
-    tf.function(run).get_concrete_function(*signature)
-    return shapes
 
 
 def _keeps_grid(kind: str) -> bool:

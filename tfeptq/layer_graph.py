@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 #: A tensor of a model: (layer name, index of the layer's call).
 Key = tuple[str, int]
@@ -73,6 +74,18 @@ class LayerGraph:
             output = call.layer(arguments if call.takes_list else arguments[0])
             tensors[call.output] = hook(call, arguments, output) if hook else output
         return tensors
+
+    def shapes(self, model: keras.Model) -> dict[Key, tuple[int, ...]]:
+        """Shape of every tensor of `model` at batch 1, from a trace that computes nothing."""
+        signature = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
+        shapes: dict[Key, tuple[int, ...]] = {}
+
+        def run(*inputs: Any) -> None:
+            for key, tensor in self.execute(inputs).items():
+                shapes[key] = tuple(tensor.shape)
+
+        tf.function(run).get_concrete_function(*signature)
+        return shapes
 
 
 def _layer_calls(layer: keras.Layer, entry: Mapping[str, Any]) -> list[Call]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -15,11 +15,13 @@ from tflite_export import targets
 
 
 def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, int]:
-    """Weight bits of every weighted layer of a canonical model.
+    """Weight bits of every weighted layer of a canonical model; of candidates the widest.
 
     Raises:
         ValueError: an unknown layer name, or a width that the target cannot store.
     """
+    if isinstance(config.weight_bits, tuple):
+        return {name: max(widths) for name, widths in candidate_widths(model, config).items()}
     layers = [layer for layer in model.layers if linear.is_weighted(layer)]
     names = [layer.name for layer in layers]
     if isinstance(config.weight_bits, Mapping):
@@ -31,8 +33,41 @@ def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, in
         if config.first_last_bits is not None:
             widths.update(dict.fromkeys(first_and_last(model), config.first_last_bits))
     for layer in layers:
-        _container(layer, widths[layer.name], config)
+        container(layer, widths[layer.name], config)
     return widths
+
+
+def candidate_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, tuple[int, ...]]:
+    """Candidate widths of every weighted layer that its target can store, ascending.
+
+    The first and last layers have one, `first_last_bits`, unless that is None.
+
+    Raises:
+        ValueError: a layer that the target can store in none of the candidates.
+    """
+    assert isinstance(config.weight_bits, tuple)
+    layers = [layer for layer in model.layers if linear.is_weighted(layer)]
+    asked = dict.fromkeys((layer.name for layer in layers), config.weight_bits)
+    if config.first_last_bits is not None:
+        asked.update(dict.fromkeys(first_and_last(model), (config.first_last_bits,)))
+    return {layer.name: _storable(layer, asked[layer.name], config) for layer in layers}
+
+
+def _storable(
+    layer: keras.Layer, widths: Sequence[int], config: QuantizationConfig
+) -> tuple[int, ...]:
+    """The widths among `widths` that the target can store; the last refusal where there is none."""
+    fitting, refusal = [], None
+    for bits in widths:
+        try:
+            container(layer, bits, config)
+        except ValueError as error:
+            refusal = error
+        else:
+            fitting.append(bits)
+    if refusal is not None and not fitting:
+        raise refusal
+    return tuple(fitting)
 
 
 def layer_granularity(
@@ -40,7 +75,7 @@ def layer_granularity(
 ) -> dict[str, bool]:
     """Layer name -> whether its weights have one scale a channel, as the target's kernels need."""
     return {
-        layer.name: _granularity(layer, widths[layer.name], config) == "per_channel"
+        layer.name: granularity(layer, widths[layer.name], config) == "per_channel"
         for layer in model.layers
         if linear.is_weighted(layer)
     }
@@ -57,7 +92,7 @@ def layer_requantizations(
         layer.name: targets.requantization(
             config.target,
             linear.operator_kind(layer),
-            container=_container(layer, widths[layer.name], config),
+            container=container(layer, widths[layer.name], config),
         )
         if config.activation_bits == 8
         else "once"
@@ -100,7 +135,8 @@ def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
             )
 
 
-def _granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
+def granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
+    """What the target's kernels need for the narrowest container: per_channel or per_tensor."""
     return targets.weight_granularity(
         config.target,
         linear.operator_kind(layer),
@@ -109,14 +145,14 @@ def _granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> s
     )
 
 
-def _container(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
+def container(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
     """Type in which the weights will be stored. Raises ValueError naming the layer."""
     try:
         return targets.storage(
             config.target,
             linear.operator_kind(layer),
             bits=bits,
-            per_channel=_granularity(layer, bits, config) == "per_channel",
+            per_channel=granularity(layer, bits, config) == "per_channel",
             activation_dtype=activation_dtype(config.activation_bits),
         )
     except ValueError as error:

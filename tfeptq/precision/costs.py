@@ -1,0 +1,154 @@
+"""What a choice of widths costs on its target: bytes, operations, milliseconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tfeptq import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.latency import layer_latency, read_latencies
+from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
+from tfeptq.precision.widths import container, granularity
+from tflite_export.packing import CONTAINER_BITS
+
+#: Bytes of one scale in a file: float32, and an int64 zero point.
+_SCALE_BYTES = 4 + 8
+#: Targets whose compiler entropy-codes weights. Measured with Vela on normal weights: 2.1, 3.1,
+#: 4.1, 5.1 and 7.4 bits a weight for 2, 3, 4, 5 and 8 learned bits: the learned width, in short.
+_ENTROPY_CODED = ("ethos-u",)
+
+LayerCosts = dict[str, dict[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Costs of every candidate, which add up over layers, and those that do not depend on them.
+
+    Attributes:
+        tables: cost name -> layer name -> width -> cost; see `Budget` for the names.
+        activation_bytes: peak of the activations that are alive at once.
+    """
+
+    tables: Mapping[str, LayerCosts]
+    activation_bytes: int
+    _widest_file_bytes: int
+    _containers: LayerCosts
+
+    def of(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """Cost name -> cost of one choice; whole numbers but for milliseconds."""
+        sums = {name: _sum(table, widths) for name, table in self.tables.items()}
+        return {**sums, "activation_bytes": self.activation_bytes}
+
+    def file_bytes(self, widths: Mapping[str, int]) -> int:
+        """Predicted size of the exported file."""
+        widest = {name: max(entries) for name, entries in self._containers.items()}
+        saved = _sum(self._containers, widest) - _sum(self._containers, widths)
+        return int(self._widest_file_bytes - saved)
+
+
+def _sum(table: LayerCosts, widths: Mapping[str, int]) -> float:
+    return sum(table[name][bits] for name, bits in widths.items())
+
+
+def model_costs(
+    model: keras.Model,
+    candidates: Mapping[str, tuple[int, ...]],
+    config: QuantizationConfig,
+) -> Costs:
+    """Costs of a canonical model on `config.target`.
+
+    Args:
+        candidates: layer name -> widths that it may take. A layer that is called several times is
+            one choice; its weights are stored once, its operations are done at every call.
+
+    Raises:
+        ValueError: a latency table that cannot be read or lacks a layer.
+    """
+    layers = {layer.name: layer for layer in model.layers if linear.is_weighted(layer)}
+    multiplications = layer_multiplications(model)
+    containers: LayerCosts = {
+        name: {bits: stored_bytes(layers[name], bits, config) for bits in widths}
+        for name, widths in candidates.items()
+    }
+    tables: dict[str, LayerCosts] = {
+        "weight_bytes": {
+            name: {bits: weight_bytes(layers[name], bits, config) for bits in widths}
+            for name, widths in candidates.items()
+        },
+        "bit_operations": {
+            name: {bits: multiplications[name] * bits * config.activation_bits for bits in widths}
+            for name, widths in candidates.items()
+        },
+    }
+    if config.budget is not None and config.budget.latency_table is not None:
+        tables["latency_ms"] = _latencies(
+            layers, candidates, multiplications, config.budget.latency_table
+        )
+    graph = skeleton(model, {name: max(widths) for name, widths in candidates.items()}, config)
+    return Costs(tables, peak_activation_bytes(graph), file_bytes(graph, config.target), containers)
+
+
+def stored_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+    """Bytes of a layer's weights and their scales in the exported file."""
+    width = CONTAINER_BITS[container(layer, bits, config)]
+    return _bytes(layer, width) + _scales(layer, bits, config)
+
+
+def weight_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+    """Bytes of a layer's weights and their scales as they occupy the target's memory.
+
+    Those of the file, but where the target's compiler entropy-codes the weights: there the learned
+    width counts, not its container.
+    """
+    if config.target in _ENTROPY_CODED:
+        return _bytes(layer, bits) + _scales(layer, bits, config)
+    return stored_bytes(layer, bits, config)
+
+
+def _bytes(layer: keras.Layer, bits: int) -> int:
+    return -(-int(np.prod(layer.kernel.shape)) * bits // 8)
+
+
+def _scales(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+    per_channel = granularity(layer, bits, config) == "per_channel"
+    return _SCALE_BYTES * (layer.bias.shape[0] if per_channel else 1)
+
+
+def layer_multiplications(model: keras.Model) -> dict[str, int]:
+    """Layer name -> multiplications of one inference, summed over the calls of a shared layer."""
+    graph = LayerGraph.of(model)
+    shapes = graph.shapes(model)
+    result: dict[str, int] = {}
+    for call in graph.calls:
+        if linear.is_weighted(call.layer):
+            weights_per_output = int(np.prod(call.layer.kernel.shape)) // call.layer.bias.shape[0]
+            count = int(np.prod(shapes[call.output][1:])) * weights_per_output
+            result[call.layer.name] = result.get(call.layer.name, 0) + count
+    return result
+
+
+def _latencies(
+    layers: Mapping[str, keras.Layer],
+    candidates: Mapping[str, tuple[int, ...]],
+    multiplications: Mapping[str, int],
+    path: str,
+) -> LayerCosts:
+    table = read_latencies(path)
+    return {
+        name: {
+            bits: layer_latency(
+                table,
+                layer=name,
+                kind=linear.operator_kind(layers[name]),
+                bits=bits,
+                multiplications=multiplications[name],
+            )
+            for bits in widths
+        }
+        for name, widths in candidates.items()
+    }

@@ -1,0 +1,86 @@
+"""What the user asks of a selection of widths: a budget, or an accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Upper bounds of what a model may cost on its target; all that are given hold.
+
+    Attributes:
+        weight_bytes: weights with their scales as the target stores them, see
+            `tfeptq.precision.costs`.
+        activation_bytes: peak of the activations that are alive at once.
+        bit_operations: sum over layers of multiplications x weight bits x activation bits.
+        latency_ms: sum over layers of the times in `latency_table`.
+        latency_table: CSV file with the columns operator, bits and ms; see
+            `tfeptq.precision.latency`.
+    """
+
+    weight_bytes: int | None = None
+    activation_bytes: int | None = None
+    bit_operations: int | None = None
+    latency_ms: float | None = None
+    latency_table: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.limits:
+            raise ValueError(f"Budget() bounds nothing; give one of {', '.join(COSTS)}")
+        for name, value in self.limits.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"Budget: {name}={value!r} must be a positive number")
+        if self.latency_ms is not None and self.latency_table is None:
+            raise ValueError(
+                "Budget: latency_ms needs latency_table, a CSV file with the columns operator, "
+                "bits and ms"
+            )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Cost name -> its bound, for the costs that are bounded."""
+        values = {name: getattr(self, name) for name in COSTS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Budget:
+        return cls(**config)
+
+
+#: Costs that a budget can bound and a frontier can be drawn against.
+COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyTarget:
+    """The least that the quantized model must score; among those the smallest is taken.
+
+    Attributes:
+        metric: Keras model -> score on a fixed labelled set, higher is better; either a number or
+            one value a sample, whose mean is the score. Values of samples make paired standard
+            errors possible: without them nothing can warn that a target is finer than the noise.
+        relative: least score as a fraction of the float model's.
+    """
+
+    metric: Callable[[Any], Any]
+    relative: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not callable(self.metric):
+            raise ValueError(
+                f"AccuracyTarget: metric={self.metric!r} must be a function from a Keras model to "
+                "a number or to one value a sample, higher is better"
+            )
+        if isinstance(self.relative, bool) or not 0.0 < self.relative <= 1.0:
+            raise ValueError(f"AccuracyTarget: relative={self.relative!r} must lie in (0, 1]")
+
+    def get_config(self) -> dict[str, Any]:
+        """The metric is a function of the user's program and stays there: its name is kept."""
+        name = getattr(self.metric, "__qualname__", type(self.metric).__qualname__)
+        return {"metric": name, "relative": self.relative}

@@ -1,0 +1,74 @@
+"""A model's integer graph before anything is learned: the operators and sizes of its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tfeptq.config import QuantizationConfig
+from tfeptq.freeze import freeze
+from tfeptq.model import QuantizedModel
+from tfeptq.precision.widths import layer_granularity
+from tfeptq.wrap import wrap
+from tflite_export.exporter import plan_storage
+from tflite_export.graph import IntegerGraph, Tensor
+from tflite_export.writer import write
+
+
+def skeleton(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> IntegerGraph:
+    """The graph that a canonical model will become, with arbitrary integers and scales."""
+    wrapped = wrap(
+        model,
+        weight_bits=widths,
+        per_channel=layer_granularity(model, widths, config),
+        requantization=dict.fromkeys(widths, "once"),
+        activation_bits=config.activation_bits,
+    )
+    quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)
+    free = (q for q in quantized.activation_quantizers if q.fixed is None)
+    for index, quantizer in enumerate(free):
+        # Unequal scales, as learned ones are: equal ones would make requantizations vanish.
+        quantizer.set_range(0.0, 1.0 + index)
+    graph = freeze(quantized)
+    generator = np.random.default_rng(0)
+    tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
+    return dataclasses.replace(graph, tensors=tensors)
+
+
+def _filled(tensor: Tensor, generator: np.random.Generator) -> Tensor:
+    """Random constants: the writer stores equal ones once."""
+    if tensor.data is None:
+        return tensor
+    low, high = -(2 ** (tensor.bits - 1)), 2 ** (tensor.bits - 1) - 1
+    data = generator.integers(low, high, tensor.shape, dtype=tensor.data.dtype)
+    return dataclasses.replace(tensor, data=data)
+
+
+def file_bytes(graph: IntegerGraph, target: str) -> int:
+    """Size of the file that `graph` is written to."""
+    return len(write(graph, plan_storage(graph, target)))
+
+
+def peak_activation_bytes(graph: IntegerGraph) -> int:
+    """Most bytes of activations that are alive at once: from their writer to their last reader.
+
+    What a memory planner without fragmentation needs; a runtime's arena adds its bookkeeping and
+    the scratch buffers of kernels.
+    """
+    births = {name: 0 for _, name in graph.inputs}
+    deaths = {name: len(graph.operators) for _, name in graph.outputs}
+    for time, operator in enumerate(graph.operators):
+        births.update(dict.fromkeys(operator.outputs, time))
+        for name in operator.inputs:
+            deaths[name] = max(deaths.get(name, 0), time)
+    alive = np.zeros(len(graph.operators) + 1, np.int64)
+    for name, birth in births.items():
+        tensor = graph.tensors[name]
+        size = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
+        alive[birth : deaths.get(name, birth) + 1] += size
+    return int(alive.max())
