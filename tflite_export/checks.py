@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tflite_export import targets
 from tflite_export.graph import WEIGHTED
-from tflite_export.reader import StoredModel, StoredOperator, parse, read_bytes
+from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,17 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
         activation_dtype=inputs[0].type,
         container=weights.type if weights else None,
         per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        rescales=bool(outputs) and _parameters(inputs[0]) != _parameters(outputs[0]),
     )
     if problem is None:
         return []
     return [Finding(where, problem, targets.capabilities(target).advice)]
+
+
+def _parameters(tensor: StoredTensor) -> tuple[list[float], list[int]]:
+    """Scales and zero points, comparable."""
+    scale, zero_point = tensor.scale, tensor.zero_point
+    return (
+        [] if scale is None else scale.tolist(),
+        [] if zero_point is None else zero_point.tolist(),
+    )

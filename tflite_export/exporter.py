@@ -13,7 +13,7 @@ import numpy as np
 
 from tflite_export import targets
 from tflite_export import verify as verification
-from tflite_export.graph import WEIGHTED, IntegerGraph, Operator
+from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.verify import Verification
 from tflite_export.writer import write
@@ -102,11 +102,21 @@ def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
                 storage[name] = max(
                     storage.get(name, container), container, key=CONTAINER_BITS.__getitem__
                 )
-            elif problem := targets.check_operator(target, operator.kind, activation_dtype=dtype):
+            elif problem := targets.check_operator(
+                target,
+                operator.kind,
+                activation_dtype=dtype,
+                rescales=_rescales(graph, operator),
+            ):
                 raise ValueError(problem)
         except ValueError as error:
             raise ValueError(f"layer {operator.layer!r}: {error}") from error
     return storage
+
+
+def _rescales(graph: IntegerGraph, operator: Operator) -> bool:
+    given, made = (graph.tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
+    return parameters(given) != parameters(made)
 
 
 def _container(graph: IntegerGraph, name: str, kind: str, target: str, dtype: str) -> str:

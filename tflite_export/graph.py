@@ -121,6 +121,25 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "SOFTMAX": (),
     "QUANTIZE": (),
 }
+#: Operators that need their third input, the bias, and why.
+BIAS_REQUIRED = {
+    "CONV_2D": "LiteRT refuses it without one",
+    "DEPTHWISE_CONV_2D": "XNNPACK ends the process without one",
+}
+#: Operators that copy, select or average integers: all inputs share the output's parameters.
+TIED = (
+    "CONCATENATION",
+    "MAX_POOL_2D",
+    "AVERAGE_POOL_2D",
+    "RESHAPE",
+    "TRANSPOSE",
+    "PAD",
+    "SLICE",
+    "MAXIMUM",
+    "MINIMUM",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "RESIZE_BILINEAR",
+)
 #: Operators whose second input is a constant of learned weights.
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -181,6 +200,40 @@ def _check_operator(
     for name in operator.inputs:
         if name not in ready:
             raise ValueError(f"{where}: reads {name!r} before it is written")
+    _check_operands(operator, tensors, where)
+
+
+def _check_operands(operator: Operator, tensors: Mapping[str, Tensor], where: str) -> None:
+    """What kernels refuse, compute wrongly or do not survive."""
+    if operator.kind in BIAS_REQUIRED and len(operator.inputs) != 3:
+        raise ValueError(
+            f"{where}: has {len(operator.inputs)} inputs, needs 3: image, weights and bias "
+            f"(zeros will do); {BIAS_REQUIRED[operator.kind]}"
+        )
+    if operator.kind == "PRELU" and tensors[operator.inputs[1]].dtype != "int8":
+        raise ValueError(
+            f"{where}: the slopes are {tensors[operator.inputs[1]].dtype}, need int8, also under "
+            "int16 activations: kernels read int16 slopes wrongly"
+        )
+    if operator.kind in TIED:
+        _check_tied(operator, tensors, where)
+
+
+def _check_tied(operator: Operator, tensors: Mapping[str, Tensor], where: str) -> None:
+    made = tensors[operator.outputs[0]]
+    for given in (tensors[name] for name in operator.inputs):
+        if parameters(given) != parameters(made):
+            raise ValueError(
+                f"{where}: copies integers, so {given.name!r} {parameters(given)} and "
+                f"{made.name!r} {parameters(made)} must have the same type, scale and zero "
+                "point; put a QUANTIZE before it"
+            )
+
+
+def parameters(tensor: Tensor) -> tuple[str, list[float], int]:
+    """Type, scales and zero point: what an activation's integers mean."""
+    quantization = tensor.quantization
+    return tensor.dtype, quantization.scale.tolist(), quantization.zero_point
 
 
 def _check_tensor(tensor: Tensor) -> None:

@@ -185,18 +185,9 @@ def _interpreter_session(interpreter: Any) -> Session:
 
 
 def _open_tflm(content: bytes) -> Session:
-    from tflite_micro import runtime
+    from tflite_export import tflm
 
-    interpreter = runtime.Interpreter.from_bytes(content)
-    outputs = range(len(parse(content).outputs))
-
-    def invoke(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        for index, array in enumerate(arrays):
-            interpreter.set_input(array, index)
-        interpreter.invoke()
-        return [np.array(interpreter.get_output(index)) for index in outputs]
-
-    return _each_sample(invoke)
+    return _each_sample(tflm.Session(content))
 
 
 def _open_reference(content: bytes) -> Session:

@@ -17,15 +17,11 @@ from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.reader import StoredModel, parse, to_graph
 from tflite_export.runtimes import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
+from tflite_export.tolerances import tolerance
 from tflite_export.writer import write
 
 #: Random samples that a file is run on where the caller has none.
 RANDOM_SAMPLES = 4
-#: Largest difference in LSB allowed to kernels that are not the reference ones, and why.
-DELEGATE_TOLERANCE = {
-    "litert": (2, "XNNPACK requantizes in float32 and rounds half to even"),
-    "tflm": (1, "its fully connected kernel rounds twice, LiteRT's once"),
-}
 
 
 class VerificationError(ValueError):
@@ -280,8 +276,7 @@ def compare_operators(
 
 
 def _check_difference(operator: Operator, difference: OperatorDifference, runtime: str) -> None:
-    allowed = reference.TOLERANCE.get((operator.kind, difference.dtype), (0, ""))[0]
-    allowed = max(allowed, DELEGATE_TOLERANCE.get(runtime, (0, ""))[0])
+    allowed = tolerance(runtime, operator.kind, difference.dtype)
     if difference.maximum > allowed:
         raise VerificationError(
             f"{runtime}: operator {operator.kind} of layer {operator.layer!r} is "

@@ -43,6 +43,8 @@ class Codec:
 _WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW"}
 _DILATION = {"dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
 _FUSED = {"activation": "fusedActivationFunction"}
+#: The schema's default asks for int16 kernels that add powers of two only.
+_ANY_SCALE = {"potScaleInt16": False}
 _POOL = Codec("Pool2DOptions", _WINDOW | {"filter_h": "filterHeight", "filter_w": "filterWidth"})
 
 OPERATORS: dict[str, Codec] = {
@@ -52,8 +54,8 @@ OPERATORS: dict[str, Codec] = {
         _WINDOW | _DILATION | _FUSED | {"depth_multiplier": "depthMultiplier"},
     ),
     "FULLY_CONNECTED": Codec("FullyConnectedOptions", _FUSED | {"keep_num_dims": "keepNumDims"}),
-    "ADD": Codec("AddOptions", _FUSED),
-    "SUB": Codec("SubOptions", _FUSED),
+    "ADD": Codec("AddOptions", _FUSED, defaults=_ANY_SCALE),
+    "SUB": Codec("SubOptions", _FUSED, defaults=_ANY_SCALE),
     "MUL": Codec("MulOptions", _FUSED),
     "MAXIMUM": Codec("MaximumMinimumOptions"),
     "MINIMUM": Codec("MaximumMinimumOptions"),

@@ -42,6 +42,8 @@ class Capabilities:
         advice: what to do about refused widths.
         weights: rows of the weighted operators.
         operators: weightless operator -> activation types it executes.
+        same_parameters: operators that are right only where the input and the output have the
+            same scale and zero point.
         remarks: operator -> limit or trap to know.
     """
 
@@ -52,6 +54,7 @@ class Capabilities:
     advice: str
     weights: tuple[WeightRow, ...]
     operators: Mapping[str, tuple[str, ...]]
+    same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
 
 
@@ -71,6 +74,7 @@ def capabilities(target: str) -> Capabilities:
         table["advice"],
         tuple(rows),
         {kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
+        tuple(table.get("same_parameters", ())),
         table.get("remarks", {}),
     )
 
@@ -163,16 +167,18 @@ def check_operator(
     activation_dtype: str,
     container: str | None = None,
     per_channel: bool = False,
+    rescales: bool = False,
 ) -> str | None:
     """Why the target does not execute an operator correctly, or None when it does.
 
     Args:
         container: type of the weights of a weighted operator as stored.
+        rescales: input and output differ in scale or zero point.
     """
     table = capabilities(target)
     rows = [row for row in table.weights if row.kind == kind]
     if not rows:
-        return _check_weightless(table, kind, activation_dtype)
+        return _check_weightless(table, kind, activation_dtype, rescales)
     granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
     wanted = (activation_dtype, container, granularity)
     if any((row.activations, row.container, row.granularity) == wanted for row in rows):
@@ -183,13 +189,17 @@ def check_operator(
     )
 
 
-def _check_weightless(table: Capabilities, kind: str, activation_dtype: str) -> str | None:
+def _check_weightless(
+    table: Capabilities, kind: str, activation_dtype: str, rescales: bool
+) -> str | None:
     allowed = table.operators.get(kind)
+    remark = table.remarks.get(kind, "")
     if allowed is None:
-        return f"{kind} is not available on target {table.target!r}"
+        return f"{kind} is not available on target {table.target!r}. {remark}".strip()
+    if rescales and kind in table.same_parameters:
+        return f"{kind} has an input and an output of different scales. {remark}".strip()
     if activation_dtype in allowed:
         return None
-    remark = table.remarks.get(kind, "")
     dtypes = " or ".join(allowed)
     return f"{kind} is correct with {dtypes} only, not {activation_dtype}. {remark}".strip()
 

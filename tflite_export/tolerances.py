@@ -1,0 +1,42 @@
+"""How far each runtime's kernels may be from the integer reference, as data with the reasons.
+
+Measured with random one-operator files (tests/tflite_export/test_conformance.py). What is not
+listed is bit-identical.
+"""
+
+from __future__ import annotations
+
+from tflite_export import reference
+
+_XNNPACK = "XNNPACK requantizes in float32 and rounds half to even"
+_XNNPACK_BILINEAR = "XNNPACK interpolates with 11-bit weights, row by row"
+_POWER_OF_TWO = (
+    "the optimized kernel evaluates the function in fixed point where the input scale is a power "
+    "of two, the reference kernel interpolates a table"
+)
+_ROUNDED_TWICE = "TFLM's kernel rounds twice where LiteRT's rounds once"
+_MEASURED = "TFLM's kernel rescales a little differently; measured, the cause is not established"
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_RESCALED_BY_XNNPACK = (*_WEIGHTED, "ADD", "SUB", "MUL", "MEAN", "LEAKY_RELU", "QUANTIZE")
+
+#: (runtime, operator, type of its output) -> (largest difference in LSB, why).
+TOLERANCE: dict[tuple[str, str, str], tuple[int, str]] = {
+    **{("litert", kind, "int8"): (1, _XNNPACK) for kind in _RESCALED_BY_XNNPACK},
+    ("litert", "RESIZE_BILINEAR", "int8"): (3, _XNNPACK_BILINEAR),
+    ("litert", "LOGISTIC", "int16"): (6, _POWER_OF_TWO),
+    ("litert", "TANH", "int16"): (12, _POWER_OF_TWO),
+    ("tflm", "FULLY_CONNECTED", "int8"): (1, _ROUNDED_TWICE),
+    ("tflm", "FULLY_CONNECTED", "int16"): (1, _ROUNDED_TWICE),
+    ("tflm", "HARD_SWISH", "int8"): (1, _MEASURED),
+    **{
+        ("tflm", kind, "int16"): (1, _MEASURED)
+        for kind in ("MUL", "RELU", "RELU6", "LEAKY_RELU", "PRELU", "SOFTMAX")
+    },
+}
+
+
+def tolerance(runtime: str, kind: str, dtype: str) -> int:
+    """Largest difference in LSB that a runtime's operator may have from the integer reference."""
+    inherent = reference.TOLERANCE.get((kind, dtype), (0, ""))[0]
+    return max(inherent, TOLERANCE.get((runtime, kind, dtype), (0, ""))[0])
