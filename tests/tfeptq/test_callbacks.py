@@ -88,7 +88,7 @@ def test_calibration_from_a_generator_serves_every_epoch(data):
 
 
 def test_monitoring_scores_every_so_many_epochs(data):
-    callback = tfeptq.QuantizationCallback(data[0], CONFIG, validation_data=data, every_epochs=2)
+    callback = tfeptq.QuantizationCallback(data[0], NEAREST, validation_data=data, every_epochs=2)
     logs = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, log: logs.append(dict(log)))
     compiled().fit(*data, epochs=4, verbose=0, callbacks=[callback, watch])
