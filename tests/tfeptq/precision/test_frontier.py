@@ -108,7 +108,7 @@ def test_budgets_that_exclude_each_other_are_refused():
 def test_thinning_keeps_the_ends_and_stays_close(monkeypatch):
     losses, costs, _ = problem(1, layers=14)
     exact = pareto(losses, costs)
-    monkeypatch.setattr(frontier_module, "LIMIT", 100)
+    monkeypatch.setattr(frontier_module, "LIMIT", 40)
     thin = pareto(losses, costs)
     assert len(thin) < len(exact)
     assert (thin.costs[0], thin.losses[-1]) == (exact.costs[0], pytest.approx(exact.losses[-1]))

@@ -1,0 +1,191 @@
+"""Traces and pair terms against closed forms, dense Hessians and measured losses."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+
+from tfeptq.graph import prepare
+from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.pairs import RoundingError, pair_matrix
+from tfeptq.hessian.traces import HessianProducts, as_arrays, average_traces, from_arrays
+from tfeptq.layer_graph import LayerGraph
+
+H, W, C, N, K = 5, 4, 3, 6, 4
+GENERATOR = np.random.default_rng(0)
+IMAGES = [GENERATOR.normal(size=(N, H, W, C)).astype("float32")]
+
+
+def convolutional(squash="softmax"):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((H, W, C))
+    x = L.Conv2D(2, (3, 2), padding="same", strides=2, activation="relu", name="conv")(inputs)
+    x = L.DepthwiseConv2D((2, 3), padding="same", name="depthwise")(x)
+    x = L.GlobalAveragePooling2D()(L.Activation("tanh")(x))
+    return prepare(keras.Model(inputs, L.Dense(K, activation=squash, name="logits")(x)))
+
+
+def kernels(model):
+    return [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+
+
+def divergence(model, values):
+    """Mean divergence of `model` with other kernels from itself, by a plain forward pass."""
+    graph, distillation = LayerGraph.of(model), SelfDistillation(model)
+    inputs = [tf.constant(array) for array in IMAGES]
+    reference = graph.execute(inputs)
+    old = [np.asarray(kernel) for kernel in kernels(model)]
+    for kernel, value in zip(kernels(model), values, strict=True):
+        kernel.assign(value)
+    found = float(tf.reduce_mean(distillation.divergence(reference, graph.execute(inputs))))
+    for kernel, value in zip(kernels(model), old, strict=True):
+        kernel.assign(value)
+    return found
+
+
+def dense_hessian(model):
+    """Every column by a product with a unit vector: (weights, weights)."""
+    products = HessianProducts(model)
+    shapes = [tuple(kernel.shape) for kernel in kernels(model)]
+    sizes = np.cumsum([0, *products.sizes])
+    inputs = [tf.constant(array) for array in IMAGES]
+    columns = []
+    for unit in np.eye(sizes[-1], dtype="float32"):
+        parts = [unit[a:b].reshape(s) for a, b, s in zip(sizes, sizes[1:], shapes, strict=False)]
+        result = products.products(inputs, [tf.constant(part) for part in parts])
+        columns.append(np.concatenate([part.numpy().reshape(-1) for part in result]))
+    return np.array(columns), sizes
+
+
+@pytest.fixture(scope="module")
+def dense():
+    model = convolutional()
+    return model, *dense_hessian(model)
+
+
+def test_the_hessian_is_symmetric_and_positive_semidefinite(dense):
+    _, hessian, _ = dense
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-5)
+    assert np.linalg.eigvalsh(hessian).min() > -1e-5
+
+
+def test_the_hessian_is_that_of_measured_losses(dense):
+    model, hessian, sizes = dense
+    values = [np.asarray(kernel) for kernel in kernels(model)]
+    direction = GENERATOR.normal(size=sizes[-1]).astype("float32") * 1e-2
+    moved = [
+        value + direction[a:b].reshape(value.shape)
+        for value, a, b in zip(values, sizes, sizes[1:], strict=False)
+    ]
+    assert divergence(model, moved) == pytest.approx(0.5 * direction @ hessian @ direction, rel=0.1)
+
+
+def test_traces_are_those_of_the_dense_hessian_within_their_errors(dense):
+    model, hessian, sizes = dense
+    traces = average_traces(model, IMAGES, batch_size=N, tolerance=0.0, draws=(2, 400))
+    for index, name in enumerate(("conv", "depthwise", "logits")):
+        block = slice(sizes[index], sizes[index + 1])
+        expected = np.trace(hessian[block, block]) / (sizes[index + 1] - sizes[index])
+        assert abs(traces.mean[name] - expected) < 4 * traces.error[name]
+        assert traces.error[name] < 0.2 * expected
+
+
+def test_traces_of_a_linear_network_with_squared_error_in_closed_form():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((C,))
+    model = prepare(keras.Model(inputs, L.Dense(K, name="b")(L.Dense(5, name="a")(inputs))))
+    x = GENERATOR.normal(size=(N, C)).astype("float32")
+    a, b = (np.asarray(model.get_layer(name).kernel) for name in "ab")
+    traces = average_traces(model, [x], batch_size=N, tolerance=0.0, draws=(2, 300))
+    # y = x A B: Tr H_B = K |xA|^2 and Tr H_A = |x|^2 |B|^2, means over samples.
+    expected = {
+        "a": np.square(x).sum(1).mean() * np.square(b).sum() / a.size,
+        "b": np.square(x @ a).sum(1).mean() * K / b.size,
+    }
+    for name, value in expected.items():
+        assert abs(traces.mean[name] - value) < 4 * traces.error[name]
+
+
+def test_labels_and_a_loss_give_the_hessian_of_that_loss():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((C,))
+    model = prepare(keras.Model(inputs, L.Dense(K, name="a")(inputs)))
+    x, y = (GENERATOR.normal(size=(N, size)).astype("float32") for size in (C, K))
+
+    def cubic(outputs, labels):
+        return tf.reduce_mean(tf.reduce_sum((outputs[0] - labels) ** 3, axis=1))
+
+    traces = average_traces(
+        model, [x], labels=y, loss=cubic, batch_size=N, tolerance=0.0, draws=(2, 400)
+    )
+    residual = np.asarray(model(x)) - y
+    expected = (6 * residual.sum(1) * np.square(x).sum(1)).mean() / (C * K)
+    assert abs(traces.mean["a"] - expected) < 4 * traces.error["a"]
+
+
+def test_the_stopping_rule_ends_early_and_reports_its_error():
+    model = convolutional()
+    loose = average_traces(model, IMAGES, batch_size=N, tolerance=0.5, draws=(5, 200))
+    assert 5 <= loose.draws < 200
+    assert loose.relative_error < 0.5
+
+
+def test_traces_can_be_kept_and_read_back():
+    traces = average_traces(convolutional(), IMAGES, draws=(2, 2))
+    assert from_arrays(as_arrays(traces)) == traces
+
+
+def errors_of(model, scale):
+    """A random error a layer, of equal size relative to its weights."""
+    result = {}
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            kernel = np.asarray(layer.kernel)
+            error = scale * np.abs(kernel).mean() * GENERATOR.normal(size=kernel.shape)
+            bias = np.zeros(layer.bias.shape, "float32")
+            result[layer.name, 2] = RoundingError(error.astype("float32"), bias)
+    return result
+
+
+@pytest.mark.parametrize("squash", ["softmax", "sigmoid", "linear"])
+def test_pair_terms_are_hessian_vector_products(squash):
+    model = convolutional(squash)
+    errors = errors_of(model, 0.1)
+    matrix = pair_matrix(model, IMAGES, errors, batch_size=3)
+    products = HessianProducts(model)
+    inputs = [tf.constant(array) for array in IMAGES]
+    vectors = [error.kernel for error in errors.values()]
+    for index in range(len(vectors)):
+        vector = [v if i == index else np.zeros_like(v) for i, v in enumerate(vectors)]
+        image = products.products(inputs, [tf.constant(v) for v in vector])
+        row = [np.sum(e * u.numpy()) for e, u in zip(vectors, image, strict=True)]
+        np.testing.assert_allclose(matrix[index], row, rtol=1e-3, atol=1e-8)
+
+
+def test_pair_terms_are_those_of_forward_passes():
+    model = convolutional()
+    errors = errors_of(model, 0.03)
+    matrix = pair_matrix(model, IMAGES, errors)
+    values = [np.asarray(kernel) for kernel in kernels(model)]
+    vectors = [error.kernel for error in errors.values()]
+
+    def measured(*quantized):
+        moved = [v + vectors[i] * (i in quantized) for i, v in enumerate(values)]
+        return divergence(model, moved)
+
+    scale = np.sqrt(np.outer(np.diag(matrix), np.diag(matrix)))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        term = measured(i, j) - measured(i) - measured(j)
+        assert term == pytest.approx(matrix[i, j], abs=0.1 * scale[i, j])
+        assert 2 * measured(i) == pytest.approx(matrix[i, i], rel=0.15)
+
+
+def test_errors_of_biases_count():
+    model = convolutional("linear")
+    bias = GENERATOR.normal(size=K).astype("float32")
+    kernel = np.zeros(model.get_layer("logits").kernel.shape, "float32")
+    matrix = pair_matrix(model, IMAGES, {("logits", 4): RoundingError(kernel, bias)})
+    assert matrix[0, 0] == pytest.approx(np.square(bias).sum(), rel=1e-5)

@@ -1,0 +1,87 @@
+"""The loss whose Hessian selection uses: how far the outputs move from the float model's own.
+
+Self-distillation needs no labels: KL(p || q) of a softmax or sigmoid, half the squared error of
+other outputs, between the model and itself with changed weights. At the trained weights its
+gradient is zero and its Hessian is exactly J'AJ, J the Jacobian of the logits and A the Hessian
+of the loss in the logits: positive semidefinite, and the Fisher information of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfeptq.hessian.probes import logit_keys
+from tfeptq.layer_graph import Key, LayerGraph
+
+
+class SelfDistillation:
+    """The loss of one batch, per sample, and the square root of its curvature at the logits.
+
+    Args:
+        model: canonical float model. Outputs that end in a softmax or sigmoid are compared as
+            distributions, all others by squared error.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        graph = LayerGraph.of(model)
+        producers = {call.output: call.layer for call in graph.calls}
+        self.keys = logit_keys(model)
+        self._kinds = [
+            _kind(producers.get(output)) if key != output else "linear"
+            for key, output in zip(self.keys, graph.outputs, strict=True)
+        ]
+
+    def loss(self, tensors: Mapping[Key, Any]) -> tf.Tensor:
+        """Divergence of the logits from their own present values: zero, with its curvature."""
+        total = 0.0
+        for key, kind in zip(self.keys, self._kinds, strict=True):
+            logits = tensors[key]
+            total += tf.reduce_sum(_divergence(kind, tf.stop_gradient(logits), logits))
+        return total / tf.cast(tf.shape(tensors[self.keys[0]])[0], tf.float32)
+
+    def divergence(self, reference: Mapping[Key, Any], tensors: Mapping[Key, Any]) -> tf.Tensor:
+        """Divergence of the outputs from those of another run, one value a sample."""
+        total = 0.0
+        for key, kind in zip(self.keys, self._kinds, strict=True):
+            parts = _divergence(kind, reference[key], tensors[key])
+            total += tf.reduce_sum(tf.reshape(parts, [tf.shape(parts)[0], -1]), axis=1)
+        return total
+
+    def whiten(self, logits: list[tf.Tensor], shifts: list[tf.Tensor]) -> tf.Tensor:
+        """Rows r with r.r' = shift' A shift, (N, outputs): A^(1/2) times small logit shifts."""
+        parts = [
+            tf.reshape(_whitened(kind, value, shift), [tf.shape(shift)[0], -1])
+            for kind, value, shift in zip(self._kinds, logits, shifts, strict=True)
+        ]
+        return tf.concat(parts, axis=1)
+
+
+def _kind(layer: keras.Layer | None) -> str:
+    return "softmax" if isinstance(layer, keras.layers.Softmax) else "sigmoid"
+
+
+def _divergence(kind: str, reference: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Element by element; sums over classes and units are the divergence."""
+    if kind == "softmax":
+        log_p, log_q = tf.nn.log_softmax(reference), tf.nn.log_softmax(logits)
+        return tf.exp(log_p) * (log_p - log_q)
+    if kind == "sigmoid":
+        p = tf.sigmoid(reference)
+        log_odds = tf.math.log_sigmoid(reference) - tf.math.log_sigmoid(logits)
+        log_other = tf.math.log_sigmoid(-reference) - tf.math.log_sigmoid(-logits)
+        return p * log_odds + (1.0 - p) * log_other
+    return 0.5 * tf.square(logits - reference)
+
+
+def _whitened(kind: str, logits: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    if kind == "softmax":
+        p = tf.nn.softmax(logits)
+        return tf.sqrt(p) * (shift - tf.reduce_sum(p * shift, axis=-1, keepdims=True))
+    if kind == "sigmoid":
+        p = tf.sigmoid(logits)
+        return tf.sqrt(p * (1.0 - p)) * shift
+    return shift

@@ -1,0 +1,174 @@
+"""Average Hessian traces of all layers by Hutchinson's estimator (HAWQ-V2, arXiv 1911.03852).
+
+Tr(H) = E[v'Hv] for v of independent signs. One probe serves all layers: their parts of v are
+independent, so what other layers add to (Hv)_l has mean zero. Hv comes from a double backward pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq import linear
+from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.progress import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Traces:
+    """Average trace Tr(H_l) / n_l of every layer.
+
+    Attributes:
+        mean: layer name -> estimate.
+        error: layer name -> its standard error, over batches and probes together.
+        draws: pairs of a batch and a probe that were averaged.
+    """
+
+    mean: dict[str, float]
+    error: dict[str, float]
+    draws: int
+
+    @property
+    def relative_error(self) -> float:
+        """The largest standard error of a layer as a fraction of its estimate."""
+        return max(self.error[name] / max(abs(self.mean[name]), 1e-30) for name in self.mean)
+
+
+class HessianProducts:
+    """v -> Hv in the kernels of all weighted layers, on one batch, compiled once.
+
+    Args:
+        model: canonical float model.
+        loss: (outputs, labels) -> scalar for a Hessian with labels, where `outputs` are the
+            model's; None: self-distillation, without labels.
+    """
+
+    def __init__(
+        self, model: keras.Model, loss: Callable[[list[Any], Any], tf.Tensor] | None = None
+    ) -> None:
+        self._graph = LayerGraph.of(model)
+        self._distillation = SelfDistillation(model)
+        self._loss = loss
+        layers = [layer for layer in model.layers if linear.is_weighted(layer)]
+        self.names = [layer.name for layer in layers]
+        self._kernels = [layer.kernel.value for layer in layers]
+        # Not compiled by XLA: on a CPU it runs second derivatives of convolutions on one thread.
+        self.products = tf.function(self._products)
+        self.quadratic_forms = tf.function(self._quadratic_forms)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [int(np.prod(kernel.shape)) for kernel in self._kernels]
+
+    def _batch_loss(self, inputs: list[tf.Tensor], labels: Any) -> tf.Tensor:
+        tensors: dict[Key, Any] = self._graph.execute(inputs)
+        if self._loss is None:
+            return self._distillation.loss(tensors)
+        return self._loss([tensors[key] for key in self._graph.outputs], labels)
+
+    def _products(
+        self, inputs: list[tf.Tensor], vectors: list[tf.Tensor], labels: Any = None
+    ) -> list[tf.Tensor]:
+        """Hv of every layer, in the kernels' shapes."""
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = self._batch_loss(inputs, labels)
+            gradients = inner.gradient(
+                loss, self._kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            pairs = zip(gradients, vectors, strict=True)
+            projection = tf.add_n([tf.reduce_sum(g * v) for g, v in pairs])
+        return outer.gradient(
+            projection, self._kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+
+    def _quadratic_forms(
+        self, inputs: list[tf.Tensor], seed: tf.Tensor, labels: Any = None
+    ) -> tf.Tensor:
+        """v'Hv of every layer for random signs v, (layers,)."""
+        vectors = [
+            _signs(kernel.shape, tf.stack([seed[0], seed[1] + index]))
+            for index, kernel in enumerate(self._kernels)
+        ]
+        products = self._products(inputs, vectors, labels)
+        pairs = zip(vectors, products, strict=True)
+        return tf.stack([tf.reduce_sum(v * product) for v, product in pairs])
+
+
+def _signs(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32)
+    return tf.cast(2 * bits - 1, tf.float32)
+
+
+def average_traces(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    *,
+    labels: np.ndarray | None = None,
+    loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
+    batch_size: int = 32,
+    tolerance: float = 0.1,
+    draws: tuple[int, int] = (10, 100),
+    seed: int = 0,
+) -> Traces:
+    """Average trace of every weighted layer, with a running standard error.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); batches follow one another in a random
+            order, each with a probe of its own, so that the error covers both.
+        labels, loss: with both, the Hessian of `loss(outputs, labels)`; without, self-distillation.
+        tolerance: stop when every layer's standard error is below this part of its estimate.
+        draws: least and largest number of pairs of batch and probe.
+    """
+    products = HessianProducts(model, loss)
+    batch_size = min(batch_size, len(samples[0]))
+    generator = np.random.default_rng(seed)
+    values: list[np.ndarray] = []
+    for draw in progress(range(draws[1]), "Hessian traces"):
+        chosen = np.sort(generator.choice(len(samples[0]), batch_size, replace=False))
+        batch = [tf.constant(array[chosen]) for array in samples]
+        targets = None if labels is None else tf.constant(labels[chosen])
+        # Every layer draws its signs from a seed of its own, above those of the draw before.
+        signs = tf.constant([seed, draw * len(products.names)])
+        values.append(products.quadratic_forms(batch, signs, targets).numpy())
+        traces = _summary(products, np.array(values, np.float64))
+        if draw + 1 >= draws[0] and traces.relative_error < tolerance:
+            break
+    return traces
+
+
+def _summary(products: HessianProducts, values: np.ndarray) -> Traces:
+    """Mean and standard error over draws, per weight of the layer."""
+    scaled = values / np.array(products.sizes)
+    count = len(scaled)
+    spread = scaled.std(axis=0, ddof=1) if count > 1 else np.full(scaled.shape[1], np.inf)
+    mean, error = scaled.mean(axis=0), spread / np.sqrt(count)
+    return Traces(_named(products, mean), _named(products, error), count)
+
+
+def _named(products: HessianProducts, values: np.ndarray) -> dict[str, float]:
+    return dict(zip(products.names, map(float, values), strict=True))
+
+
+def as_arrays(traces: Traces) -> Mapping[str, np.ndarray]:
+    """Plain arrays, to be kept."""
+    return {
+        "names": np.array(list(traces.mean)),
+        "mean": np.array(list(traces.mean.values())),
+        "error": np.array(list(traces.error.values())),
+        "draws": np.array(traces.draws),
+    }
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Traces:
+    """Inverse of `as_arrays`."""
+    names = [str(name) for name in arrays["names"]]
+    mean, error = (dict(zip(names, arrays[key].tolist(), strict=True)) for key in ("mean", "error"))
+    return Traces(mean, error, int(arrays["draws"]))

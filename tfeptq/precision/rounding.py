@@ -1,0 +1,92 @@
+"""The weight errors that each candidate width makes, as they will ship without training.
+
+Nearest rounding with the configured thresholds, and the bias correction that follows it: what
+selection compares is what `rounding="nearest"` writes and where the optimisation starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.hessian.pairs import Candidate, RoundingError
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.widths import granularity
+from tfeptq.quantizers import weight_range
+from tfeptq.thresholds import weight_steps
+
+
+def rounding_errors(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    candidates: Mapping[str, tuple[int, ...]],
+    scores: Mapping[str, np.ndarray],
+    config: QuantizationConfig,
+    *,
+    count: int = 256,
+) -> dict[Candidate, RoundingError]:
+    """Error of every layer at every width.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); the first `count` are used.
+        scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
+    """
+    means = _mean_inputs(model, [array[:count] for array in samples])
+    errors = {}
+    for name, widths in candidates.items():
+        layer = model.get_layer(name)
+        for bits in widths:
+            kernel = _kernel_error(layer, scores.get(name), bits, config)
+            bias = _mean_shift(layer, kernel, means[name])
+            errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
+    return errors
+
+
+def _kernel_error(
+    layer: keras.Layer, scores: np.ndarray | None, bits: int, config: QuantizationConfig
+) -> np.ndarray:
+    kernel = np.asarray(layer.kernel)
+    per_channel = granularity(layer, bits, config) == "per_channel"
+    steps = weight_steps(
+        linear.by_channel(layer, kernel),
+        None if scores is None else linear.by_channel(layer, scores),
+        bits=bits,
+        method=config.threshold,
+        per_channel=per_channel,
+    ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=per_channel))
+    return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
+
+
+def _mean_inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> dict[str, list[tf.Tensor]]:
+    """Layer name -> mean input of each of its calls, (1, ...)."""
+    graph = LayerGraph.of(model)
+    calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
+
+    @tf.function
+    def run(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+        tensors = graph.execute(inputs)
+        return [tf.reduce_mean(tensors[call.inputs[0]], axis=0, keepdims=True) for call in calls]
+
+    result: dict[str, list[tf.Tensor]] = {}
+    means = run([tf.constant(array) for array in samples])
+    for call, mean in zip(calls, means, strict=True):
+        result.setdefault(call.layer.name, []).append(mean)
+    return result
+
+
+def _mean_shift(
+    layer: keras.Layer, kernel_error: np.ndarray, means: Sequence[tf.Tensor]
+) -> np.ndarray:
+    """Mean over samples and positions of what the error adds to each output channel.
+
+    The layer is linear: the mean over samples of its outputs is its output on the mean input.
+    """
+    outputs = [linear.linear_operation(layer, mean, kernel_error) for mean in means]
+    shifts = [tf.reduce_mean(out, axis=list(range(len(out.shape) - 1))) for out in outputs]
+    return (tf.add_n(shifts) / len(shifts)).numpy()

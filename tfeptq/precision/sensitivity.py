@@ -1,0 +1,168 @@
+"""How much the loss is expected to rise when a layer gets a width: three estimates.
+
+All are additive over layers, so that selection can be exact, and all measure the errors of nearest
+rounding with the configured thresholds, followed by bias correction: what ships without training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfeptq.checkpoint import Checkpoint
+from tfeptq.config import QuantizationConfig
+from tfeptq.hessian.label_free import weight_scores
+from tfeptq.hessian.pairs import Candidate, RoundingError, pair_matrix
+from tfeptq.hessian.traces import as_arrays, average_traces, from_arrays
+from tfeptq.precision.rounding import rounding_errors
+
+Losses = dict[str, dict[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """Predicted losses of all candidates.
+
+    Attributes:
+        method: "label_free", "hawq_v2" or "inter_layer".
+        source: the Hessian behind it, in words, to be reported with results.
+        losses: layer name -> width -> predicted rise of the loss, zero or more.
+        curvature: layer name -> average curvature, for HAWQ-V2's ordering rule.
+        pairs: e_i'H e_j of all candidates in the order of `candidates`, with "inter_layer".
+    """
+
+    method: str
+    source: str
+    losses: Losses
+    curvature: dict[str, float]
+    candidates: tuple[Candidate, ...] = ()
+    pairs: np.ndarray | None = None
+
+    @property
+    def order(self) -> list[str]:
+        """Layers by rising curvature."""
+        return sorted(self.curvature, key=self.curvature.__getitem__)
+
+
+def sensitivity(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    candidates: Mapping[str, tuple[int, ...]],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> Sensitivity:
+    """Predicted loss of every layer at every candidate width, by `config.sensitivity`.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...).
+        candidates: layer name -> widths.
+        checkpoint: where traces and pair terms are kept.
+    """
+    scores = checkpoint.arrays(
+        "weight_scores", lambda: weight_scores(model, samples, seed=config.seed)
+    )
+    shaping = scores if config.threshold == "hmse" else {}
+    errors = rounding_errors(model, samples, candidates, shaping, config)
+    if config.sensitivity == "label_free":
+        return label_free(errors, scores)
+    if config.sensitivity == "hawq_v2":
+        compute: Callable = lambda: as_arrays(average_traces(model, samples, seed=config.seed))  # noqa: E731
+        return hawq_v2(errors, from_arrays(checkpoint.arrays("traces", compute)).mean)
+    pairs = checkpoint.arrays("pairs", lambda: {"matrix": pair_matrix(model, samples, errors)})
+    return inter_layer(errors, pairs["matrix"])
+
+
+def label_free(
+    errors: Mapping[Candidate, RoundingError], scores: Mapping[str, np.ndarray]
+) -> Sensitivity:
+    """Half the sum over weights of h_w * e_w^2, h_w = mean ||J_w||^2 (EPTQ, section 3).
+
+    An upper bound of the diagonal of the loss Hessian up to a constant; it leaves out that the
+    errors of a channel add up or cancel.
+    """
+    losses = {
+        (name, bits): 0.5 * float(np.sum(scores[name] * np.square(error.kernel, dtype=np.float64)))
+        for (name, bits), error in errors.items()
+    }
+    curvature = {name: float(scores[name].mean()) for name, _ in errors}
+    return Sensitivity("label_free", "squared Jacobian of the logits", _nested(losses), curvature)
+
+
+def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Mapping[str, float]) -> Sensitivity:
+    """Omega = 1/2 * average trace * ||Q(W) - W||^2 (HAWQ-V2, eq. 6; its constant 1/2 made plain).
+
+    The Hessian is taken to be the same in every direction of a layer's weights.
+    """
+    losses = {
+        (name, bits): 0.5 * max(traces[name], 0.0) * error.squared_norm
+        for (name, bits), error in errors.items()
+    }
+    curvature = {name: traces[name] for name, _ in errors}
+    return Sensitivity(
+        "hawq_v2", "self-distillation, trace by Hutchinson", _nested(losses), curvature
+    )
+
+
+def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: np.ndarray) -> Sensitivity:
+    """S_i(b) = 1/2 e_i'H e_i + 1/2 sum_{j != i} max(0, e_i'H e_j), all layers at b.
+
+    The augmented score of "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879) in
+    a form of our own: the layer's own term is taken along the error that it makes, instead of from
+    the trace, since the products with J give it as well; and half of every pair term goes to each
+    of its two layers, so that the scores of all layers at b add up to the second-order loss, but
+    for the negative terms, which are left out. A layer without the width b enters at its nearest.
+    """
+    candidates = tuple(errors)
+    index = {candidate: position for position, candidate in enumerate(candidates)}
+    widths = _widths(candidates)
+    losses = {
+        (name, bits): 0.5 * pairs[index[name, bits], index[name, bits]]
+        + 0.5 * _positive_terms(name, bits, widths, index, pairs)
+        for name, bits in candidates
+    }
+    narrowest = {name: (name, min(options)) for name, options in widths.items()}
+    curvature = {
+        name: pairs[index[c], index[c]] / max(errors[c].squared_norm, 1e-30)
+        for name, c in narrowest.items()
+    }
+    return Sensitivity(
+        "inter_layer",
+        "self-distillation, products with the Jacobian",
+        _nested(losses),
+        curvature,
+        candidates,
+        pairs,
+    )
+
+
+def _widths(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
+    widths: dict[str, list[int]] = {}
+    for name, bits in candidates:
+        widths.setdefault(name, []).append(bits)
+    return widths
+
+
+def _positive_terms(
+    name: str,
+    bits: int,
+    widths: Mapping[str, Sequence[int]],
+    index: Mapping[Candidate, int],
+    pairs: np.ndarray,
+) -> float:
+    others = [
+        index[other, min(options, key=lambda width: abs(width - bits))]
+        for other, options in widths.items()
+        if other != name
+    ]
+    return float(np.maximum(pairs[index[name, bits], others], 0.0).sum())
+
+
+def _nested(losses: Mapping[Candidate, float]) -> Losses:
+    result: Losses = {}
+    for (name, bits), loss in losses.items():
+        result.setdefault(name, {})[bits] = float(loss)
+    return result
