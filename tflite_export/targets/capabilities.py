@@ -45,6 +45,7 @@ class Capabilities:
         same_parameters: operators that are right only where the input and the output have the
             same scale and zero point.
         remarks: operator -> limit or trap to know.
+        excluded: operator or type that the target's vendor or tool rules out -> reason.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Capabilities:
     operators: Mapping[str, tuple[str, ...]]
     same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
+    excluded: Mapping[str, str]
 
 
 @functools.cache
@@ -76,6 +78,7 @@ def capabilities(target: str) -> Capabilities:
         {kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
         tuple(table.get("same_parameters", ())),
         table.get("remarks", {}),
+        table.get("excluded", {}),
     )
 
 

@@ -1,0 +1,202 @@
+"""The capability tables against the runtimes: one-operator files for every row.
+
+Allowed rows must equal the integer reference within `tolerances`; forbidden rows must fail as
+recorded. tflite-runtime takes part where TFLITE_RUNTIME_PYTHON names a Python that has it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import one_operator as one
+import pytest
+from random_operators import BUILDERS, WEIGHTED, Draw
+
+from tflite_export import reference
+from tflite_export.graph import ATTRIBUTES, IntegerGraph
+from tflite_export.packing import CONTAINER_BITS
+from tflite_export.runtimes import RUNTIMES, TFLITE_RUNTIME_PYTHON, open_session
+from tflite_export.targets import TARGETS, capabilities, check_operator
+from tflite_export.targets.__main__ import matrix
+from tflite_export.targets.capabilities import GRANULARITIES
+from tflite_export.targets.forbidden import ForbiddenRow, forbidden, forbidden_rows
+from tflite_export.tolerances import TOLERANCE, tolerance
+from tflite_export.writer import write
+
+OLD = "tflite-runtime"
+SEEDS = {OLD: 3}
+SEEDS_ELSEWHERE = 8
+#: (runtime, kind, activations, container, granularity); the last two None without weights.
+Row = tuple[str, str, str, str | None, str | None]
+
+
+def graphs(row: Row, output: str | None = None) -> Iterator[IntegerGraph]:
+    """Random files of a row."""
+    runtime, kind, dtype, container, granularity = row
+    for seed in range(200):
+        if container and granularity:
+            per_channel = granularity == "per_channel"
+            graph = WEIGHTED[kind](Draw(seed, dtype), CONTAINER_BITS[container], per_channel)
+            # With one channel there is nothing per channel.
+            if graph.tensors["w"].quantization.per_channel == per_channel:
+                yield graph
+            continue
+        graph = BUILDERS[kind](Draw(seed, dtype))
+        if output is None or graph.tensors["y"].dtype == output:
+            yield with_equal_parameters(graph) if must_not_rescale(runtime, kind) else graph
+
+
+def must_not_rescale(runtime: str, kind: str) -> bool:
+    return runtime == "tflm" and kind in capabilities("microcontroller").same_parameters
+
+
+def with_equal_parameters(graph: IntegerGraph) -> IntegerGraph:
+    given, made = graph.tensors["x"], graph.tensors["y"]
+    equal = dataclasses.replace(made, quantization=given.quantization)
+    return dataclasses.replace(graph, tensors={**graph.tensors, "y": equal})
+
+
+def difference(graph: IntegerGraph, runtime: str, container: str | None) -> int:
+    samples = one.random_samples(graph, count=6)
+    content = write(graph, {"w": container} if container else None)
+    found = open_session(content, runtime)(samples)[0].astype(np.int64)
+    return int(np.abs(found - reference.run(graph, samples)["y"]).max())
+
+
+def skip_if_missing(runtime: str) -> None:
+    if runtime == OLD and not os.environ.get(TFLITE_RUNTIME_PYTHON):
+        pytest.skip(f"set {TFLITE_RUNTIME_PYTHON} to a Python that has tflite-runtime 2.14")
+    if reason := RUNTIMES[runtime].missing():
+        pytest.skip(f"{runtime}: {reason}")
+
+
+def allowed_rows() -> list[Row]:
+    rows: set[Row] = set()
+    for target in TARGETS:
+        table = capabilities(target)
+        runtimes = (*table.runtimes, OLD) if target == "android" else table.runtimes
+        for runtime in runtimes:
+            rows |= {
+                (runtime, r.kind, r.activations, r.container, r.granularity) for r in table.weights
+            }
+            rows |= {
+                (runtime, kind, dtype, None, None)
+                for kind, dtypes in table.operators.items()
+                for dtype in dtypes
+            }
+    return sorted((row for row in rows if row_of(row) is None), key=str)
+
+
+def row_of(row: Row) -> ForbiddenRow | None:
+    runtime, kind, dtype, container, granularity = row
+    return forbidden(
+        runtime,
+        kind,
+        activation_dtype=dtype,
+        container=container,
+        per_channel=granularity == "per_channel",
+        output_dtype=dtype,
+    )
+
+
+def named(row: Row) -> str:
+    return "-".join(part for part in row if part)
+
+
+@pytest.mark.parametrize("row", allowed_rows(), ids=named)
+def test_allowed_rows_are_right(row):
+    runtime, kind, _, container, _ = row
+    skip_if_missing(runtime)
+    tested = 0
+    for graph in graphs(row):
+        output = graph.tensors["y"].dtype
+        if forbidden(runtime, kind, activation_dtype=row[2], output_dtype=output):
+            continue
+        assert difference(graph, runtime, container) <= allowance(runtime, kind, output)
+        tested += 1
+        if tested == SEEDS.get(runtime, SEEDS_ELSEWHERE):
+            break
+    assert tested == SEEDS.get(runtime, SEEDS_ELSEWHERE)
+
+
+def allowance(runtime: str, kind: str, dtype: str) -> int:
+    """The old runtime proves no export, so its differences are bounded here only."""
+    return 1 if runtime == OLD else tolerance(runtime, kind, dtype)
+
+
+@pytest.mark.parametrize(
+    "row", forbidden_rows(), ids=lambda r: f"{r.runtime}-{r.kind}-{r.activations}-{r.container}"
+)
+def test_forbidden_rows_fail_as_recorded(row):
+    skip_if_missing(row.runtime)
+    key = (row.runtime, row.kind, row.activations, row.container, row.granularity)
+    graph = next(graphs(key, row.output))
+    if row.outcome == "refused":
+        with pytest.raises((ValueError, RuntimeError)):
+            difference(graph, row.runtime, row.container)
+    else:
+        assert row.outcome == "garbage"
+        assert difference(graph, row.runtime, row.container) > 100
+
+
+def combinations() -> Iterator[tuple[str, str, str | None, str | None]]:
+    for kind in ATTRIBUTES:
+        for dtype in ("int8", "int16"):
+            if kind not in WEIGHTED:
+                yield kind, dtype, None, None
+                continue
+            for container in ("int8", "int4", "int2"):
+                yield from ((kind, dtype, container, each) for each in GRANULARITIES)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_target_refuses_has_evidence(target):
+    """Nothing is refused by habit: a runtime fails, or the table quotes the vendor or its tool."""
+    table = capabilities(target)
+    for kind, dtype, container, granularity in combinations():
+        refusal = check_operator(
+            target,
+            kind,
+            activation_dtype=dtype,
+            container=container,
+            per_channel=granularity == "per_channel",
+        )
+        if refusal is None:
+            continue
+        documented = any(key in table.excluded for key in (kind, dtype, container))
+        measured = any(
+            row_of((runtime, kind, dtype, container, granularity)) for runtime in table.runtimes
+        )
+        assert documented or measured, (target, kind, dtype, container, granularity)
+
+
+def test_no_target_allows_what_its_runtimes_are_known_to_fail():
+    for row in forbidden_rows():
+        for target in TARGETS:
+            if row.runtime in capabilities(target).runtimes:
+                assert check_operator(
+                    target,
+                    row.kind,
+                    activation_dtype=row.activations,
+                    container=row.container,
+                    per_channel=row.granularity == "per_channel",
+                ), (target, row)
+
+
+def test_tolerances_are_small_explained_and_about_known_operators():
+    for (runtime, kind, dtype), (allowed, reason) in TOLERANCE.items():
+        assert runtime in RUNTIMES
+        assert kind in ATTRIBUTES
+        assert allowed <= (12 if dtype == "int16" else 3)
+        assert reason
+
+
+def test_the_matrix_shows_rows_evidence_and_exclusions():
+    text = matrix()
+    assert "| CONV_2D | int8 | int4 | yes | no | no | yes |" in text
+    assert "| FULLY_CONNECTED | int8 | int4 | yes | no | no | per tensor |" in text
+    assert "garbage" in text
+    assert "SIGFPE" in text

@@ -1,0 +1,83 @@
+"""Combinations that runtimes refuse or compute wrongly, with the evidence: forbidden.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+from importlib import resources
+
+from tflite_export.targets.capabilities import GRANULARITIES
+
+
+@dataclasses.dataclass(frozen=True)
+class ForbiddenRow:
+    """One combination in one runtime.
+
+    Attributes:
+        container, granularity: of the weights; None for operators without weights.
+        output: type of the output, where it decides.
+        outcome: "refused" (an error, nothing is lost) or "garbage" (no error, wrong numbers).
+        evidence: what was measured.
+    """
+
+    runtime: str
+    kind: str
+    activations: str
+    container: str | None
+    granularity: str | None
+    output: str | None
+    outcome: str
+    evidence: str
+
+
+@functools.cache
+def forbidden_rows() -> tuple[ForbiddenRow, ...]:
+    """All rows; an entry of the file may list several runtimes, kinds and granularities."""
+    text = resources.files(__package__).joinpath("forbidden.toml").read_text("utf-8")
+    return tuple(
+        ForbiddenRow(
+            runtime,
+            kind,
+            entry["activations"],
+            entry.get("container"),
+            granularity,
+            entry.get("output"),
+            entry["outcome"],
+            entry["evidence"],
+        )
+        for entry in tomllib.loads(text)["rows"]
+        for runtime in entry["runtimes"]
+        for kind in entry["kinds"]
+        for granularity in _granularities(entry)
+    )
+
+
+def _granularities(entry: dict[str, list[str]]) -> tuple[str | None, ...]:
+    if "container" not in entry:
+        return (None,)
+    return tuple(entry.get("granularities", GRANULARITIES))
+
+
+def forbidden(
+    runtime: str,
+    kind: str,
+    *,
+    activation_dtype: str,
+    container: str | None = None,
+    per_channel: bool = False,
+    output_dtype: str | None = None,
+) -> ForbiddenRow | None:
+    """The row that says what a runtime does wrong with an operator, or None.
+
+    Args:
+        container: type of the weights as stored; None for operators without weights.
+        output_dtype: of the output where it differs from `activation_dtype`.
+    """
+    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+    wanted = (runtime, kind, activation_dtype, container, granularity if container else None)
+    for row in forbidden_rows():
+        found = (row.runtime, row.kind, row.activations, row.container, row.granularity)
+        if found == wanted and row.output in (None, output_dtype):
+            return row
+    return None
