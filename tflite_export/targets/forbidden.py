@@ -17,6 +17,7 @@ class ForbiddenRow:
     Attributes:
         container, granularity: of the weights; None for operators without weights.
         output: type of the output, where it decides.
+        rank_above: inputs need more dimensions than this for it to happen; 0: any do.
         outcome: "refused" (an error, nothing is lost) or "garbage" (no error, wrong numbers).
         evidence: what was measured.
     """
@@ -27,6 +28,7 @@ class ForbiddenRow:
     container: str | None
     granularity: str | None
     output: str | None
+    rank_above: int
     outcome: str
     evidence: str
 
@@ -43,6 +45,7 @@ def forbidden_rows() -> tuple[ForbiddenRow, ...]:
             entry.get("container"),
             granularity,
             entry.get("output"),
+            entry.get("rank_above", 0),
             entry["outcome"],
             entry["evidence"],
         )
@@ -67,6 +70,7 @@ def forbidden(
     container: str | None = None,
     per_channel: bool = False,
     output_dtype: str | None = None,
+    input_rank: int = 4,
 ) -> ForbiddenRow | None:
     """The row that says what a runtime does wrong with an operator, or None.
 
@@ -78,6 +82,7 @@ def forbidden(
     wanted = (runtime, kind, activation_dtype, container, granularity if container else None)
     for row in forbidden_rows():
         found = (row.runtime, row.kind, row.activations, row.container, row.granularity)
-        if found == wanted and row.output in (None, output_dtype):
+        fits = row.output in (None, output_dtype) and input_rank > row.rank_above
+        if found == wanted and fits:
             return row
     return None
