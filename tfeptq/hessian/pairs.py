@@ -43,8 +43,8 @@ def pair_matrix(
     samples: Sequence[np.ndarray],
     errors: Mapping[Candidate, RoundingError],
     *,
-    count: int = 64,
-    batch_size: int = 32,
+    count: int = 512,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """e_i'H e_j of all candidates (layer, width), float64 (candidates, candidates).
 

@@ -1,7 +1,9 @@
 """Average Hessian traces of all layers by Hutchinson's estimator (HAWQ-V2, arXiv 1911.03852).
 
 Tr(H) = E[v'Hv] for v of independent signs. One probe serves all layers: their parts of v are
-independent, so what other layers add to (Hv)_l has mean zero. Hv comes from a double backward pass.
+independent, so what other layers add to (Hv)_l has mean zero. It has a variance, though: layers of
+large curvature would drown the others. Each layer's signs are therefore scaled by the inverse root
+of a rough curvature. Hv comes from a double backward pass.
 """
 
 from __future__ import annotations
@@ -89,16 +91,17 @@ class HessianProducts:
         )
 
     def _quadratic_forms(
-        self, inputs: list[tf.Tensor], seed: tf.Tensor, labels: Any = None
+        self, inputs: list[tf.Tensor], seed: tf.Tensor, scales: tf.Tensor, labels: Any = None
     ) -> tf.Tensor:
-        """v'Hv of every layer for random signs v, (layers,)."""
-        vectors = [
+        """Unbiased estimates of Tr(H) of every layer from one probe, (layers,)."""
+        signs = [
             _signs(kernel.shape, tf.stack([seed[0], seed[1] + index]))
             for index, kernel in enumerate(self._kernels)
         ]
+        vectors = [scales[index] * sign for index, sign in enumerate(signs)]
         products = self._products(inputs, vectors, labels)
-        pairs = zip(vectors, products, strict=True)
-        return tf.stack([tf.reduce_sum(v * product) for v, product in pairs])
+        forms = [tf.reduce_sum(v * product) for v, product in zip(signs, products, strict=True)]
+        return tf.stack(forms) / scales
 
 
 def _signs(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
@@ -110,11 +113,12 @@ def average_traces(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     *,
+    curvatures: Mapping[str, float] | None = None,
     labels: np.ndarray | None = None,
     loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
     batch_size: int = 32,
     tolerance: float = 0.1,
-    draws: tuple[int, int] = (10, 100),
+    draws: tuple[int, int] = (20, 400),
     seed: int = 0,
 ) -> Traces:
     """Average trace of every weighted layer, with a running standard error.
@@ -123,6 +127,8 @@ def average_traces(
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); batches follow one another in a random
             order, each with a probe of its own, so that the error covers both.
+        curvatures: layer name -> rough curvature of a weight in any unit (mean weight scores will
+            do), which takes most of the noise that layers add to each other; by default all equal.
         labels, loss: with both, the Hessian of `loss(outputs, labels)`; without, self-distillation.
         tolerance: stop when every layer's standard error is below this part of its estimate.
         draws: least and largest number of pairs of batch and probe.
@@ -130,6 +136,7 @@ def average_traces(
     products = HessianProducts(model, loss)
     batch_size = min(batch_size, len(samples[0]))
     generator = np.random.default_rng(seed)
+    scales = tf.constant(_probe_scales(products.names, curvatures or {}))
     values: list[np.ndarray] = []
     for draw in progress(range(draws[1]), "Hessian traces"):
         chosen = np.sort(generator.choice(len(samples[0]), batch_size, replace=False))
@@ -137,11 +144,18 @@ def average_traces(
         targets = None if labels is None else tf.constant(labels[chosen])
         # Every layer draws its signs from a seed of its own, above those of the draw before.
         signs = tf.constant([seed, draw * len(products.names)])
-        values.append(products.quadratic_forms(batch, signs, targets).numpy())
+        values.append(products.quadratic_forms(batch, signs, scales, targets).numpy())
         traces = _summary(products, np.array(values, np.float64))
         if draw + 1 >= draws[0] and traces.relative_error < tolerance:
             break
     return traces
+
+
+def _probe_scales(names: Sequence[str], curvatures: Mapping[str, float]) -> np.ndarray:
+    rough = np.array([curvatures.get(name, 1.0) for name in names], np.float64)
+    # A layer that no output depends on has no curvature: any scale will do.
+    rough = np.where(rough > 0.0, rough, rough.max(initial=1.0))
+    return (1.0 / np.sqrt(rough)).astype(np.float32)
 
 
 def _summary(products: HessianProducts, values: np.ndarray) -> Traces:
@@ -157,7 +171,7 @@ def _named(products: HessianProducts, values: np.ndarray) -> dict[str, float]:
     return dict(zip(products.names, map(float, values), strict=True))
 
 
-def as_arrays(traces: Traces) -> Mapping[str, np.ndarray]:
+def as_arrays(traces: Traces) -> dict[str, np.ndarray]:
     """Plain arrays, to be kept."""
     return {
         "names": np.array(list(traces.mean)),

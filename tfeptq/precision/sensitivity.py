@@ -7,7 +7,7 @@ rounding with the configured thresholds, followed by bias correction: what ships
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -70,8 +70,12 @@ def sensitivity(
     if config.sensitivity == "label_free":
         return label_free(errors, scores)
     if config.sensitivity == "hawq_v2":
-        compute: Callable = lambda: as_arrays(average_traces(model, samples, seed=config.seed))  # noqa: E731
-        return hawq_v2(errors, from_arrays(checkpoint.arrays("traces", compute)).mean)
+        rough = {name: float(score.mean()) for name, score in scores.items()}
+        arrays = checkpoint.arrays(
+            "traces",
+            lambda: as_arrays(average_traces(model, samples, curvatures=rough, seed=config.seed)),
+        )
+        return hawq_v2(errors, from_arrays(arrays).mean)
     pairs = checkpoint.arrays("pairs", lambda: {"matrix": pair_matrix(model, samples, errors)})
     return inter_layer(errors, pairs["matrix"])
 

@@ -1,0 +1,152 @@
+"""Which layer gets which width: candidates, costs and sensitivities come together here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.checkpoint import Checkpoint, fingerprint
+from tfeptq.config import QuantizationConfig
+from tfeptq.data import take_samples
+from tfeptq.graph import prepare
+from tfeptq.precision.costs import Costs, model_costs
+from tfeptq.precision.frontier import pareto
+from tfeptq.precision.selection import select
+from tfeptq.precision.sensitivity import Sensitivity, sensitivity
+from tfeptq.precision.widths import candidate_widths
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontierPoint:
+    """One undominated choice.
+
+    Attributes:
+        widths: layer name -> weight bits.
+        loss: predicted rise of the loss.
+        costs: cost name -> cost, see `Budget`.
+        file_bytes: predicted size of the exported file.
+    """
+
+    widths: dict[str, int]
+    loss: float
+    costs: dict[str, float]
+    file_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Everything that a choice of widths rests on."""
+
+    costs: Costs
+    sensitivity: Sensitivity
+    order: list[str] | None
+
+    def within(self, limits: Mapping[str, float]) -> dict[str, int]:
+        """Layer name -> width, of least predicted loss under every limit.
+
+        Raises:
+            ValueError: a limit that nothing meets, with the smallest possible.
+        """
+        additive = {name: limit for name, limit in limits.items() if name in self.costs.tables}
+        self._check_activations(limits.get("activation_bytes"))
+        if not additive:
+            return {layer: max(entries) for layer, entries in self.sensitivity.losses.items()}
+        return self._named(
+            select(self.sensitivity.losses, self.costs.tables, additive, order=self.order)
+        )
+
+    def frontier(self, cost: str) -> list[FrontierPoint]:
+        """All undominated choices of loss against one cost, the cheapest first."""
+        if cost not in self.costs.tables:
+            raise ValueError(
+                f"no frontier against {cost!r}: it does not depend on the weights' widths, or no "
+                f"latency table is given; there are {', '.join(self.costs.tables)}"
+            )
+        points = pareto(self.sensitivity.losses, self.costs.tables[cost], order=self.order)
+        return [self._point(points.widths(i), float(points.losses[i])) for i in range(len(points))]
+
+    def _point(self, widths: dict[str, int], loss: float) -> FrontierPoint:
+        return FrontierPoint(
+            self._named(widths), loss, self.costs.of(widths), self.costs.file_bytes(widths)
+        )
+
+    def _named(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """In the model's order, whatever order the layers were decided in."""
+        return {layer: widths[layer] for layer in self.sensitivity.losses}
+
+    def _check_activations(self, limit: float | None) -> None:
+        if limit is not None and self.costs.activation_bytes > limit:
+            raise ValueError(
+                f"budget activation_bytes={limit:g} cannot be met: {self.costs.activation_bytes} "
+                "bytes of activations are alive at once, whatever the widths of the weights; "
+                "activation_bits and the size of the inputs decide that"
+            )
+
+
+def prepare_choice(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    checkpoint_dir: str | Path | None = None,
+) -> Choice:
+    """Costs and sensitivities of all candidates of a canonical model.
+
+    Sensitivities are kept in `checkpoint_dir` for every later choice with the same model, samples
+    and thresholds, whatever its budget.
+    """
+    candidates = candidate_widths(model, config)
+    costs = model_costs(model, candidates, config)
+    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, _relevant(config)))
+    result = sensitivity(model, samples, candidates, config, checkpoint)
+    return Choice(costs, result, result.order if config.ordered_widths else None)
+
+
+def _relevant(config: QuantizationConfig) -> QuantizationConfig:
+    """What sensitivities depend on, and everything else as by default."""
+    names = (
+        "weight_bits",
+        "activation_bits",
+        "target",
+        "first_last_bits",
+        "threshold",
+        "seed",
+        "bias_correction",
+    )
+    return QuantizationConfig(**{name: getattr(config, name) for name in names})
+
+
+def pareto_frontier(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig,
+    *,
+    cost: str = "weight_bytes",
+    checkpoint_dir: str | Path | None = None,
+) -> list[FrontierPoint]:
+    """Every undominated choice of widths, from the cheapest to the most accurate.
+
+    Args:
+        model: functional or Sequential, built, float32; it is left untouched.
+        calibration: unlabelled samples, see `tfeptq.quantize`.
+        config: `weight_bits` must be a tuple of candidates; `budget` is not looked at, but for its
+            latency table.
+        cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
+            "latency_ms".
+        checkpoint_dir: where sensitivities are kept.
+
+    Raises:
+        ValueError: no candidates, an unknown cost, or data that do not fit the model.
+    """
+    if not config.has_candidates:
+        raise ValueError(
+            f"weight_bits={config.weight_bits!r} leaves nothing to choose; give a tuple of "
+            "candidates, for example (2, 3, 4, 8)"
+        )
+    canonical = prepare(model)
+    samples = take_samples(calibration, canonical.inputs, samples=config.samples, seed=config.seed)
+    return prepare_choice(canonical, samples, config, checkpoint_dir).frontier(cost)
