@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 
 from tflite_export import targets
 from tflite_export import verify as verification
+from tflite_export.files import write_atomically
 from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.verify import Verification
@@ -80,7 +79,7 @@ def export(
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
-    _write_atomically(path, content)
+    write_atomically(path, content)
     layers = tuple(_layer_report(operator, graph, storage) for operator in graph.operators)
     return ExportResult(path, len(content), layers, proof)
 
@@ -158,18 +157,6 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
     info, quantization = np.iinfo(tensor.dtype), tensor.quantization
     scaled = np.round(values / quantization.scale[0]) + quantization.zero_point
     return np.clip(scaled, info.min, info.max).astype(tensor.dtype)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def _layer_report(

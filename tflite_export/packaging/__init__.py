@@ -1,0 +1,6 @@
+"""What surrounds a verified file on its way into a product, by the target's own tools."""
+
+from tflite_export.packaging.c_source import CSource, write_c_source
+from tflite_export.packaging.compression import CompressionError, CompressionResult, compress
+
+__all__ = ["CSource", "CompressionError", "CompressionResult", "compress", "write_c_source"]

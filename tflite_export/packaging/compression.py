@@ -1,0 +1,291 @@
+"""Weights as look-up tables: TensorFlow Lite Micro's own compression, proven bit-identical.
+
+A tensor with at most 2^b different integers becomes b-bit indices into a table; a DECODE operator
+in front of its consumer expands it into the arena. Such files run in TFLM only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export import tflm
+from tflite_export.files import write_atomically
+from tflite_export.graph import WEIGHTED
+from tflite_export.packing import CONTAINER_BITS
+from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
+from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
+
+#: Widest index that pays: at 7 bits tables and operators cost what the indices save.
+WIDEST_INDEX = 6
+#: Of one DECODE operator with its tensors and metadata, in bytes: what a tensor must save at least.
+_OPERATOR_BYTES = 256
+_SAMPLES = 4
+#: Byte of a table's metadata that holds the distance between the tables of two channels.
+_STRIDE_BYTE = 6
+
+
+class CompressionError(ValueError):
+    """Compression gains nothing, or what it makes computes something else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressedTensor:
+    """One tensor of weights.
+
+    Attributes:
+        index_bits: of one weight in the compressed file.
+        container: type that held it before, e.g. "int8".
+        elements: number of weights.
+    """
+
+    name: str
+    index_bits: int
+    container: str
+    elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionResult:
+    """A compressed file, bit-identical in TFLM on every inner tensor.
+
+    Attributes:
+        arena_bytes_before, arena_bytes: TFLM's tensor arena; it also holds decoded weights now.
+        tensors: what was compressed.
+        method: which of the layouts of tables passed the proof, see `_LAYOUTS`.
+    """
+
+    path: Path
+    size_bytes_before: int
+    size_bytes: int
+    arena_bytes_before: int
+    arena_bytes: int
+    tensors: tuple[CompressedTensor, ...]
+    method: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How tables and parameters are stored.
+
+    Attributes:
+        shared_tables: one table for all channels. The decoder takes the number of channels from the
+            scales; a distance of zero between their tables makes them share one. Undocumented.
+        slim: no parameters that TFLM does not read: scales of biases, repeated zero points.
+    """
+
+    name: str
+    shared_tables: bool
+    slim: bool
+
+
+#: From the smallest to the one that uses documented behaviour only; the first that is proven wins.
+_LAYOUTS = (
+    _Layout("one table a tensor, unread parameters dropped", True, True),
+    _Layout("one table a tensor", True, False),
+    _Layout("one table a channel", False, False),
+)
+
+
+def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult:
+    """Compresses the weights of a `.tflite` file for TFLM.
+
+    Args:
+        model: path or content; weights may be stored as int8 or int4.
+        output: path of the compressed file; it appears only after the proof.
+
+    Raises:
+        CompressionError: no tensor has few enough different weights, the file does not shrink, or
+            no layout computes the same; nothing is written.
+        RuntimeUnavailableError: TFLM is not installed.
+    """
+    if reason := RUNTIMES["tflm"].missing():
+        raise RuntimeUnavailableError(f"compression needs TFLM's package: {reason}")
+    content = model if isinstance(model, bytes) else read_bytes(model)
+    stored = parse(content)
+    chosen = candidates(stored)
+    if not chosen:
+        raise CompressionError(
+            f"no tensor of weights has at most {2**WIDEST_INDEX} different integers and saves "
+            "more than its decoder costs; train fewer weight bits"
+        )
+    compressed, layout = _proven(content, stored, chosen)
+    path = Path(output)
+    write_atomically(path, compressed)
+    return CompressionResult(
+        path,
+        len(content),
+        len(compressed),
+        tflm.arena_bytes(content),
+        tflm.arena_bytes(compressed),
+        tuple(_described(stored.tensors[index], bits) for index, bits in chosen.items()),
+        layout.name,
+    )
+
+
+def _described(tensor: StoredTensor, bits: int) -> CompressedTensor:
+    return CompressedTensor(tensor.name, bits, tensor.type, int(np.prod(tensor.shape)))
+
+
+def candidates(model: StoredModel) -> dict[int, int]:
+    """Tensor index -> index bits, of the weights whose table is expected to pay."""
+    weights = {
+        operator.inputs[1]
+        for operator in model.operators
+        if operator.kind in WEIGHTED and len(operator.inputs) > 1
+    }
+    widths = {index: index_bits(model.tensors[index]) for index in sorted(weights)}
+    return {index: bits for index, bits in widths.items() if bits is not None}
+
+
+def index_bits(tensor: StoredTensor) -> int | None:
+    """Bits of an index into the tensor's different integers; None where a table does not pay."""
+    if tensor.values is None or tensor.type not in ("int8", "int4"):
+        return None
+    different = np.unique(tensor.values).size
+    bits = max((different - 1).bit_length(), 1)
+    saved = tensor.values.size * (CONTAINER_BITS[tensor.type] - bits) / 8
+    pays = bits <= WIDEST_INDEX and saved > different + _OPERATOR_BYTES
+    return bits if pays else None
+
+
+def _proven(content: bytes, stored: StoredModel, chosen: dict[int, int]) -> tuple[bytes, _Layout]:
+    """The compressed file in the first layout that shrinks it and computes the same."""
+    inputs = _random_inputs(stored)
+    witness = _with_all_activations(content)
+    expected = open_session(witness, "tflm")(inputs)
+    failures = []
+    for layout in _LAYOUTS:
+        compressed = _compressed(content, chosen, layout)
+        if len(compressed) >= len(content):
+            failures.append(f"{layout.name}: {len(compressed)} bytes")
+            continue
+        found = open_session(_compressed(witness, chosen, layout), "tflm")(inputs)
+        if all(map(np.array_equal, expected, found)):
+            return compressed, layout
+        failures.append(f"{layout.name}: other results in TFLM")
+    raise CompressionError(f"the file of {len(content)} bytes stays: {'; '.join(failures)}")
+
+
+def _random_inputs(stored: StoredModel) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    tensors = [stored.tensors[index] for index in stored.inputs]
+    arrays = []
+    for tensor in tensors:
+        info = np.iinfo(tensor.type)
+        values = generator.integers(info.min, info.max + 1, (_SAMPLES, *tensor.shape[1:]))
+        arrays.append(values.astype(tensor.type))
+    return arrays
+
+
+def _with_all_activations(content: bytes) -> bytes:
+    """A twin whose outputs are all activations: a final output alone hides what a ReLU clips."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    subgraph = model.subgraphs[0]
+    subgraph.outputs = [index for operator in subgraph.operators for index in operator.outputs]
+    model.signatureDefs = None
+    return _packed(model)
+
+
+def _compressed(content: bytes, chosen: dict[int, int], layout: _Layout) -> bytes:
+    prepared, per_channel = _prepared(content, chosen, layout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compressed = _look_up_tables(prepared, chosen, per_channel, layout)
+    if layout.shared_tables:
+        _share_tables(compressed)
+    return bytes(compressed)
+
+
+def _look_up_tables(
+    content: bytes, chosen: dict[int, int], per_channel: dict[int, int | None], layout: _Layout
+) -> bytearray:
+    from tflite_micro.tensorflow.lite.micro import compression
+    from tflite_micro.tensorflow.lite.micro.compression import spec
+
+    builder = compression.SpecBuilder()
+    for index, bits in chosen.items():
+        axis = None if layout.shared_tables else per_channel[index]
+        mode = spec.PerTensor() if axis is None else spec.PerChannel(axis=axis)
+        builder.add_tensor(subgraph=0, tensor=index).with_lut(index_bitwidth=bits, mode=mode)
+    return compression.compress(bytearray(content), builder.build())
+
+
+def _prepared(
+    content: bytes, chosen: dict[int, int], layout: _Layout
+) -> tuple[bytes, dict[int, int | None]]:
+    """The file with the chosen weights as int8, and the channel axis of each, None per tensor."""
+    stored = parse(content)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    tensors = model.subgraphs[0].tensors
+    for index in chosen:
+        _store_as_int8(model, tensors[index], stored.tensors[index])
+    if layout.slim:
+        _drop_unread_parameters(model)
+    axes = {
+        index: tensors[index].quantization.quantizedDimension
+        if len(tensors[index].quantization.scale) > 1
+        else None
+        for index in chosen
+    }
+    return _packed(model), axes
+
+
+def _store_as_int8(model: Any, entry: Any, tensor: StoredTensor) -> None:
+    """Packed weights cannot be compressed; a buffer of its own keeps other tensors as they are."""
+    if tensor.type == "int8":
+        return
+    assert tensor.values is not None
+    buffer = schema.BufferT()
+    buffer.data = tensor.values.astype(np.int8).reshape(-1).view(np.uint8)
+    model.buffers.append(buffer)
+    entry.buffer = len(model.buffers) - 1
+    entry.type = schema.TensorType.INT8
+
+
+def _drop_unread_parameters(model: Any) -> None:
+    subgraph = model.subgraphs[0]
+    codes = {getattr(schema.BuiltinOperator, kind): kind for kind in WEIGHTED}
+    for operator in subgraph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) not in codes:
+            continue
+        weights = subgraph.tensors[operator.inputs[1]].quantization
+        if len(weights.scale) > 1 and not np.any(weights.zeroPoint):
+            weights.zeroPoint = np.zeros(1, np.int64)
+        if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
+            subgraph.tensors[operator.inputs[2]].quantization = None
+
+
+def _packed(model: Any) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _share_tables(content: bytearray) -> None:
+    """Sets the distance between the tables of two channels to zero, in place."""
+    model = schema.Model.GetRootAs(content, 0)
+    subgraph = model.Subgraphs(0)
+    for position in _ancillary_buffers(model, subgraph):
+        content[position + _STRIDE_BYTE] = 0
+
+
+def _ancillary_buffers(model: Any, subgraph: Any) -> Sequence[int]:
+    """Positions in the file of the metadata of all DECODE operators: every second input."""
+    positions = set()
+    for number in range(subgraph.OperatorsLength()):
+        operator = subgraph.Operators(number)
+        if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() != b"TFLM_DECODE":
+            continue
+        for slot in range(1, operator.InputsLength(), 2):
+            buffer = model.Buffers(subgraph.Tensors(operator.Inputs(slot)).Buffer())
+            positions.add(buffer._tab.Vector(buffer._tab.Offset(4)))
+    return sorted(positions)
