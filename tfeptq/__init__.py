@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tfeptq.loading import load_model
     from tfeptq.model import QuantizedModel
     from tfeptq.pipeline import quantize
+    from tfeptq.precision.choice import FrontierPoint, pareto_frontier
     from tfeptq.precision.goals import AccuracyTarget, Budget
 
 __version__ = "0.1.0"
@@ -19,11 +20,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccuracyTarget": "precision.goals",
     "Budget": "precision.goals",
+    "FrontierPoint": "precision.choice",
     "QuantizationCallback": "callbacks",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
     "UnsupportedLayerError": "graph",
     "load_model": "loading",
+    "pareto_frontier": "precision.choice",
     "prepare": "graph",
     "quantize": "pipeline",
 }
@@ -31,12 +34,14 @@ _HOMES = {
 __all__ = [
     "AccuracyTarget",
     "Budget",
+    "FrontierPoint",
     "QuantizationCallback",
     "QuantizationConfig",
     "QuantizedModel",
     "UnsupportedLayerError",
     "__version__",
     "load_model",
+    "pareto_frontier",
     "prepare",
     "quantize",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
+from tfeptq.precision.choice import prepare_choice
+from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
 from tfeptq.thresholds import weight_steps
@@ -50,16 +53,58 @@ def quantize(
         A Keras model that predicts as the integer file will; `tflite_export.export` writes it.
 
     Raises:
-        ValueError: bad data, an unknown layer name or a width the target cannot store.
+        ValueError: bad data, an unknown layer name, a width the target cannot store, or a budget
+            or accuracy target that cannot be met.
         tfeptq.graph.UnsupportedLayerError: a layer that cannot be placed, by name.
     """
     config = config or QuantizationConfig()
+    _require_goal(config)
     watch = Stopwatch()
     with watch("prepare"):
         canonical = prepare(model)
         samples = take_samples(
             calibration, canonical.inputs, samples=config.samples, seed=config.seed
         )
+    if not config.has_candidates:
+        return _learn(canonical, samples, config, callbacks, checkpoint_dir, watch)
+    with watch("sensitivity"):
+        choice = prepare_choice(canonical, samples, config, checkpoint_dir)
+    if config.accuracy_target is None:
+        assert config.budget is not None
+        with watch("selection"):
+            widths = choice.within(config.budget.limits)
+        fixed = dataclasses.replace(config, weight_bits=widths, budget=None)
+        return _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
+
+    def learn(fixed: QuantizationConfig) -> QuantizedModel:
+        return _learn(canonical, samples, fixed, callbacks, checkpoint_dir, Stopwatch())
+
+    with watch("search"):
+        quantized, report = hold_accuracy(model, choice, config, learn)
+    quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
+    quantized.accuracy_search = report
+    return quantized
+
+
+def _require_goal(config: QuantizationConfig) -> None:
+    if config.has_candidates and config.budget is None and config.accuracy_target is None:
+        raise ValueError(
+            f"weight_bits={config.weight_bits} gives candidates, but nothing says which to take: "
+            "add budget=tfeptq.Budget(weight_bytes=...) or "
+            "accuracy_target=tfeptq.AccuracyTarget(metric)"
+        )
+
+
+def _learn(
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    callbacks: Sequence[keras.callbacks.Callback] | None,
+    checkpoint_dir: str | Path | None,
+    watch: Stopwatch,
+) -> QuantizedModel:
+    """The whole recipe with widths that are known."""
+    with watch("prepare"):
         widths = layer_widths(canonical, config)
         quantized, sources = _wrapped(canonical, widths, config)
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))

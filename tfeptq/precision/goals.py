@@ -66,10 +66,13 @@ class AccuracyTarget:
             one value a sample, whose mean is the score. Values of samples make paired standard
             errors possible: without them nothing can warn that a target is finer than the noise.
         relative: least score as a fraction of the float model's.
+        search_steps: length of the optimisation before each evaluation of the search. 0 rounds to
+            nearest, which takes seconds but asks for more bits than the whole recipe would need.
     """
 
     metric: Callable[[Any], Any]
     relative: float = 0.99
+    search_steps: int = 0
 
     def __post_init__(self) -> None:
         if not callable(self.metric):
@@ -79,8 +82,11 @@ class AccuracyTarget:
             )
         if isinstance(self.relative, bool) or not 0.0 < self.relative <= 1.0:
             raise ValueError(f"AccuracyTarget: relative={self.relative!r} must lie in (0, 1]")
+        steps = self.search_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"AccuracyTarget: search_steps={steps!r} must be 0 or more")
 
     def get_config(self) -> dict[str, Any]:
         """The metric is a function of the user's program and stays there: its name is kept."""
         name = getattr(self.metric, "__qualname__", type(self.metric).__qualname__)
-        return {"metric": name, "relative": self.relative}
+        return {"metric": name, "relative": self.relative, "search_steps": self.search_steps}

@@ -66,6 +66,10 @@ def test_a_budget_survives_serialization():
 def test_the_metric_of_an_accuracy_target_is_stored_by_name_and_asked_for_again():
     config = QuantizationConfig(weight_bits=(2, 4), accuracy_target=AccuracyTarget(metric, 0.98))
     stored = config.get_config()
-    assert stored["accuracy_target"] == {"metric": "metric", "relative": 0.98}
+    assert stored["accuracy_target"] == {
+        "metric": "metric",
+        "relative": 0.98,
+        "search_steps": 0,
+    }
     with pytest.raises(ValueError, match="pass a new AccuracyTarget"):
         QuantizationConfig.from_config(stored)

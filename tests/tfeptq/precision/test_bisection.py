@@ -1,0 +1,147 @@
+"""Bisection and judgement of accuracy, without and with real models."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tfeptq.precision.accuracy import Judge
+from tfeptq.precision.bisection import bisect_widths
+from tfeptq.precision.goals import AccuracyTarget
+
+LAYERS = 16
+COSTS = {f"layer{i}": {bits: 100 * bits for bits in (2, 3, 4, 8)} for i in range(LAYERS)}
+
+
+def harm(widths):
+    """A loss that grows with the layer's index and falls with its width."""
+    return sum(int(name[5:]) * {2: 9.0, 3: 3.0, 4: 1.0, 8: 0.0}[b] for name, b in widths.items())
+
+
+LOSSES = {name: {bits: harm({name: bits}) for bits in (2, 3, 4, 8)} for name in COSTS}
+
+
+@pytest.mark.parametrize("allowed", [0.0, 12.0, 60.0, 200.0, 2000.0])
+def test_every_width_takes_the_longest_prefix_that_holds(allowed):
+    calls = []
+
+    def holds(widths):
+        calls.append(widths)
+        return harm(widths) <= allowed
+
+    held = bisect_widths(LOSSES, COSTS, holds)
+    final = held[-1]
+    # About three widths times log2(16), one more each for the attempt to take all.
+    assert len(calls) <= 1 + 3 * 6
+    costs = [sum(COSTS[name][bits] for name, bits in widths.items()) for widths in held]
+    assert costs == sorted(costs, reverse=True)
+    assert harm(final) <= allowed
+    assert final == scanned(allowed)
+
+
+def scanned(allowed):
+    """The same prefixes, one layer at a time; layers are already in the order of their losses."""
+    widths, prefix = dict.fromkeys(COSTS, 8), list(COSTS)
+    for bits in (4, 3, 2):
+        taken = []
+        for name in prefix:
+            if harm({**widths, **dict.fromkeys([*taken, name], bits)}) > allowed:
+                break
+            taken.append(name)
+        widths |= dict.fromkeys(taken, bits)
+        prefix = taken
+    return widths
+
+
+def test_nothing_holds():
+    assert bisect_widths(LOSSES, COSTS, lambda widths: False) == []
+
+
+def test_widths_that_save_nothing_are_not_tried():
+    costs = {name: {2: 4, 3: 4, 4: 4, 8: 8} for name in COSTS}
+    held = bisect_widths(LOSSES, costs, lambda widths: True)
+    assert set(held[-1].values()) == {4}
+
+
+def test_layers_with_one_candidate_keep_it():
+    costs = {**COSTS, "layer0": {8: 800}}
+    losses = {**LOSSES, "layer0": {8: 0.0}}
+    final = bisect_widths(losses, costs, lambda widths: True)[-1]
+    assert final["layer0"] == 8
+    assert final["layer1"] == 2
+
+
+class Scores:
+    """A metric that looks its values up by model name."""
+
+    def __init__(self, **values):
+        self._values = values
+
+    def __call__(self, model):
+        return self._values[model.name]
+
+
+def named(name):
+    inputs = keras.Input((1,))
+    return keras.Model(inputs, inputs, name=name)
+
+
+def judge(target, quantized="quantized"):
+    return Judge(target, named("float"), lambda widths: named(quantized))
+
+
+def test_scores_are_compared_paired():
+    right = np.ones(100)
+    right[:20] = 0
+    worse = right.copy()
+    worse[20:22] = 0
+    comparison = judge(AccuracyTarget(Scores(float=right, quantized=worse), 0.9)).compare(
+        named("quantized")
+    )
+    assert comparison.score == pytest.approx(0.78)
+    assert comparison.margin == pytest.approx(0.78 - 0.9 * 0.8)
+    # Only two samples differ in more than the constant factor: far below the unpaired error.
+    assert comparison.error < 0.02 < np.std(right) / 10
+    assert comparison.holds
+
+
+def test_a_score_that_just_meets_the_target_holds():
+    values = np.array([1.0, 1.0, 0.0])
+    assert (
+        judge(AccuracyTarget(Scores(float=values, quantized=values), 1.0))
+        .compare(named("quantized"))
+        .holds
+    )
+
+
+def test_evaluations_are_counted_and_remembered():
+    runs = []
+    target = AccuracyTarget(Scores(float=1.0, quantized=0.5), 0.9)
+    found = Judge(target, named("float"), lambda w: runs.append(w) or named("quantized"))
+    for widths in ({"a": 2}, {"a": 4}, {"a": 2}):
+        assert not found.holds(widths)
+    assert found.evaluations == len(runs) == 2
+    error = found.unreachable({"a": 4})
+    assert "scores 0.5 (+- nan), the float model 1" in str(error)
+
+
+def test_a_target_finer_than_the_noise_is_told():
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 2, (2, 50)).astype(float)
+    found = judge(AccuracyTarget(Scores(float=values[0], quantized=values[1]), 0.99))
+    with pytest.warns(UserWarning, match="below the standard error"):
+        found.warn_if_too_fine(found.compare(named("quantized")))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"float": float("nan")}, "finite number"),
+        ({"float": 0.0}, "must be positive"),
+        ({"float": [1.0, 1.0], "quantized": [1.0]}, "score the same samples"),
+    ],
+)
+def test_bad_metrics(values, message):
+    with pytest.raises(ValueError, match=message):
+        judge(AccuracyTarget(Scores(**values))).compare(named("quantized"))

@@ -1,0 +1,166 @@
+"""Whole jobs with candidates: sensitivities, budgets, frontier, accuracy target."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers as L
+
+import tfeptq
+import tflite_export
+from tfeptq.graph import prepare
+from tfeptq.precision.choice import prepare_choice
+
+CANDIDATES = {
+    "weight_bits": (2, 3, 4, 8),
+    "target": "ethos-u",
+    "rounding": "nearest",
+    "samples": 32,
+}
+METHODS = ("label_free", "hawq_v2", "inter_layer")
+
+
+def configuration(**settings):
+    return tfeptq.QuantizationConfig(**{**CANDIDATES, **settings})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_models.residual_network()
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def choice(request, model):
+    config = configuration(sensitivity=request.param)
+    return prepare_choice(prepare(model), [small_models.images(32)], config)
+
+
+def test_fewer_bits_lose_more(choice):
+    for layer, losses in choice.sensitivity.losses.items():
+        values = [losses[bits] for bits in sorted(losses)]
+        assert values == sorted(values, reverse=True), layer
+        assert values[-1] > 0.0
+
+
+def test_the_frontier_runs_from_all_narrow_to_all_wide(choice):
+    points = choice.frontier("weight_bytes")
+    assert set(points[0].widths.values()) == {2, 8}
+    assert set(points[-1].widths.values()) == {8}
+    costs = [point.costs["weight_bytes"] for point in points]
+    losses = [point.loss for point in points]
+    assert costs == sorted(costs)
+    assert losses == sorted(losses, reverse=True)
+    assert list(points[0].widths) == list(choice.sensitivity.losses)
+
+
+def test_an_unknown_cost_is_refused(choice):
+    with pytest.raises(ValueError, match="no frontier against 'latency_ms'"):
+        choice.frontier("latency_ms")
+
+
+def test_the_activation_budget_is_checked(choice):
+    with pytest.raises(ValueError, match="activation_bytes=10 cannot be met"):
+        choice.within({"activation_bytes": 10})
+    widest = choice.within({"activation_bytes": 1e9})
+    assert set(widest.values()) == {8}
+
+
+def test_the_ordering_rule_gives_flatter_layers_no_more_bits(model):
+    config = configuration(sensitivity="hawq_v2", ordered_widths=True)
+    choice = prepare_choice(prepare(model), [small_models.images(32)], config)
+    free = [name for name in choice.order if len(choice.sensitivity.losses[name]) > 1]
+    for point in choice.frontier("weight_bytes"):
+        bits = [point.widths[name] for name in free]
+        assert bits == sorted(bits)
+
+
+def test_the_augmented_score_adds_half_of_every_positive_pair_term(model):
+    config = configuration(sensitivity="inter_layer", weight_bits=(2, 4))
+    found = prepare_choice(prepare(model), [small_models.images(32)], config).sensitivity
+    matrix = found.pairs
+    np.testing.assert_allclose(matrix, matrix.T)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-6 * matrix.max()
+    name, bits = candidate = ("pointwise", 2)
+    own = found.candidates.index(candidate)
+    same_width = [
+        index
+        for index, (layer, width) in enumerate(found.candidates)
+        if layer != name and width in (bits, 8)
+    ]
+    expected = matrix[own, own] / 2 + np.maximum(matrix[own, same_width], 0).sum() / 2
+    assert found.losses[name][bits] == pytest.approx(expected)
+
+
+def test_a_budget_is_met_and_the_file_carries_the_widths(tmp_path, model):
+    points = tfeptq.pareto_frontier(model, small_models.images(32), configuration())
+    middle = points[len(points) // 2]
+    budget = tfeptq.Budget(weight_bytes=int(middle.costs["weight_bytes"]))
+    config = configuration(budget=budget, rounding="eptq", steps=3, batch_size=8)
+    quantized = tfeptq.quantize(model, small_models.images(32), config)
+    chosen = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
+    assert chosen == middle.widths
+    result = tflite_export.export(quantized, tmp_path / "m.tflite", target="ethos-u")
+    assert {layer.name: layer.weight_bits for layer in result.layers if layer.weight_bits} == chosen
+    assert middle.file_bytes == pytest.approx(result.size_bytes, rel=0.03)
+
+
+def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused(model):
+    with pytest.raises(ValueError, match="nothing says which to take"):
+        tfeptq.quantize(model, small_models.images(32), configuration())
+    with pytest.raises(ValueError, match="leaves nothing to choose"):
+        tfeptq.pareto_frontier(model, small_models.images(32), configuration(weight_bits=4))
+
+
+def test_sensitivities_are_kept_for_every_budget(tmp_path, model, monkeypatch):
+    config = configuration(sensitivity="hawq_v2")
+    first = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
+    monkeypatch.setattr("tfeptq.precision.sensitivity.average_traces", None)
+    config = dataclasses.replace(config, budget=tfeptq.Budget(weight_bytes=9), steps=7)
+    second = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
+    assert first == second
+
+
+def test_a_shared_layer_is_one_choice():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 7, 3))
+    shared = L.Conv2D(3, 3, padding="same", name="shared")
+    model = keras.Model(inputs, shared(shared(L.Conv2D(3, 1, name="first")(inputs))))
+    config = configuration(first_last_bits=None, budget=tfeptq.Budget(weight_bytes=110))
+    widths = tfeptq.quantize(model, small_models.images(32), config).bit_widths
+    assert widths["shared"][0] in (3, 4)
+    assert [name for name, (bits, _) in widths.items() if bits] == ["first", "shared"]
+
+
+class Agreement:
+    """Whether the predicted class is the float model's, sample by sample."""
+
+    def __init__(self, model):
+        self._images = small_models.images(256, seed=3)
+        self._classes = model.predict(self._images, verbose=0).argmax(1)
+
+    def __call__(self, model):
+        return model.predict(self._images, verbose=0).argmax(1) == self._classes
+
+
+def test_an_accuracy_target_is_held_by_fewer_bytes(model):
+    target = tfeptq.AccuracyTarget(Agreement(model), relative=0.9)
+    quantized = tfeptq.quantize(
+        model, small_models.images(32), configuration(accuracy_target=target)
+    )
+    report = quantized.accuracy_search
+    assert report.comparison.holds
+    assert report.comparison.score >= 0.9
+    assert target.metric(quantized).mean() == pytest.approx(report.comparison.score)
+    assert report.evaluations >= 3
+    assert min(bits for bits, _ in quantized.bit_widths.values() if bits) < 8
+
+
+def test_an_accuracy_target_out_of_reach_is_refused(model):
+    target = tfeptq.AccuracyTarget(Agreement(model), relative=1.0)
+    config = configuration(weight_bits=(2,), first_last_bits=None, accuracy_target=target)
+    with pytest.raises(ValueError, match="cannot be reached: with every layer at its widest"):
+        tfeptq.quantize(model, small_models.images(32), config)

@@ -1,0 +1,75 @@
+"""The fewest bits that still hold a metric, by bisection along the order of sensitivities.
+
+"Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), algorithm 1: all layers
+start at their widest. For each narrower width in turn, layers are ordered by rising predicted loss
+at that width, and the longest prefix of them that can take it is found by bisection; the next width
+is tried within that prefix. About (widths - 1) * log2(layers) evaluations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tfeptq.precision.frontier import Table
+
+Widths = dict[str, int]
+
+
+def bisect_widths(losses: Table, costs: Table, holds: Callable[[Widths], bool]) -> list[Widths]:
+    """Choices that hold, each cheaper than the one before; the last one is the answer.
+
+    Args:
+        losses, costs: layer name -> width -> predicted loss, and the cost to be lowered.
+        holds: whether a choice meets the target; called once a choice.
+
+    Returns:
+        every choice along the search that held, beginning with all layers at their widest; empty
+        where that does not hold.
+    """
+    useful = {name: _useful(table) for name, table in costs.items()}
+    widths: Widths = {name: options[0] for name, options in useful.items()}
+    if not holds(widths):
+        return []
+    held = [widths]
+    prefix = list(losses)
+    for bits in sorted({b for options in useful.values() for b in options[1:]}, reverse=True):
+        able = [name for name in prefix if bits in useful[name][1:]]
+        able.sort(key=lambda name: (losses[name][bits], -_saved(costs[name], widths[name], bits)))
+        taken, widths = _longest_prefix(able, bits, widths, holds, held)
+        prefix = able[:taken] + [name for name in prefix if name not in able]
+    return held
+
+
+def _useful(costs: Mapping[int, float]) -> list[int]:
+    """Widths, descending, that cost less than every wider one."""
+    kept: list[int] = []
+    for bits in sorted(costs, reverse=True):
+        if not kept or costs[bits] < costs[kept[-1]]:
+            kept.append(bits)
+    return kept
+
+
+def _saved(costs: Mapping[int, float], old: int, new: int) -> float:
+    return costs[old] - costs[new]
+
+
+def _longest_prefix(
+    names: list[str],
+    bits: int,
+    widths: Widths,
+    holds: Callable[[Widths], bool],
+    held: list[Widths],
+) -> tuple[int, Widths]:
+    """How many of `names`, in order, can take `bits`, and the choice where they do."""
+    low, high = 0, len(names)
+    best = widths
+    while low < high:
+        # From above at first: where everything fits, one evaluation finds it.
+        middle = high if low == 0 and high == len(names) else (low + high + 1) // 2
+        candidate = {**widths, **dict.fromkeys(names[:middle], bits)}
+        if holds(candidate):
+            low, best = middle, candidate
+            held.append(candidate)
+        else:
+            high = middle - 1
+    return low, best

@@ -1,0 +1,99 @@
+"""The smallest model that holds an accuracy target, learned and verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+
+import keras
+
+from tfeptq.config import QuantizationConfig
+from tfeptq.model import QuantizedModel
+from tfeptq.precision.accuracy import Comparison, Judge
+from tfeptq.precision.bisection import Widths, bisect_widths
+from tfeptq.precision.choice import Choice
+
+#: Quantizes with fixed widths under a configuration.
+Learn = Callable[[QuantizationConfig], QuantizedModel]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchReport:
+    """How widths were found.
+
+    Attributes:
+        evaluations: choices that were quantized and scored on the way.
+        comparison: of the model that is returned, after the whole recipe.
+        steps_back: choices that held in the search and missed after the whole recipe.
+    """
+
+    evaluations: int
+    float_score: float
+    comparison: Comparison
+    steps_back: int
+
+
+def hold_accuracy(
+    model: keras.Model, choice: Choice, config: QuantizationConfig, learn: Learn
+) -> tuple[QuantizedModel, SearchReport]:
+    """Searches widths, learns the cheapest that hold, and steps back while they miss.
+
+    The search quantizes in the way of `AccuracyTarget.search_steps`; the final model comes from the
+    whole recipe and is scored again: it computes what its file will.
+
+    Args:
+        model: the float model, as the metric takes it.
+        choice: costs and sensitivities of the candidates.
+        learn: quantizes with the widths of a configuration.
+
+    Raises:
+        ValueError: not even the widest candidates hold the target, or what holds it exceeds a
+            budget that was given as well.
+    """
+    target = config.accuracy_target
+    assert target is not None
+    judge = Judge(target, model, lambda widths: learn(_searching(config, widths)))
+    losses, costs = choice.sensitivity.losses, choice.costs.tables["weight_bytes"]
+    held = bisect_widths(losses, costs, judge.holds)
+    if not held:
+        raise judge.unreachable({name: max(options) for name, options in costs.items()})
+    _check_budget(held[-1], choice, config)
+    for steps_back, widths in enumerate(reversed(held)):
+        quantized = learn(_fixed(config, widths))
+        comparison = judge.compare(quantized)
+        if comparison.holds:
+            judge.warn_if_too_fine(comparison)
+            report = SearchReport(judge.evaluations, judge.float_score, comparison, steps_back)
+            return quantized, report
+        warnings.warn(
+            f"widths that held the accuracy target in the search score {comparison.score:.4g} "
+            "after the whole recipe, which misses it: stepping back to wider ones",
+            stacklevel=3,
+        )
+    raise judge.unreachable(held[0])
+
+
+def _fixed(config: QuantizationConfig, widths: Widths) -> QuantizationConfig:
+    return dataclasses.replace(config, weight_bits=widths, budget=None, accuracy_target=None)
+
+
+def _searching(config: QuantizationConfig, widths: Widths) -> QuantizationConfig:
+    """The recipe of an evaluation: short, or none."""
+    assert config.accuracy_target is not None
+    steps = config.accuracy_target.search_steps
+    fixed = _fixed(config, widths)
+    if steps == 0 or config.rounding == "nearest":
+        return dataclasses.replace(fixed, rounding="nearest")
+    return dataclasses.replace(fixed, steps=min(steps, config.steps))
+
+
+def _check_budget(widths: Widths, choice: Choice, config: QuantizationConfig) -> None:
+    limits = config.budget.limits if config.budget is not None else {}
+    found = choice.costs.of(widths)
+    for name, limit in limits.items():
+        if found[name] > limit:
+            raise ValueError(
+                f"budget {name}={limit:g} and the accuracy target exclude each other: the "
+                f"cheapest widths found that hold the target cost {found[name]:g}"
+            )
