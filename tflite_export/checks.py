@@ -12,11 +12,12 @@ from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, pars
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One rule that a file breaks: where, which rule, and what to do."""
+    """One rule that a file breaks: where, which rule, what to do, and who says so."""
 
     operator: str
     rule: str
     advice: str
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

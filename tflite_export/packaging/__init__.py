@@ -2,5 +2,14 @@
 
 from tflite_export.packaging.c_source import CSource, write_c_source
 from tflite_export.packaging.compression import CompressionError, CompressionResult, compress
+from tflite_export.packaging.vela import VelaReport, vela_report
 
-__all__ = ["CSource", "CompressionError", "CompressionResult", "compress", "write_c_source"]
+__all__ = [
+    "CSource",
+    "CompressionError",
+    "CompressionResult",
+    "VelaReport",
+    "compress",
+    "vela_report",
+    "write_c_source",
+]
