@@ -1,0 +1,58 @@
+"""Time of one inference on this computer: an order of magnitude for phones, none for boards."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tflite_export.reader import parse, read_bytes
+from tflite_export.runtimes import open_session
+
+_WARM_UP_RUNS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Wall-clock times of single inferences on one thread, in milliseconds.
+
+    Attributes:
+        minimum: the figure to compare on a busy computer.
+    """
+
+    runtime: str
+    runs: int
+    median: float
+    minimum: float
+
+
+def latency(
+    model: str | Path | bytes, *, runtime: str = "litert", runs: int = 50, seconds: float = 5.0
+) -> Latency:
+    """Times a `.tflite` file on zeros, with the copies of inputs and outputs.
+
+    Args:
+        runtime: one that runs in this process: "litert", "litert-reference" or "tflm".
+        runs: at most so many inferences,
+        seconds: and not many longer than this in all.
+    """
+    allowed = ("litert", "litert-reference", "tflm")
+    if runtime not in allowed:
+        raise ValueError(f"latency of {runtime!r} is not measured; allowed are {allowed}")
+    content = model if isinstance(model, bytes) else read_bytes(model)
+    stored = parse(content)
+    tensors = [stored.tensors[index] for index in stored.inputs]
+    inputs = [np.zeros(tensor.shape, tensor.type) for tensor in tensors]
+    session = open_session(content, runtime)
+    for _ in range(_WARM_UP_RUNS):
+        session(inputs)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < runs and (not times or time.perf_counter() < end):
+        begin = time.perf_counter()
+        session(inputs)
+        times.append(1000 * (time.perf_counter() - begin))
+    return Latency(runtime, len(times), statistics.median(times), min(times))

@@ -1,0 +1,52 @@
+"""What is known to keep a file from running in tflite-runtime 2.14, the last of its name.
+
+A static rule from measured facts; where that runtime is installed, running the file says more.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+
+from tflite_export.graph import WEIGHTED
+from tflite_export.reader import StoredModel, StoredOperator
+from tflite_export.targets.forbidden import forbidden
+
+NAME = "tflite-runtime"
+
+
+@functools.cache
+def newest_versions() -> Mapping[str, int]:
+    """Operator -> newest version that tflite-runtime 2.14 registers."""
+    text = resources.files(__package__).joinpath("tflite_runtime.toml").read_text("utf-8")
+    return tomllib.loads(text)["newest_versions"]
+
+
+def obstacles(model: StoredModel) -> tuple[str, ...]:
+    """Why the file fails in tflite-runtime 2.14, one sentence an operator; empty: none known."""
+    found = (_obstacle(operator, model) for operator in model.operators)
+    return tuple(sentence for sentence in found if sentence is not None)
+
+
+def _obstacle(operator: StoredOperator, model: StoredModel) -> str | None:
+    inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
+    outputs = [model.tensors[index] for index in operator.outputs]
+    where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
+    newest = newest_versions().get(operator.kind)
+    if newest is not None and operator.version > newest:
+        return f"{where}: version {operator.version}, the newest it knows is {newest}"
+    if not inputs or not outputs:
+        return None
+    weights = inputs[1] if operator.kind in WEIGHTED and len(inputs) > 1 else None
+    row = forbidden(
+        NAME,
+        operator.kind,
+        activation_dtype=inputs[0].type,
+        container=weights.type if weights else None,
+        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        output_dtype=outputs[0].type,
+        input_rank=len(inputs[0].shape),
+    )
+    return None if row is None else f"{where}: {row.outcome}, {row.evidence}"
