@@ -6,46 +6,72 @@ import dataclasses
 from pathlib import Path
 
 from tflite_export import targets
+from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
+from tflite_export.targets import coral, edgetpu_compiler
 
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One rule that a file breaks: where, which rule, what to do, and who says so."""
-
-    operator: str
-    rule: str
-    advice: str
-    source: str = ""
+__all__ = ["CheckResult", "Finding", "check"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """`ok` means that no blocker is known, not that the target's compiler accepts the file."""
+    """`ok` means that no blocker is known, not that the target's compiler accepts the file.
+
+    Attributes:
+        compiler: what the target's own compiler said, where it is installed and takes part.
+    """
 
     ok: bool
     findings: tuple[Finding, ...]
+    compiler: edgetpu_compiler.EdgeTpuReport | None = None
 
 
 def check(path: str | Path, *, target: str) -> CheckResult:
-    """Compares a file with the capability table of a target.
+    """Compares a file with the rules of a target.
+
+    For "coral" these are the documented requirements of the Edge TPU, and the Edge TPU compiler's
+    own log if that program is on the PATH; for others the capability table.
 
     Raises:
         ValueError: unknown target, or a file that cannot be read.
     """
     targets.capabilities(target)
-    model = parse(read_bytes(path))
-    findings = [
-        finding for operator in model.operators for finding in _check(operator, model, target)
-    ]
-    if model.subgraphs > 1:
-        findings.append(
-            Finding(
-                "model", f"has {model.subgraphs} subgraphs", "export a model without control flow"
-            )
+    content = read_bytes(path)
+    model = parse(content)
+    try:
+        found = [*_of_the_model(model), *_of_the_target(model, target)]
+    except (AttributeError, IndexError, TypeError) as error:
+        # Operators that lack operands, or tables of the wrong kind.
+        raise ValueError(f"{path}: damaged TensorFlow Lite file: {error}") from error
+    compiler = _compiled(content, found) if target == "coral" else None
+    return CheckResult(not found, tuple(found), compiler)
+
+
+def _of_the_model(model: StoredModel) -> list[Finding]:
+    if model.subgraphs <= 1:
+        return []
+    advice = "export a model without control flow"
+    return [Finding("model", f"has {model.subgraphs} subgraphs", advice)]
+
+
+def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
+    if target == "coral":
+        return list(coral.findings(model))
+    return [finding for operator in model.operators for finding in _check(operator, model, target)]
+
+
+def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:
+    """The Edge TPU compiler's report; adds to the findings what it leaves on the CPU."""
+    try:
+        report = edgetpu_compiler.compile_report(content)
+    except ValueError as error:
+        found.append(
+            Finding("model", str(error), "read the rules", edgetpu_compiler.PROGRAM),
         )
-    return CheckResult(not findings, tuple(findings))
+        return None
+    found += report.unmapped if report else ()
+    return report
 
 
 def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
@@ -54,11 +80,8 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
     floats = [tensor for tensor in (*inputs, *outputs) if tensor.type.startswith("float")]
     if floats:
-        return [
-            Finding(
-                where, f"tensor {floats[0].name!r} is {floats[0].type}", "quantize the model fully"
-            )
-        ]
+        rule = f"tensor {floats[0].name!r} is {floats[0].type}"
+        return [Finding(where, rule, "quantize the model fully")]
     dynamic = [tensor for tensor in outputs if any(size < 1 for size in tensor.shape)]
     if dynamic or (outputs and outputs[0].shape and outputs[0].shape[0] != 1):
         return [Finding(where, f"output shape {outputs[0].shape}", "fix all sizes, batch 1")]
@@ -75,7 +98,9 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     )
     if problem is None:
         return []
-    return [Finding(where, problem, targets.capabilities(target).advice)]
+    table = targets.capabilities(target)
+    source = f"capability table of {table.title}, measured"
+    return [Finding(where, problem, table.advice, source)]
 
 
 def _parameters(tensor: StoredTensor) -> tuple[list[float], list[int]]:

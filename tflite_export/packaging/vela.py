@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tflite_export.checks import Finding
 from tflite_export.files import write_atomically
+from tflite_export.findings import Finding
 from tflite_export.reader import parse, read_bytes
 from tflite_export.runtimes import RuntimeUnavailableError
 
