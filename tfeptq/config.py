@@ -49,7 +49,7 @@ class QuantizationConfig:
         learning_rate: peak learning rate of scales and biases, in relative units.
         rounding_learning_rate: peak learning rate of the rounding variables.
         regularization: weight of the rounding regularizer.
-        output_loss: weight of the squared error of the logits in the distillation loss.
+        output_loss: extra weight of the squared error of the logits in the distillation loss.
     """
 
     weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8
@@ -68,10 +68,10 @@ class QuantizationConfig:
     gradual_rounding: bool = True
     train_scales: bool = True
     train_biases: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
-    output_loss: float = 0.0
+    output_loss: float = 10.0
     sensitivity: str = "inter_layer"
     budget: Budget | None = None
     accuracy_target: AccuracyTarget | None = None

@@ -19,7 +19,7 @@ from keras import ops
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.probes import logit_keys, weighted_calls
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 
@@ -81,6 +81,7 @@ class Distillation:
         self._normalizer = float(mean.max())
         self._layer_weight = _sum_by_layer(self._keys, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
+        self._output_weight = config.output_loss
         self._regularization = 0.01 * config.regularization
         self.traces = 0
 
@@ -119,7 +120,15 @@ class Distillation:
         for index, key in enumerate(self._keys):
             error = student[key] - tf.stop_gradient(teacher[key])
             loss += tf.reduce_mean(attention[:, index] * mean_square_by_sample(error))
-        return loss / self._normalizer
+        return (loss + self._output_loss(student, teacher)) / self._normalizer
+
+    def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
+        """Squared error of the logits, whose attention is 1, times its weight."""
+        loss = 0.0
+        for key in self._logits:
+            error = student[key] - tf.stop_gradient(teacher[key])
+            loss += tf.reduce_mean(mean_square_by_sample(error))
+        return self._output_weight * loss
 
     def _rounding_loss(self, model: QuantizedModel, beta: Any) -> Any:
         loss = 0.0
