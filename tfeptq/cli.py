@@ -10,14 +10,15 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
 from tfeptq import __version__
-from tfeptq.config import ROUNDINGS, TARGETS, THRESHOLDS, QuantizationConfig
+from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
+from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_evaluate(commands)
     _add_check(commands)
+    _add_frontier(commands)
     return parser
 
 
@@ -94,15 +96,40 @@ def _add_demo(commands: Any) -> None:
 def _add_quantize(commands: Any) -> None:
     defaults = QuantizationConfig()
     parser = commands.add_parser("quantize", help="quantize a Keras model and write a file")
+    _add_choice(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="F.tflite")
+    for cost in COSTS:
+        name = cost.replace("_", "-")
+        kind = float if cost == "latency_ms" else int
+        parser.add_argument(f"--max-{name}", type=kind, metavar="N", help="with candidate widths")
+    parser.add_argument(
+        "--min-accuracy",
+        type=float,
+        metavar="R",
+        help="part of the float accuracy to hold on the validation data, with candidate widths",
+    )
+    parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
+    for name in ("steps", "batch_size"):
+        _add_number(parser, name)
+    parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")
+    parser.add_argument("--save-keras", type=Path, metavar="F.keras")
+    _add_keys(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(command=_quantize)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """What the widths of the layers depend on."""
+    defaults = QuantizationConfig()
     parser.add_argument("model", type=Path, metavar="MODEL", help=".keras or .h5")
     parser.add_argument("--calibration", type=Path, required=True, metavar="X.npz")
-    parser.add_argument("--output", type=Path, required=True, metavar="F.tflite")
     parser.add_argument(
         "--weight-bits",
         type=_weight_bits,
         default=defaults.weight_bits,
-        metavar="N|LAYER=N,...",
-        help="one width for all layers, or widths by layer name (others get 8)",
+        metavar="N|N,N,...|LAYER=N,...",
+        help="one width for all layers, candidates to choose from, or widths by layer name (others "
+        "get 8)",
     )
     parser.add_argument(
         "--first-last-bits", type=_bits_or_none, default=defaults.first_last_bits, metavar="N|none"
@@ -112,16 +139,29 @@ def _add_quantize(commands: Any) -> None:
     )
     parser.add_argument("--target", choices=TARGETS, default=defaults.target)
     parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
-    parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
-    for name in ("steps", "batch_size", "samples", "seed"):
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=getattr(defaults, name), metavar="N")
-    parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")
-    parser.add_argument("--save-keras", type=Path, metavar="F.keras")
+    parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=defaults.sensitivity)
+    parser.add_argument(
+        "--latency-table", type=Path, metavar="T.csv", help="columns operator, bits, ms"
+    )
+    for name in ("samples", "seed"):
+        _add_number(parser, name)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="keeps finished steps here")
-    _add_keys(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(command=_quantize)
+
+
+def _add_number(parser: argparse.ArgumentParser, name: str) -> None:
+    default = getattr(QuantizationConfig(), name)
+    parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N")
+
+
+def _add_frontier(commands: Any) -> None:
+    parser = commands.add_parser(
+        "frontier", help="predicted loss against cost for every sensible choice of widths"
+    )
+    _add_choice(parser)
+    parser.add_argument("--cost", choices=COSTS, default="weight_bytes")
+    parser.add_argument("--input-key", metavar="NAME", help="array of inputs in .npz files")
+    parser.add_argument("--json", action="store_true", help="every point with its widths")
+    parser.set_defaults(command=_frontier)
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -160,15 +200,16 @@ def _add_check(commands: Any) -> None:
     parser.set_defaults(command=_check)
 
 
-def _weight_bits(text: str) -> int | dict[str, int]:
+def _weight_bits(text: str) -> int | tuple[int, ...] | dict[str, int]:
     try:
         if "=" not in text:
-            return int(text)
+            widths = tuple(int(bits) for bits in text.split(","))
+            return widths if len(widths) > 1 else widths[0]
         pairs = (entry.rsplit("=", 1) for entry in text.split(","))
         return {name: int(bits) for name, bits in pairs}
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a width nor LAYER=WIDTH,LAYER=WIDTH"
+            f"{text!r} is neither a width, nor WIDTH,WIDTH, nor LAYER=WIDTH,LAYER=WIDTH"
         ) from None
 
 
@@ -193,8 +234,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _quantize(options: argparse.Namespace) -> int:
-    fields = {field.name for field in dataclasses.fields(QuantizationConfig)}
-    config = QuantizationConfig(**{k: v for k, v in vars(options).items() if k in fields})
+    config = _configuration(options, _budget(options))
+    _check_goal(options)
     _check_output(options.output, ".tflite")
     if options.save_keras:
         _check_output(options.save_keras, ".keras")
@@ -203,6 +244,9 @@ def _quantize(options: argparse.Namespace) -> int:
 
     calibration, _ = load_npz(options.calibration, input_key=options.input_key)
     validation = _labelled(options.validation, options) if options.validation else None
+    if options.min_accuracy is not None and validation:
+        target = AccuracyTarget(_accuracy_on(*validation), options.min_accuracy)
+        config = dataclasses.replace(config, accuracy_target=target)
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         quantized, result, scores = _quantized(options, config, calibration, validation)
@@ -211,6 +255,84 @@ def _quantize(options: argparse.Namespace) -> int:
     else:
         _show(quantized, result, scores)
     return DONE
+
+
+def _configuration(options: argparse.Namespace, budget: Budget | None) -> QuantizationConfig:
+    fields = {field.name for field in dataclasses.fields(QuantizationConfig)}
+    settings = {name: value for name, value in vars(options).items() if name in fields}
+    return QuantizationConfig(**settings, budget=budget)
+
+
+def _budget(options: argparse.Namespace) -> Budget | None:
+    """What the --max-... options bound."""
+    limits = {cost: getattr(options, f"max_{cost}") for cost in COSTS}
+    if all(limit is None for limit in limits.values()):
+        return None
+    table = None if options.latency_table is None else str(options.latency_table)
+    return Budget(**limits, latency_table=table)
+
+
+def _check_goal(options: argparse.Namespace) -> None:
+    """Refuses candidates that nothing chooses from, and a target that nothing measures."""
+    has_candidates = isinstance(options.weight_bits, tuple)
+    if options.min_accuracy is not None:
+        if not has_candidates:
+            raise ValueError("--min-accuracy needs candidates, for example --weight-bits 2,3,4,8")
+        if options.validation is None:
+            raise ValueError("--min-accuracy needs labelled data: --validation V.npz")
+    elif has_candidates and _budget(options) is None:
+        raise ValueError("--weight-bits gives candidates: add --max-weight-bytes or --min-accuracy")
+
+
+def _accuracy_on(inputs: np.ndarray, labels: np.ndarray) -> Callable[[Any], np.ndarray]:
+    """Metric of an accuracy target: whether each sample's class is right."""
+
+    def is_right(model: Any) -> np.ndarray:
+        from tfeptq.report.scores import correct
+
+        outputs = np.asarray(model.predict(inputs.astype("float32"), verbose=0))
+        values = correct(outputs.reshape(len(outputs), -1), labels)
+        if values is None:
+            raise ValueError("--min-accuracy needs labels that are classes")
+        return values
+
+    return is_right
+
+
+def _frontier(options: argparse.Namespace) -> int:
+    config = _configuration(options, _priced(options))
+
+    from tfeptq.data import load_npz
+
+    calibration, _ = load_npz(options.calibration, input_key=options.input_key)
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        from tfeptq.startup import load_tensorflow
+
+        load_tensorflow()
+        from tfeptq.loading import load_model
+        from tfeptq.precision.choice import pareto_frontier
+
+        points = pareto_frontier(
+            load_model(options.model),
+            calibration,
+            config,
+            cost=options.cost,
+            checkpoint_dir=options.resume,
+        )
+    if options.json:
+        print(json.dumps([dataclasses.asdict(point) for point in points]))
+        return DONE
+    from tfeptq.report.tables import show_frontier
+
+    show_frontier(points, options.cost)
+    return DONE
+
+
+def _priced(options: argparse.Namespace) -> Budget | None:
+    """A budget that bounds nothing, where a latency table prices the layers."""
+    if options.latency_table is None:
+        return None
+    return Budget(latency_ms=float("inf"), latency_table=str(options.latency_table))
 
 
 def _check_output(path: Path, suffix: str) -> None:

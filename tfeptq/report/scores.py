@@ -42,7 +42,7 @@ def score(outputs: np.ndarray | list[np.ndarray], labels: np.ndarray) -> Score:
     outputs, labels = np.asarray(outputs), np.asarray(labels)
     if len(outputs) != len(labels):
         raise ValueError(f"{len(labels)} labels for {len(outputs)} samples")
-    values = _correct(outputs.reshape(len(outputs), -1), labels)
+    values = correct(outputs.reshape(len(outputs), -1), labels)
     if values is not None:
         return _summary("accuracy", values)
     if outputs.size != labels.size:
@@ -51,8 +51,8 @@ def score(outputs: np.ndarray | list[np.ndarray], labels: np.ndarray) -> Score:
     return _summary("mean_squared_error", squares.reshape(len(outputs), -1).mean(axis=1))
 
 
-def _correct(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Whether each prediction is right; None where the labels are not classes."""
+def correct(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Whether each prediction (N, classes) is right; None where the labels are not classes."""
     flat = labels.reshape(len(labels), -1)
     is_class = flat.shape[1] == 1 and np.array_equal(flat, np.round(flat))
     is_one_hot = flat.shape[1] > 1 and flat.shape == outputs.shape and _one_hot(flat)

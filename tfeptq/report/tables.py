@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from tflite_export import ExportResult
+
+if TYPE_CHECKING:
+    from tfeptq.precision.choice import FrontierPoint
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -38,6 +44,18 @@ def show_layers(result: ExportResult) -> None:
             if layer.weight_bits is not None
         ],
     )
+
+
+def show_frontier(points: Sequence[FrontierPoint], cost: str, *, rows: int = 20) -> None:
+    """Points spread evenly over the frontier, and how many layers have which width."""
+    chosen = sorted({round(index) for index in np.linspace(0, len(points) - 1, rows)})
+    table = []
+    for point in (points[index] for index in chosen):
+        counts = Counter(point.widths.values())
+        layers = ", ".join(f"{count} at {bits}" for bits, count in sorted(counts.items()))
+        table.append((f"{point.costs[cost]:,.0f}", f"{point.loss:.3g}", point.file_bytes, layers))
+    title = f"{len(chosen)} of {len(points)} undominated choices"
+    show(title, (cost, "predicted loss", "file bytes", "layers by weight bits"), table)
 
 
 def show_seconds(seconds: Mapping[str, float]) -> None:

@@ -1,0 +1,310 @@
+"""Widths by layer within a size: sensitivities against uniform widths and random draws.
+
+    python -m benchmarks.mixed_precision [--models resnet8 dscnn resnet20 resnet56] [--steps 1000]
+        [--parts correlation before after target]
+
+correlation  rank correlation of predicted with measured losses, one layer and pairs of layers;
+before       accuracy of exported files, rounded to nearest with bias correction;
+after        the same after EPTQ;
+target       the smallest size that holds 99 % of the float accuracy.
+
+Sizes are learned bits, as an entropy-coding compiler (Ethos-U) or look-up tables store them;
+budgets are fractions of the weight bytes at 8 bits. Results are appended to
+benchmarks/results/mixed_precision.jsonl; `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+from scipy.stats import spearmanr
+
+import tfeptq
+import tflite_export
+from benchmarks.models import Task, load
+from tfeptq.config import SENSITIVITIES
+from tfeptq.graph import prepare
+from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.label_free import weight_scores
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.choice import Choice, prepare_choice
+from tfeptq.precision.rounding import rounding_errors
+from tfeptq.report.scores import score
+from tfeptq.report.tables import show
+
+RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
+WIDTHS = (2, 3, 4, 8)
+BUDGETS = (0.5, 0.375, 0.3125)
+TARGET = "ethos-u"
+
+
+class Bench:
+    """One model: its choices by every sensitivity, and the accuracy of files with given widths."""
+
+    def __init__(self, task: Task, *, samples: int, seed: int) -> None:
+        self.task = task
+        self.config = tfeptq.QuantizationConfig(
+            weight_bits=WIDTHS,
+            target=TARGET,
+            samples=min(samples, len(task.calibration)),
+            seed=seed,
+        )
+        self.canonical = prepare(task.model)
+        self.samples = [task.calibration[: self.config.samples].astype("float32")]
+        self.choices: dict[str, Choice] = {}
+        self.seconds: dict[str, float] = {}
+        for method in SENSITIVITIES:
+            begin = time.perf_counter()
+            config = dataclasses.replace(self.config, sensitivity=method)
+            self.choices[method] = prepare_choice(self.canonical, self.samples, config)
+            self.seconds[method] = time.perf_counter() - begin
+        costs = self.choices["label_free"].costs
+        self.table = costs.tables["weight_bytes"]
+        pinned = {name: max(entries) for name, entries in self.table.items()}
+        kernels = sum(np.prod(self.canonical.get_layer(name).kernel.shape) for name in pinned)
+        self.scale_bytes = costs.of(pinned)["weight_bytes"] - int(kernels)
+        self.kernel_bytes = int(kernels)
+
+    def limit(self, fraction: float) -> float:
+        """Weight bytes with their scales, where the weights take this part of their int8 bytes."""
+        return fraction * self.kernel_bytes + self.scale_bytes
+
+    def fraction(self, widths: dict[str, int]) -> float:
+        size = sum(self.table[name][bits] for name, bits in widths.items())
+        return (size - self.scale_bytes) / self.kernel_bytes
+
+    def uniform(self, bits: int) -> dict[str, int]:
+        return {
+            name: bits if bits in entries else max(entries) for name, entries in self.table.items()
+        }
+
+    def random(self, fraction: float, seed: int) -> dict[str, int]:
+        """Random widths, then random single changes until no layer can be raised any more."""
+        generator = np.random.default_rng([seed, 1])
+        widths = {
+            name: int(generator.choice(list(entries))) for name, entries in self.table.items()
+        }
+        free = [name for name, entries in self.table.items() if len(entries) > 1]
+        while self.fraction(widths) > fraction:
+            name = generator.choice(free)
+            widths[name] = max([b for b in WIDTHS if b < widths[name]], default=widths[name])
+        for name in generator.permutation(free):
+            for bits in WIDTHS:
+                raised = {**widths, name: bits}
+                if bits > widths[name] and self.fraction(raised) <= fraction:
+                    widths = raised
+        return widths
+
+    def file_accuracy(self, widths: dict[str, int], **settings: Any) -> dict[str, Any]:
+        """Quantizes with these widths, exports, runs the file in LiteRT."""
+        config = dataclasses.replace(self.config, weight_bits=widths, **settings)
+        begin = time.perf_counter()
+        quantized = tfeptq.quantize(self.task.model, self.samples, config)
+        seconds = time.perf_counter() - begin
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.tflite"
+            tflite_export.export(quantized, path, target=TARGET, verify=False)
+            outputs = tflite_export.run(path, self.task.images)
+        value = score(outputs, self.task.labels)
+        return {
+            "size": round(100 * self.fraction(widths), 2),
+            "accuracy": round(100 * value.value, 2),
+            "error": round(100 * value.error, 2),
+            "seconds": round(seconds, 1),
+        }
+
+
+def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Predicted against measured divergence, on test images that no prediction has seen."""
+    scores = weight_scores(bench.canonical, bench.samples)
+    candidates = {name: tuple(entries) for name, entries in bench.table.items()}
+    errors = rounding_errors(bench.canonical, bench.samples, candidates, scores, bench.config)
+    measured = _Measured(bench, errors)
+    free = [name for name, widths in candidates.items() if len(widths) > 1]
+    singles = {(name, bits): measured([(name, bits)]) for name in free for bits in candidates[name]}
+    for method, choice in bench.choices.items():
+        for bits in (2, 3, 4):
+            predicted = [choice.sensitivity.losses[name][bits] for name in free]
+            found = [singles[name, bits] for name in free]
+            yield _row(bench, method, f"layers at {bits} bits", predicted, found)
+    sensitivity = bench.choices["inter_layer"].sensitivity
+    assert sensitivity.pairs is not None
+    index = {candidate: i for i, candidate in enumerate(sensitivity.candidates)}
+    for bits in (2, 4):
+        own = [float(sensitivity.pairs[index[n, bits], index[n, bits]] / 2) for n in free]
+        found = [singles[name, bits] for name in free]
+        yield _row(bench, "own term of inter_layer", f"layers at {bits} bits", own, found)
+        pairs = [((a, bits), (b, bits)) for a, b in itertools.combinations(free, 2)]
+        predicted = [float(sensitivity.pairs[index[a], index[b]]) for a, b in pairs]
+        terms = [measured([a, b]) - singles[a] - singles[b] for a, b in pairs]
+        yield _row(bench, "pair terms", f"pairs at {bits} bits", predicted, terms)
+
+
+class _Measured:
+    """Divergence of the float model with some layers rounded, by a forward pass."""
+
+    def __init__(self, bench: Bench, errors: Any) -> None:
+        self._errors = errors
+        self._model = bench.canonical
+        graph, self._divergence = LayerGraph.of(bench.canonical), SelfDistillation(bench.canonical)
+        inputs = [tf.constant(bench.task.images[:500].astype("float32"))]
+
+        @tf.function
+        def logits() -> list[tf.Tensor]:
+            tensors = graph.execute(inputs)
+            return [tensors[key] for key in self._divergence.keys]
+
+        self._logits = logits
+        self._reference = dict(zip(self._divergence.keys, logits(), strict=True))
+
+    def __call__(self, rounded: list[tuple[str, int]]) -> float:
+        old = {name: self._model.get_layer(name).get_weights() for name, _ in rounded}
+        for name, bits in rounded:
+            error = self._errors[name, bits]
+            kernel, bias = old[name]
+            self._model.get_layer(name).set_weights([kernel + error.kernel, bias + error.bias])
+        tensors = dict(zip(self._divergence.keys, self._logits(), strict=True))
+        for name, weights in old.items():
+            self._model.get_layer(name).set_weights(weights)
+        return float(tf.reduce_mean(self._divergence.divergence(self._reference, tensors)))
+
+
+def _row(
+    bench: Bench, method: str, what: str, predicted: list[float], found: list[float]
+) -> dict[str, Any]:
+    rank = spearmanr(predicted, found).statistic
+    ratio = float(np.sum(found) / np.sum(predicted))
+    return {
+        "method": method,
+        "what": what,
+        "rank_correlation": round(float(rank), 3),
+        "measured_over_predicted": float(f"{ratio:.3g}"),
+        "seconds": round(bench.seconds.get(method, 0.0), 1),
+    }
+
+
+def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Accuracy of files: uniform widths, the three sensitivities, random draws."""
+    settings = {"rounding": "nearest"} if options.part == "before" else {"steps": options.steps}
+    for bits in WIDTHS:
+        widths = bench.uniform(bits)
+        yield {"method": f"uniform {bits}", **bench.file_accuracy(widths, **settings)}
+    for budget in options.budgets:
+        for method in options.methods:
+            widths = bench.choices[method].within({"weight_bytes": bench.limit(budget)})
+            result = bench.file_accuracy(widths, **settings)
+            yield {"method": method, "budget": budget, **result, "widths": list(widths.values())}
+        if options.draws and options.part == "before":
+            yield {"budget": budget, **_random(bench, budget, options.draws, settings)}
+
+
+def _random(bench: Bench, budget: float, draws: int, settings: Any) -> dict[str, Any]:
+    results = [bench.file_accuracy(bench.random(budget, i), **settings) for i in range(draws)]
+    values = np.array([result["accuracy"] for result in results])
+    return {
+        "method": f"random, mean of {draws}",
+        "size": round(float(np.mean([result["size"] for result in results])), 2),
+        "accuracy": round(float(values.mean()), 2),
+        "error": round(float(values.std(ddof=1) / np.sqrt(draws)), 2),
+        "best": float(values.max()),
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+    }
+
+
+def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The fewest bytes that hold 99 % of the float accuracy, on half of the labelled images."""
+    images, labels = bench.task.images[::2], bench.task.labels[::2]
+
+    def metric(model: Any) -> np.ndarray:
+        return model.predict(images, verbose=0).argmax(axis=1) == labels
+
+    for rounding in ("nearest", "eptq"):
+        begin = time.perf_counter()
+        config = dataclasses.replace(
+            bench.config,
+            rounding=rounding,
+            steps=options.steps,
+            accuracy_target=tfeptq.AccuracyTarget(metric, search_steps=options.search_steps),
+        )
+        quantized = tfeptq.quantize(bench.task.model, bench.samples, config)
+        report = quantized.accuracy_search
+        widths = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
+        yield {
+            "method": f"99 % of float, {rounding}",
+            "size": round(100 * bench.fraction(widths), 2),
+            "accuracy": round(100 * report.comparison.score, 2),
+            "float": round(100 * report.float_score, 2),
+            "error": round(100 * report.comparison.error, 2),
+            "evaluations": report.evaluations,
+            "steps_back": report.steps_back,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "widths": list(widths.values()),
+        }
+
+
+def record(result: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    print(json.dumps(result), flush=True)
+
+
+def tables(results: list[dict[str, Any]]) -> None:
+    for part in dict.fromkeys(result["part"] for result in results):
+        rows = [result for result in results if result["part"] == part]
+        columns = list(dict.fromkeys(key for row in rows for key in row if key != "widths"))
+        show(part, columns, [[row.get(column, "") for column in columns] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20", "resnet56"])
+    parser.add_argument("--parts", nargs="+", default=["correlation", "before", "after", "target"])
+    parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
+    parser.add_argument("--methods", nargs="+", default=list(SENSITIVITIES))
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--search-steps", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="print recorded results instead")
+    options = parser.parse_args()
+    if options.table:
+        tables([json.loads(line) for line in RESULTS.read_text().splitlines()])
+        return
+    warnings.simplefilter("ignore", UserWarning)
+    results = []
+    for name in options.models:
+        bench = Bench(load(name), samples=options.samples, seed=options.seed)
+        for part in options.parts:
+            options.part = part
+            for result in _results(bench, options):
+                results.append({"model": name, "part": part, **result})
+                record(results[-1])
+    tables(results)
+
+
+def _results(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if options.part == "correlation":
+        return correlation(bench)
+    if options.part == "target":
+        return accuracy_target(bench, options)
+    return allocations(bench, options)
+
+
+if __name__ == "__main__":
+    main()
