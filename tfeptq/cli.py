@@ -18,6 +18,7 @@ import numpy as np
 
 from tfeptq import __version__
 from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
+from tfeptq.packaging_cli import add_package
 from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_evaluate(commands)
     _add_check(commands)
+    add_package(commands)
     _add_frontier(commands)
     return parser
 
@@ -457,6 +459,7 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(result)))
     else:
         for finding in result.findings:
-            print(f"{finding.operator}: {finding.rule}; {finding.advice}")
+            source = f" [{finding.source}]" if finding.source else ""
+            print(f"{finding.operator}: {finding.rule}; {finding.advice}{source}")
         print("no known blocker" if result.ok else f"{len(result.findings)} blockers")
     return DONE if result.ok else NO

@@ -1,0 +1,77 @@
+"""`tfeptq package` from the outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from tfeptq.cli import main
+from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.writer import write
+
+needs_tflm = pytest.mark.skipif(
+    importlib.util.find_spec("tflite_micro") is None, reason="extra 'microcontroller' is missing"
+)
+needs_vela = pytest.mark.skipif(
+    importlib.util.find_spec("ethosu") is None, reason="extra 'ethos-u' is missing"
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A dense layer of 3-bit weights."""
+    scale = Quantization(np.array([0.05], np.float32))
+    bias_scale = Quantization(scale.scale * scale.scale)
+    weights = np.random.default_rng(0).integers(-3, 4, (20, 300)).astype(np.int8)
+    tensors = {
+        "x": Tensor("x", (1, 300), "int8", scale),
+        "w": Tensor("w", weights.shape, "int8", scale, weights, 3),
+        "b": Tensor("b", (20,), "int32", bias_scale, np.zeros(20, np.int32), 32),
+        "y": Tensor("y", (1, 20), "int8", scale),
+    }
+    attributes = {"keep_num_dims": False, "activation": "NONE"}
+    operator = Operator("FULLY_CONNECTED", ("x", "w", "b"), ("y",), "dense", attributes)
+    graph = IntegerGraph("test", tensors, (operator,), (("x", "x"),), (("y", "y"),)).validate()
+    path = tmp_path / "m.tflite"
+    path.write_bytes(write(graph))
+    return path
+
+
+@needs_tflm
+@pytest.mark.parametrize("compress", [False, True])
+def test_sources_for_a_board(file, tmp_path, capsys, compress):
+    folder = tmp_path / "board"
+    options = ["--compress"] if compress else []
+    arguments = ["package", str(file), "--target", "microcontroller", "--output", str(folder)]
+    assert main([*arguments, *options, "--json"]) == 0
+    package = json.loads(capsys.readouterr().out)
+    assert {"model.h", "model.cc", "ops.h", "README.md"} <= {f.name for f in folder.iterdir()}
+    assert ("AddDecode" in package["operators"]) == compress
+    assert (package["flash_bytes"] < file.stat().st_size) == compress
+    assert main([*arguments, *options]) == 0
+    assert f"arena of {package['arena_bytes']} bytes" in capsys.readouterr().out
+
+
+def test_a_board_needs_a_folder(file, capsys):
+    assert main(["package", str(file), "--target", "microcontroller"]) == 2
+    assert "give --output DIR" in capsys.readouterr().err
+
+
+@needs_vela
+def test_vela_says_what_fits(file, tmp_path, capsys):
+    arguments = ["package", str(file), "--target", "ethos-u", "--output", str(tmp_path / "npu")]
+    assert main(arguments) == 0
+    assert "all operators run on the NPU" in capsys.readouterr().out
+    assert (tmp_path / "npu" / "m_vela.tflite").is_file()
+    assert main([*arguments, "--accelerator", "ethos-u1"]) == 2
+    assert "allowed are ethos-u55-32" in capsys.readouterr().err
+
+
+def test_android_is_reported(file, capsys):
+    assert main(["package", str(file), "--target", "android"]) == 0
+    printed = capsys.readouterr().out
+    assert "XNNPACK takes 1 of 1 operators" in printed
+    assert "tflite-runtime 2.14: no known obstacle" in printed

@@ -1,0 +1,130 @@
+"""`tfeptq package`: a file with the tools of its target."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tflite_export.packaging import CSource, VelaReport
+
+DONE, NO = 0, 1
+#: Targets that have something to package for; the others take the file as it is.
+_TARGETS = ("android", "ethos-u", "microcontroller")
+
+
+def add_package(commands: Any) -> None:
+    """Adds the command to a parser's subcommands."""
+    parser = commands.add_parser(
+        "package", help="C++ sources, look-up tables, Vela: a file with its target's tools"
+    )
+    parser.add_argument("file", type=Path, metavar="F.tflite")
+    parser.add_argument("--target", choices=_TARGETS, required=True)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
+    parser.add_argument(
+        "--compress", action="store_true", help="microcontroller: weights as look-up tables"
+    )
+    parser.add_argument("--accelerator", default="ethos-u55-128", metavar="NAME", help="ethos-u")
+    parser.add_argument("--system-config", metavar="NAME", help="ethos-u: of Vela's configuration")
+    parser.add_argument("--memory-mode", metavar="NAME", help="ethos-u: of Vela's configuration")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(command=_package)
+
+
+def _package(options: argparse.Namespace) -> int:
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+    return _BY_TARGET[options.target](options)
+
+
+def _for_android(options: argparse.Namespace) -> int:
+    from tflite_export.android import android_report
+
+    report = android_report(options.file)
+    if options.json:
+        _print_json(report)
+        return DONE
+    delegation, latency = report.delegation, report.latency
+    print(
+        f"XNNPACK takes {delegation.delegated} of {delegation.operators} operators in "
+        f"{delegation.partitions} parts; left: {', '.join(delegation.left) or 'none'}"
+    )
+    print(f"{latency.minimum:.3f} ms (median {latency.median:.3f}) on one thread of this computer")
+    for obstacle in report.tflite_runtime_obstacles or ("no known obstacle",):
+        print(f"tflite-runtime 2.14: {obstacle}")
+    for warning in report.warnings:
+        print(f"warning: {warning}")
+    return DONE
+
+
+def _for_boards(options: argparse.Namespace) -> int:
+    from tflite_export.packaging import compress, write_c_source
+
+    if options.output is None:
+        raise ValueError("--target microcontroller writes sources: give --output DIR")
+    source = options.file
+    if options.compress:
+        source = options.output / "model.tflite"
+        compress(options.file, source)
+    package = write_c_source(source, options.output)
+    if options.json:
+        _print_json(package)
+    else:
+        _show_sources(package)
+    return DONE
+
+
+def _show_sources(package: CSource) -> None:
+    print(f"{package.folder}: {', '.join(file.name for file in package.files)}")
+    print(f"flash: {package.flash_bytes} bytes, and the code of {', '.join(package.operators)}")
+    print(f"RAM: tensor arena of {package.arena_bytes} bytes")
+    if package.compiled_by:
+        print(f"model.cc compiles with {package.compiled_by}; ops.h needs TFLM's headers")
+    else:
+        print("no C++ compiler on the PATH: the sources were not compiled")
+
+
+def _for_ethos_u(options: argparse.Namespace) -> int:
+    from tflite_export.packaging import vela_report
+
+    compiled = options.output / f"{options.file.stem}_vela.tflite" if options.output else None
+    report = vela_report(
+        options.file,
+        accelerator=options.accelerator,
+        system_config=options.system_config,
+        memory_mode=options.memory_mode,
+        output=compiled,
+    )
+    if options.json:
+        _print_json(report)
+    else:
+        _show_vela(report)
+    return DONE if report.ok else NO
+
+
+def _show_vela(report: VelaReport) -> None:
+    print(f"{report.accelerator}, {report.system_config}, {report.memory_mode}")
+    print(f"flash {report.flash_bytes} bytes, SRAM {report.sram_bytes} bytes")
+    milliseconds = 1000 * (report.inference_seconds or 0)
+    print(f"{report.cycles} cycles, {milliseconds:.3f} ms by Vela's estimate")
+    for warning in report.assumptions:
+        print(f"Vela: {warning}")
+    for finding in report.cpu_operators:
+        print(f"{finding.operator}: {finding.rule}; {finding.advice}")
+    if report.ok:
+        print("all operators run on the NPU")
+
+
+def _print_json(report: Any) -> None:
+    print(json.dumps(dataclasses.asdict(report), default=os.fspath))
+
+
+_BY_TARGET = {
+    "android": _for_android,
+    "ethos-u": _for_ethos_u,
+    "microcontroller": _for_boards,
+}
