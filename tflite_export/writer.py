@@ -29,7 +29,17 @@ def write(graph: IntegerGraph, storage: Mapping[str, str] | None = None) -> byte
         storage: tensor name -> container ("int2", "int4", "int8") of the constants that are
             stored narrower than their dtype.
     """
-    model = _ModelBuilder(graph, storage or {}).build()
+    return serialize(_ModelBuilder(graph, storage or {}).build())
+
+
+def serialize(model: schema.ModelT) -> bytes:
+    """Bytes of a model in object form, with its buffers aligned."""
+    buffers = []
+    for buffer in model.buffers:
+        aligned = _AlignedBuffer()
+        aligned.data = buffer.data
+        buffers.append(aligned)
+    model.buffers = buffers
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -41,7 +51,7 @@ class _AlignedBuffer(schema.BufferT):
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
         data = None
         if self.data is not None:
-            content = self.data.tobytes()
+            content = np.asarray(self.data, np.uint8).tobytes()
             builder.StartVector(1, len(content), _ALIGNMENT)
             builder.head = builder.head - len(content)
             builder.Bytes[builder.head : builder.head + len(content)] = content
@@ -56,7 +66,7 @@ class _ModelBuilder:
     def __init__(self, graph: IntegerGraph, storage: Mapping[str, str]) -> None:
         self._graph = graph
         self._storage = storage
-        self._buffers: list[schema.BufferT] = [_AlignedBuffer()]
+        self._buffers: list[schema.BufferT] = [schema.BufferT()]
         self._buffer_index: dict[bytes, int] = {}
         self._tensors: list[schema.TensorT] = []
         self._tensor_index: dict[str, int] = {}
@@ -108,7 +118,7 @@ class _ModelBuilder:
     def _buffer(self, values: np.ndarray) -> int:
         content = values.tobytes()
         if content not in self._buffer_index:
-            buffer = _AlignedBuffer()
+            buffer = schema.BufferT()
             buffer.data = np.frombuffer(content, np.uint8)
             self._buffers.append(buffer)
             self._buffer_index[content] = len(self._buffers) - 1

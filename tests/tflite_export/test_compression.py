@@ -100,11 +100,26 @@ def test_four_bits_stay_in_their_container():
     assert list(compression.candidates(parse(write(layer("CONV_2D", 4)))).values()) == [4]
 
 
-@pytest.mark.parametrize("bits", [7, 8])
+def test_8_bit_files_lose_the_parameters_that_tflm_does_not_read(tmp_path):
+    graph = layer("CONV_2D", 8)
+    content = write(graph)
+    result = compress(content, tmp_path / "m.tflite")
+    assert result.tensors == ()
+    # 8 bytes of zero point a channel, and scale and zero point of its bias.
+    assert len(content) - result.size_bytes >= 20 * (8 + 12) - 32
+    found = (tmp_path / "m.tflite").read_bytes()
+    samples = one.random_samples(graph, count=8)
+    left, right = (open_session(each, "tflm")(samples)[0] for each in (content, found))
+    np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
 def test_what_gains_nothing_is_refused(tmp_path, bits):
+    small = tmp_path / "small.tflite"
+    compress(write(layer("CONV_2D", bits)), small)
     with pytest.raises(CompressionError, match="train fewer weight bits"):
-        compress(write(layer("CONV_2D", bits)), tmp_path / "m.tflite")
-    assert list(tmp_path.iterdir()) == []
+        compress(small, tmp_path / "smaller.tflite")
+    assert list(tmp_path.iterdir()) == [small]
 
 
 def test_documented_layouts_are_the_way_back(tmp_path, monkeypatch):

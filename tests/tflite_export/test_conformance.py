@@ -206,7 +206,7 @@ def test_tolerances_are_small_explained_and_about_known_operators():
 
 def test_the_matrix_shows_rows_evidence_and_exclusions():
     text = matrix()
-    assert "| CONV_2D | int8 | int4 | yes | no | no | yes |" in text
-    assert "| FULLY_CONNECTED | int8 | int4 | yes | no | no | per tensor |" in text
+    assert "| CONV_2D | int8 | int4 | 3 | yes | no | no | yes |" in text
+    assert "| FULLY_CONNECTED | int8 | int4 | 4 | yes | no | no | per tensor |" in text
     assert "garbage" in text
     assert "SIGFPE" in text

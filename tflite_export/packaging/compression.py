@@ -1,7 +1,8 @@
-"""Weights as look-up tables: TensorFlow Lite Micro's own compression, proven bit-identical.
+"""Smaller files for TensorFlow Lite Micro, proven bit-identical; they run in TFLM only.
 
-A tensor with at most 2^b different integers becomes b-bit indices into a table; a DECODE operator
-in front of its consumer expands it into the arena. Such files run in TFLM only.
+Weights with at most 2^b different integers become b-bit indices into a table, by TFLM's own
+compression package; a DECODE operator in front of their consumer expands them into the arena.
+Parameters that TFLM does not read are dropped: scales of biases, repeated zero points.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -22,6 +22,7 @@ from tflite_export.graph import WEIGHTED
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
+from tflite_export.writer import serialize
 
 #: Widest index that pays: at 7 bits tables and operators cost what the indices save.
 WIDEST_INDEX = 6
@@ -58,7 +59,7 @@ class CompressionResult:
 
     Attributes:
         arena_bytes_before, arena_bytes: TFLM's tensor arena; it also holds decoded weights now.
-        tensors: what was compressed.
+        tensors: what became tables; nothing where only parameters were dropped.
         method: which of the layouts of tables passed the proof, see `_LAYOUTS`.
     """
 
@@ -102,8 +103,8 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
         output: path of the compressed file; it appears only after the proof.
 
     Raises:
-        CompressionError: no tensor has few enough different weights, the file does not shrink, or
-            no layout computes the same; nothing is written.
+        CompressionError: the file does not shrink, or what shrinks computes something else;
+            nothing is written.
         RuntimeUnavailableError: TFLM is not installed.
     """
     if reason := RUNTIMES["tflm"].missing():
@@ -111,11 +112,6 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
     chosen = candidates(stored)
-    if not chosen:
-        raise CompressionError(
-            f"no tensor of weights has at most {2**WIDEST_INDEX} different integers and saves "
-            "more than its decoder costs; train fewer weight bits"
-        )
     compressed, layout = _proven(content, stored, chosen)
     path = Path(output)
     write_atomically(path, compressed)
@@ -169,7 +165,10 @@ def _proven(content: bytes, stored: StoredModel, chosen: dict[int, int]) -> tupl
         if problem is None:
             return compressed, layout
         failures.append(f"{layout.name}: {problem}")
-    raise CompressionError(f"the file of {len(content)} bytes stays: {'; '.join(failures)}")
+    raise CompressionError(
+        f"the file of {len(content)} bytes stays: {'; '.join(failures)}. Tables pay for weights "
+        f"of 2 to {WIDEST_INDEX} bits in layers of some size: train fewer weight bits"
+    )
 
 
 def _difference(
@@ -203,11 +202,13 @@ def _with_all_activations(content: bytes) -> bytes:
     subgraph = model.subgraphs[0]
     subgraph.outputs = [index for operator in subgraph.operators for index in operator.outputs]
     model.signatureDefs = None
-    return _packed(model)
+    return serialize(model)
 
 
 def _compressed(content: bytes, chosen: dict[int, int], layout: _Layout) -> bytes:
     prepared, per_channel = _prepared(content, chosen, layout)
+    if not chosen:
+        return prepared
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compressed = _look_up_tables(prepared, chosen, per_channel, layout)
@@ -242,7 +243,7 @@ def _prepared(
     if layout.slim:
         _drop_unread_parameters(model)
     axes = {index: _channel_axis(tensors[index].quantization) for index in chosen}
-    return _packed(model), axes
+    return serialize(model), axes
 
 
 def _channel_axis(quantization: Any) -> int | None:
@@ -277,12 +278,6 @@ def _drop_unread_parameters(model: Any) -> None:
             weights.zeroPoint = np.zeros(1, np.int64)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             subgraph.tensors[operator.inputs[2]].quantization = None
-
-
-def _packed(model: Any) -> bytes:
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
 
 
 def _share_tables(content: bytearray) -> None:

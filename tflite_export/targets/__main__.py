@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tflite_export.lowering import operator_version
 from tflite_export.targets.capabilities import TARGETS, capabilities
 from tflite_export.targets.forbidden import ForbiddenRow, forbidden_rows
 
@@ -13,7 +14,7 @@ def matrix() -> str:
     return "\n\n".join(
         (
             _table(
-                ("operator", "activations", "weights", *TARGETS),
+                ("operator", "activations", "weights", "version", *TARGETS),
                 [*_weighted_rows(), *_weightless_rows()],
             ),
             "Refused because measured:",
@@ -41,7 +42,11 @@ def _weighted_rows() -> list[tuple[str, ...]]:
             key = (row.kind, row.activations, row.container)
             granted.setdefault(key, {}).setdefault(target, []).append(row.granularity)
     return [
-        (*key, *(_granularity(targets.get(target, [])) for target in TARGETS))
+        (
+            *key,
+            _version(key[0], key[1]),
+            *(_granularity(targets.get(target, [])) for target in TARGETS),
+        )
         for key, targets in sorted(granted.items())
     ]
 
@@ -55,10 +60,21 @@ def _granularity(granularities: Sequence[str]) -> str:
 def _weightless_rows() -> list[tuple[str, ...]]:
     kinds = sorted({kind for target in TARGETS for kind in capabilities(target).operators})
     return [
-        (kind, dtype, "", *("yes" if _takes(target, kind, dtype) else "no" for target in TARGETS))
+        (
+            kind,
+            dtype,
+            "",
+            _version(kind, dtype),
+            *("yes" if _takes(target, kind, dtype) else "no" for target in TARGETS),
+        )
         for kind in kinds
         for dtype in ("int8", "int16")
     ]
+
+
+def _version(kind: str, dtype: str) -> str:
+    """Operator version that files carry; dense layers that keep dimensions carry one more."""
+    return str(operator_version(kind, activation_dtype=dtype))
 
 
 def _takes(target: str, kind: str, dtype: str) -> bool:
