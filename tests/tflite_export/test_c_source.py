@@ -115,6 +115,14 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
         c_source.check_syntax(source)
 
 
+@needs_compiler
+def test_sources_that_do_not_compile_are_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(c_source.templates, "SOURCE", "int {namespace}{alignment} = ;{data}")
+    with pytest.raises(ValueError, match="refuses"):
+        write_c_source(write(random_graph("ADD", "int8", 0)), tmp_path / "board")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_compiler_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr(c_source.shutil, "which", lambda name: None)
     package = write_c_source(write(random_graph("ADD", "int8", 0)), tmp_path)

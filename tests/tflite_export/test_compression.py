@@ -9,6 +9,7 @@ import one_operator as one
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+import tflite_export
 from tflite_export.graph import IntegerGraph, Tensor
 from tflite_export.packaging import CompressionError, compress, compression
 from tflite_export.reader import parse
@@ -120,6 +121,18 @@ def test_what_gains_nothing_is_refused(tmp_path, bits):
     with pytest.raises(CompressionError, match="train fewer weight bits"):
         compress(small, tmp_path / "smaller.tflite")
     assert list(tmp_path.iterdir()) == [small]
+
+
+def test_compressed_files_are_for_microcontrollers_only(tmp_path):
+    path = tmp_path / "m.tflite"
+    compress(write(layer("CONV_2D", 3)), path)
+    assert tflite_export.check(path, target="microcontroller").ok
+    for target in ("android", "coral", "ethos-u"):
+        assert not tflite_export.check(path, target=target).ok
+    kinds = [operator.kind for operator in tflite_export.inspect(path).operators]
+    assert kinds == ["CUSTOM:TFLM_DECODE", "CONV_2D"]
+    with pytest.raises(ValueError, match="LiteRT refuses the file"):
+        tflite_export.run(path, np.zeros(SHAPES["CONV_2D"]["x"], "float32"), runtime="litert")
 
 
 def test_documented_layouts_are_the_way_back(tmp_path, monkeypatch):

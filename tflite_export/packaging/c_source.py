@@ -9,11 +9,13 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import tempfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tflite_export import tflm
+from tflite_export.files import write_atomically
 from tflite_export.packaging import templates
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
@@ -76,18 +78,18 @@ def write_c_source(
     stored = parse(content)
     operators = resolver_methods(stored)
     arena = -(-tflm.arena_bytes(content) // _ALIGNMENT) * _ALIGNMENT
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "model.h": _header(stored, namespace, arena),
         "model.cc": _array(content, namespace),
         "ops.h": _operators_header(operators, namespace),
         "README.md": _readme(stored, operators, namespace, arena, len(content)),
     }
+    compiler = _checked(texts)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     files = tuple(folder / name for name in texts)
     for file, text in zip(files, texts.values(), strict=True):
-        file.write_text(text, encoding="utf-8")
-    compiler = check_syntax(folder / "model.cc")
+        write_atomically(file, text.encode("utf-8"))
     return CSource(folder, files, operators, arena, len(content), compiler)
 
 
@@ -110,6 +112,14 @@ def _method(kind: str) -> str:
 def _camel_case(parts: Iterable[str]) -> list[str]:
     """CONV_2D is Conv2D, RELU6 is Relu6."""
     return [part if part[0].isdigit() else part.capitalize() for part in parts]
+
+
+def _checked(texts: Mapping[str, str]) -> str | None:
+    """Compiles the sources that need no headers of others, before anything is written."""
+    with tempfile.TemporaryDirectory() as name:
+        for file, text in texts.items():
+            Path(name, file).write_text(text, encoding="utf-8")
+        return check_syntax(Path(name, "model.cc"))
 
 
 def check_syntax(source: Path) -> str | None:
