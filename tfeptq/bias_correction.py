@@ -48,7 +48,7 @@ def _float_means(
     graph = LayerGraph.of(model)
     names = {layer.name for layer in quantized.weighted_layers}
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def run(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         tensors = graph.execute(inputs)
         return [_channel_mean(tensors[key]) for key in keys]
@@ -62,7 +62,7 @@ def _mean_shifts(
 ) -> dict[str, np.ndarray]:
     graph = LayerGraph.of(quantized)
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def run(inputs: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         shifts: dict[str, list[tf.Tensor]] = {}
 

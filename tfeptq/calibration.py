@@ -62,7 +62,7 @@ def collect_histograms(
             tf.concat([tf.reshape(tensors[key], [-1]) for key in keys[name]], 0) for name in names
         ]
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         values = groups(inputs)
         return tf.stack([tf.reduce_min(v) for v in values]), tf.stack(

@@ -39,6 +39,16 @@ def test_keras_and_file_agree(tmp_path, target, bits):
     assert np.abs(found - expected).mean() < 1.5 / 256
 
 
+@pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
+def test_sixteen_bit_activations(tmp_path, target):
+    model = quantized(weight_bits=8, activation_bits=16, target=target)
+    result = tflite_export.export(model, tmp_path / "m.tflite", target=target)
+    assert result.verification.runtimes[0].maximum == 0
+    data = small_models.images(16, seed=5)
+    found = tflite_export.run(tmp_path / "m.tflite", data)
+    np.testing.assert_allclose(found, model.predict(data, verbose=0), atol=3 / 32768)
+
+
 def test_first_and_last_layers_keep_eight_bits():
     widths = quantized(weight_bits=3).bit_widths
     assert widths["stem"] == (8, 8)
