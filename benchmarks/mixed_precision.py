@@ -143,15 +143,16 @@ def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
             yield _row(bench, method, f"layers at {bits} bits", predicted, found)
     sensitivity = bench.choices["inter_layer"].sensitivity
     assert sensitivity.pairs is not None
+    terms = sensitivity.pairs.terms
     index = {candidate: i for i, candidate in enumerate(sensitivity.candidates)}
     for bits in (2, 4):
-        own = [float(sensitivity.pairs[index[n, bits], index[n, bits]] / 2) for n in free]
+        own = [float(terms[index[n, bits], index[n, bits]] / 2) for n in free]
         found = [singles[name, bits] for name in free]
         yield _row(bench, "own term of inter_layer", f"layers at {bits} bits", own, found)
         pairs = [((a, bits), (b, bits)) for a, b in itertools.combinations(free, 2)]
-        predicted = [float(sensitivity.pairs[index[a], index[b]]) for a, b in pairs]
-        terms = [measured([a, b]) - singles[a] - singles[b] for a, b in pairs]
-        yield _row(bench, "pair terms", f"pairs at {bits} bits", predicted, terms)
+        predicted = [float(terms[index[a], index[b]]) for a, b in pairs]
+        added = [measured([a, b]) - singles[a] - singles[b] for a, b in pairs]
+        yield _row(bench, "pair terms", f"pairs at {bits} bits", predicted, added)
 
 
 class _Measured:
@@ -232,19 +233,21 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
     def metric(model: Any) -> np.ndarray:
         return model.predict(images, verbose=0).argmax(axis=1) == labels
 
-    for rounding in ("nearest", "eptq"):
+    for search, rounding in (("layers", "nearest"), ("frontier", "nearest"), ("frontier", "eptq")):
         begin = time.perf_counter()
         config = dataclasses.replace(
             bench.config,
             rounding=rounding,
             steps=options.steps,
-            accuracy_target=tfeptq.AccuracyTarget(metric, search_steps=options.search_steps),
+            accuracy_target=tfeptq.AccuracyTarget(
+                metric, search_steps=options.search_steps, search=search
+            ),
         )
         quantized = tfeptq.quantize(bench.task.model, bench.samples, config)
         report = quantized.accuracy_search
         widths = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
         yield {
-            "method": f"99 % of float, {rounding}",
+            "method": f"99 % of float, {search}, {rounding}",
             "size": round(100 * bench.fraction(widths), 2),
             "accuracy": round(100 * report.comparison.score, 2),
             "float": round(100 * report.float_score, 2),

@@ -76,8 +76,9 @@ def quantize(
         fixed = dataclasses.replace(config, weight_bits=widths, budget=None)
         return _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
 
-    def learn(fixed: QuantizationConfig) -> QuantizedModel:
-        return _learn(canonical, samples, fixed, callbacks, checkpoint_dir, Stopwatch())
+    def learn(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
+        watchers = callbacks if is_final else None
+        return _learn(canonical, samples, fixed, watchers, checkpoint_dir, Stopwatch())
 
     with watch("search"):
         quantized, report = hold_accuracy(model, choice, config, learn)

@@ -38,18 +38,33 @@ class RoundingError:
         return float(np.square(self.kernel, dtype=np.float64).sum())
 
 
-def pair_matrix(
+@dataclasses.dataclass(frozen=True)
+class PairTerms:
+    """e_i'H e_j of all candidates and their standard errors, float64 (candidates, candidates).
+
+    Half the diagonal is the predicted loss of one layer quantized alone; an entry off the diagonal
+    is what two layers together add to the sum of theirs. Few samples carry most of a trained
+    network's curvature, so that terms off the diagonal may be all noise: see `significant`.
+    """
+
+    terms: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def significant(self) -> np.ndarray:
+        """Positive terms above twice their standard error; all others as zero."""
+        return np.where(self.terms > 2.0 * self.errors, self.terms, 0.0)
+
+
+def pair_terms(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     errors: Mapping[Candidate, RoundingError],
     *,
     count: int = 512,
     batch_size: int = 64,
-) -> np.ndarray:
-    """e_i'H e_j of all candidates (layer, width), float64 (candidates, candidates).
-
-    Half the diagonal is the predicted loss of one layer quantized alone; an entry off the diagonal
-    is what two layers together add to the sum of theirs.
+) -> PairTerms:
+    """Second-order terms of all candidates (layer, width) with each other.
 
     Args:
         model: canonical float model.
@@ -59,18 +74,28 @@ def pair_matrix(
     count = min(count, len(samples[0]))
     batch_size = min(batch_size, count)
     products = _JacobianProducts(model)
-    total = np.zeros((len(errors), len(errors)))
+    sums, squares = np.zeros((2, len(errors), len(errors)))
     batches = range(0, count - batch_size + 1, batch_size)
     steps = [(begin, candidate) for begin in batches for candidate in errors]
     rows: list[np.ndarray] = []
     for begin, candidate in progress(steps, "pair terms"):
         batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
-        rows.append(products(batch, candidate[0], errors[candidate]).reshape(-1))
+        rows.append(products(batch, candidate[0], errors[candidate]))
         if len(rows) == len(errors):
-            matrix = np.array(rows, np.float64)
-            total += matrix @ matrix.T
+            by_sample = _by_sample(np.array(rows, np.float64))
+            sums += by_sample.sum(axis=0)
+            squares += np.square(by_sample).sum(axis=0)
             rows = []
-    return total / (len(batches) * batch_size)
+    used = len(batches) * batch_size
+    mean = sums / used
+    variance = np.maximum(squares / used - np.square(mean), 0.0)
+    return PairTerms(mean, np.sqrt(variance / max(used - 1, 1)))
+
+
+def _by_sample(rows: np.ndarray) -> np.ndarray:
+    """Dot products of all candidates, (samples, candidates, candidates), of (candidates, N, K)."""
+    by_sample = rows.transpose(1, 0, 2)
+    return by_sample @ by_sample.transpose(0, 2, 1)
 
 
 class _JacobianProducts:

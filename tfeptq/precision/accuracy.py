@@ -90,14 +90,14 @@ class Judge:
                 stacklevel=4,
             )
 
-    def unreachable(self, widest: Mapping[str, int]) -> ValueError:
-        """What to say when even the widest candidates miss the target."""
-        found = self._known[tuple(widest.items())]
+    def unreachable(self) -> ValueError:
+        """What to say when nothing that was tried holds the target."""
+        found = max(self._known.values(), key=lambda comparison: comparison.margin)
         return ValueError(
-            f"accuracy_target relative={self._target.relative:g} cannot be reached: with every "
-            f"layer at its widest candidate the quantized model scores {found.score:.4g} "
-            f"(+- {found.error:.2g}), the float model {self.float_score:.4g}. Allow wider "
-            "weight_bits, more calibration samples or a lower target"
+            f"accuracy_target relative={self._target.relative:g} cannot be reached: even the best "
+            f"widths tried, the widest candidates among them, score {found.score:.4g} "
+            f"(+- {found.error:.2g}) where the float model scores {self.float_score:.4g}. Allow "
+            "wider weight_bits, more calibration samples or a lower target"
         )
 
 

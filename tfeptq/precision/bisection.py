@@ -1,9 +1,12 @@
-"""The fewest bits that still hold a metric, by bisection along the order of sensitivities.
+"""The fewest bits that still hold a metric, by bisection guided by sensitivities.
 
-"Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), algorithm 1: all layers
-start at their widest. For each narrower width in turn, layers are ordered by rising predicted loss
-at that width, and the longest prefix of them that can take it is found by bisection; the next width
-is tried within that prefix. About (widths - 1) * log2(layers) evaluations.
+Along the Pareto frontier (`bisect_frontier`): its points are ordered by predicted loss, and the
+cheapest that holds is found in log2(points) evaluations. Along the order of layers
+(`bisect_layers`), after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879),
+algorithm 1: all layers start at their widest; for each narrower width in turn, layers are ordered
+by rising predicted loss at that width, and the longest prefix of them that can take it is found by
+bisection; the next width is tried within that prefix. About (widths - 1) * log2(layers)
+evaluations. It looks at no cost but to break ties.
 """
 
 from __future__ import annotations
@@ -15,7 +18,36 @@ from tfeptq.precision.frontier import Table
 Widths = dict[str, int]
 
 
-def bisect_widths(losses: Table, costs: Table, holds: Callable[[Widths], bool]) -> list[Widths]:
+def bisect_frontier(
+    count: int, widths: Callable[[int], Widths], holds: Callable[[Widths], bool]
+) -> list[Widths]:
+    """Choices that hold, each cheaper than the one before; the last one is the answer.
+
+    Args:
+        count: points of the frontier, from the cheapest to the most accurate.
+        widths: of one point.
+        holds: whether a choice meets the target; called once a choice.
+
+    Returns:
+        every choice along the search that held, beginning with the most accurate; empty where that
+        does not hold.
+    """
+    low, high = 0, count - 1
+    if not holds(widths(high)):
+        return []
+    held = [widths(high)]
+    while low < high:
+        middle = (low + high) // 2
+        candidate = widths(middle)
+        if holds(candidate):
+            high = middle
+            held.append(candidate)
+        else:
+            low = middle + 1
+    return held
+
+
+def bisect_layers(losses: Table, costs: Table, holds: Callable[[Widths], bool]) -> list[Widths]:
     """Choices that hold, each cheaper than the one before; the last one is the answer.
 
     Args:

@@ -15,7 +15,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
 from tfeptq.precision.costs import Costs, model_costs
-from tfeptq.precision.frontier import pareto
+from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Sensitivity, sensitivity
 from tfeptq.precision.widths import candidate_widths
@@ -67,8 +67,12 @@ class Choice:
                 f"no frontier against {cost!r}: it does not depend on the weights' widths, or no "
                 f"latency table is given; there are {', '.join(self.costs.tables)}"
             )
-        points = pareto(self.sensitivity.losses, self.costs.tables[cost], order=self.order)
+        points = self.pareto(cost)
         return [self._point(points.widths(i), float(points.losses[i])) for i in range(len(points))]
+
+    def pareto(self, cost: str) -> Frontier:
+        """The same choices, their widths not spelled out."""
+        return pareto(self.sensitivity.losses, self.costs.tables[cost], order=self.order)
 
     def _point(self, widths: dict[str, int], loss: float) -> FrontierPoint:
         return FrontierPoint(

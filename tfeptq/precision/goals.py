@@ -57,6 +57,9 @@ class Budget:
 COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
 
 
+SEARCHES = ("frontier", "layers")
+
+
 @dataclasses.dataclass(frozen=True)
 class AccuracyTarget:
     """The least that the quantized model must score; among those the smallest is taken.
@@ -68,11 +71,14 @@ class AccuracyTarget:
         relative: least score as a fraction of the float model's.
         search_steps: length of the optimisation before each evaluation of the search. 0 rounds to
             nearest, which takes seconds but asks for more bits than the whole recipe would need.
+        search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
+            width, how many layers in the order of their sensitivities can take it.
     """
 
     metric: Callable[[Any], Any]
     relative: float = 0.99
     search_steps: int = 0
+    search: str = "frontier"
 
     def __post_init__(self) -> None:
         if not callable(self.metric):
@@ -85,8 +91,13 @@ class AccuracyTarget:
         steps = self.search_steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"AccuracyTarget: search_steps={steps!r} must be 0 or more")
+        if self.search not in SEARCHES:
+            raise ValueError(
+                f"AccuracyTarget: search={self.search!r} is unknown; allowed are "
+                f"{', '.join(SEARCHES)}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         """The metric is a function of the user's program and stays there: its name is kept."""
         name = getattr(self.metric, "__qualname__", type(self.metric).__qualname__)
-        return {"metric": name, "relative": self.relative, "search_steps": self.search_steps}
+        return {**vars(self), "metric": name}

@@ -11,11 +11,11 @@ import keras
 from tfeptq.config import QuantizationConfig
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.accuracy import Comparison, Judge
-from tfeptq.precision.bisection import Widths, bisect_widths
+from tfeptq.precision.bisection import Widths, bisect_frontier, bisect_layers
 from tfeptq.precision.choice import Choice
 
-#: Quantizes with fixed widths under a configuration.
-Learn = Callable[[QuantizationConfig], QuantizedModel]
+#: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
+Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def hold_accuracy(
     Args:
         model: the float model, as the metric takes it.
         choice: costs and sensitivities of the candidates.
-        learn: quantizes with the widths of a configuration.
+        learn: quantizes with the widths of a configuration; user callbacks see final runs only.
 
     Raises:
         ValueError: not even the widest candidates hold the target, or what holds it exceeds a
@@ -53,14 +53,13 @@ def hold_accuracy(
     """
     target = config.accuracy_target
     assert target is not None
-    judge = Judge(target, model, lambda widths: learn(_searching(config, widths)))
-    losses, costs = choice.sensitivity.losses, choice.costs.tables["weight_bytes"]
-    held = bisect_widths(losses, costs, judge.holds)
+    judge = Judge(target, model, lambda widths: learn(_searching(config, widths), False))
+    held = _bisected(choice, target.search, judge)
     if not held:
-        raise judge.unreachable({name: max(options) for name, options in costs.items()})
+        raise judge.unreachable()
     _check_budget(held[-1], choice, config)
     for steps_back, widths in enumerate(reversed(held)):
-        quantized = learn(_fixed(config, widths))
+        quantized = learn(_fixed(config, widths), True)
         comparison = judge.compare(quantized)
         if comparison.holds:
             judge.warn_if_too_fine(comparison)
@@ -71,7 +70,15 @@ def hold_accuracy(
             "after the whole recipe, which misses it: stepping back to wider ones",
             stacklevel=3,
         )
-    raise judge.unreachable(held[0])
+    raise judge.unreachable()
+
+
+def _bisected(choice: Choice, search: str, judge: Judge) -> list[Widths]:
+    costs = choice.costs.tables["weight_bytes"]
+    if search == "layers":
+        return bisect_layers(choice.sensitivity.losses, costs, judge.holds)
+    frontier = choice.pareto("weight_bytes")
+    return bisect_frontier(len(frontier), frontier.widths, judge.holds)
 
 
 def _fixed(config: QuantizationConfig, widths: Widths) -> QuantizationConfig:

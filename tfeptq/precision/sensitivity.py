@@ -15,7 +15,7 @@ import numpy as np
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.label_free import weight_scores
-from tfeptq.hessian.pairs import Candidate, RoundingError, pair_matrix
+from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import as_arrays, average_traces, from_arrays
 from tfeptq.precision.rounding import rounding_errors
 
@@ -31,7 +31,7 @@ class Sensitivity:
         source: the Hessian behind it, in words, to be reported with results.
         losses: layer name -> width -> predicted rise of the loss, zero or more.
         curvature: layer name -> average curvature, for HAWQ-V2's ordering rule.
-        pairs: e_i'H e_j of all candidates in the order of `candidates`, with "inter_layer".
+        pairs: terms of all candidates in the order of `candidates`, with "inter_layer".
     """
 
     method: str
@@ -39,7 +39,7 @@ class Sensitivity:
     losses: Losses
     curvature: dict[str, float]
     candidates: tuple[Candidate, ...] = ()
-    pairs: np.ndarray | None = None
+    pairs: PairTerms | None = None
 
     @property
     def order(self) -> list[str]:
@@ -76,8 +76,10 @@ def sensitivity(
             lambda: as_arrays(average_traces(model, samples, curvatures=rough, seed=config.seed)),
         )
         return hawq_v2(errors, from_arrays(arrays).mean)
-    pairs = checkpoint.arrays("pairs", lambda: {"matrix": pair_matrix(model, samples, errors)})
-    return inter_layer(errors, pairs["matrix"])
+    pairs = checkpoint.arrays(
+        "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors))
+    )
+    return inter_layer(errors, PairTerms(**pairs))
 
 
 def label_free(
@@ -111,26 +113,28 @@ def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Mapping[str, floa
     )
 
 
-def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: np.ndarray) -> Sensitivity:
+def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> Sensitivity:
     """S_i(b) = 1/2 e_i'H e_i + 1/2 sum_{j != i} max(0, e_i'H e_j), all layers at b.
 
     The augmented score of "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879) in
     a form of our own: the layer's own term is taken along the error that it makes, instead of from
     the trace, since the products with J give it as well; and half of every pair term goes to each
     of its two layers, so that the scores of all layers at b add up to the second-order loss, but
-    for the negative terms, which are left out. A layer without the width b enters at its nearest.
+    for the terms that are left out: negative ones, and those below twice their standard error.
+    Pair terms have both signs and mostly cancel, so that noise, once clipped, would add up. A
+    layer without the width b enters at its nearest.
     """
-    candidates = tuple(errors)
+    candidates, terms = tuple(errors), pairs.terms
     index = {candidate: position for position, candidate in enumerate(candidates)}
     widths = _widths(candidates)
     losses = {
-        (name, bits): 0.5 * pairs[index[name, bits], index[name, bits]]
-        + 0.5 * _positive_terms(name, bits, widths, index, pairs)
+        (name, bits): 0.5 * terms[index[name, bits], index[name, bits]]
+        + 0.5 * _sum_over_others(name, bits, widths, index, pairs.significant)
         for name, bits in candidates
     }
     narrowest = {name: (name, min(options)) for name, options in widths.items()}
     curvature = {
-        name: pairs[index[c], index[c]] / max(errors[c].squared_norm, 1e-30)
+        name: terms[index[c], index[c]] / max(errors[c].squared_norm, 1e-30)
         for name, c in narrowest.items()
     }
     return Sensitivity(
@@ -150,19 +154,20 @@ def _widths(candidates: Sequence[Candidate]) -> dict[str, list[int]]:
     return widths
 
 
-def _positive_terms(
+def _sum_over_others(
     name: str,
     bits: int,
     widths: Mapping[str, Sequence[int]],
     index: Mapping[Candidate, int],
-    pairs: np.ndarray,
+    terms: np.ndarray,
 ) -> float:
+    """Terms of a candidate with every other layer at the same width."""
     others = [
         index[other, min(options, key=lambda width: abs(width - bits))]
         for other, options in widths.items()
         if other != name
     ]
-    return float(np.maximum(pairs[index[name, bits], others], 0.0).sum())
+    return float(terms[index[name, bits], others].sum())
 
 
 def _nested(losses: Mapping[Candidate, float]) -> Losses:

@@ -10,7 +10,7 @@ from keras import layers as L
 
 from tfeptq.graph import prepare
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.hessian.pairs import RoundingError, pair_matrix
+from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import HessianProducts, as_arrays, average_traces, from_arrays
 from tfeptq.layer_graph import LayerGraph
 
@@ -157,7 +157,7 @@ def errors_of(model, scale):
 def test_pair_terms_are_hessian_vector_products(squash):
     model = convolutional(squash)
     errors = errors_of(model, 0.1)
-    matrix = pair_matrix(model, IMAGES, errors, batch_size=3)
+    matrix = pair_terms(model, IMAGES, errors, batch_size=3).terms
     products = HessianProducts(model)
     inputs = [tf.constant(array) for array in IMAGES]
     vectors = [error.kernel for error in errors.values()]
@@ -171,7 +171,7 @@ def test_pair_terms_are_hessian_vector_products(squash):
 def test_pair_terms_are_those_of_forward_passes():
     model = convolutional()
     errors = errors_of(model, 0.03)
-    matrix = pair_matrix(model, IMAGES, errors)
+    matrix = pair_terms(model, IMAGES, errors).terms
     values = [np.asarray(kernel) for kernel in kernels(model)]
     vectors = [error.kernel for error in errors.values()]
 
@@ -190,5 +190,20 @@ def test_errors_of_biases_count():
     model = convolutional("linear")
     bias = GENERATOR.normal(size=K).astype("float32")
     kernel = np.zeros(model.get_layer("logits").kernel.shape, "float32")
-    matrix = pair_matrix(model, IMAGES, {("logits", 4): RoundingError(kernel, bias)})
-    assert matrix[0, 0] == pytest.approx(np.square(bias).sum(), rel=1e-5)
+    found = pair_terms(model, IMAGES, {("logits", 4): RoundingError(kernel, bias)})
+    # The last bias moves every sample's logits alike: no spread.
+    assert found.errors[0, 0] < 1e-5 * found.terms[0, 0]
+    assert found.terms[0, 0] == pytest.approx(np.square(bias).sum(), rel=1e-5)
+
+
+def test_errors_of_pair_terms_are_those_of_means_over_samples():
+    model = convolutional()
+    errors = errors_of(model, 0.1)
+    found = pair_terms(model, IMAGES, errors, batch_size=2)
+    single = [
+        pair_terms(model, [IMAGES[0][i : i + 1]], errors, batch_size=1).terms for i in range(N)
+    ]
+    np.testing.assert_allclose(found.terms, np.mean(single, axis=0), rtol=1e-4, atol=1e-9)
+    expected = np.std(single, axis=0, ddof=1) / np.sqrt(N)
+    np.testing.assert_allclose(found.errors, expected, rtol=1e-3, atol=1e-9)
+    assert np.all((found.significant == 0) | (found.terms > 2 * found.errors))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfeptq.precision.accuracy import Judge
-from tfeptq.precision.bisection import bisect_widths
+from tfeptq.precision.bisection import bisect_frontier, bisect_layers
 from tfeptq.precision.goals import AccuracyTarget
 
 LAYERS = 16
@@ -30,7 +30,7 @@ def test_every_width_takes_the_longest_prefix_that_holds(allowed):
         calls.append(widths)
         return harm(widths) <= allowed
 
-    held = bisect_widths(LOSSES, COSTS, holds)
+    held = bisect_layers(LOSSES, COSTS, holds)
     final = held[-1]
     # About three widths times log2(16), one more each for the attempt to take all.
     assert len(calls) <= 1 + 3 * 6
@@ -55,21 +55,37 @@ def scanned(allowed):
 
 
 def test_nothing_holds():
-    assert bisect_widths(LOSSES, COSTS, lambda widths: False) == []
+    assert bisect_layers(LOSSES, COSTS, lambda widths: False) == []
 
 
 def test_widths_that_save_nothing_are_not_tried():
     costs = {name: {2: 4, 3: 4, 4: 4, 8: 8} for name in COSTS}
-    held = bisect_widths(LOSSES, costs, lambda widths: True)
+    held = bisect_layers(LOSSES, costs, lambda widths: True)
     assert set(held[-1].values()) == {4}
 
 
 def test_layers_with_one_candidate_keep_it():
     costs = {**COSTS, "layer0": {8: 800}}
     losses = {**LOSSES, "layer0": {8: 0.0}}
-    final = bisect_widths(losses, costs, lambda widths: True)[-1]
+    final = bisect_layers(losses, costs, lambda widths: True)[-1]
     assert final["layer0"] == 8
     assert final["layer1"] == 2
+
+
+@pytest.mark.parametrize("cheapest", [0, 1, 57, 998, 999])
+def test_the_cheapest_point_of_the_frontier_that_holds(cheapest):
+    calls = []
+
+    def holds(widths):
+        calls.append(widths)
+        return widths["point"] >= cheapest
+
+    held = bisect_frontier(1000, lambda index: {"point": index}, holds)
+    points = [widths["point"] for widths in held]
+    assert points[-1] == cheapest
+    assert points == sorted(points, reverse=True)
+    assert len(calls) <= 11
+    assert bisect_frontier(1000, lambda index: {"point": index}, lambda _: False) == []
 
 
 class Scores:
@@ -122,8 +138,7 @@ def test_evaluations_are_counted_and_remembered():
     for widths in ({"a": 2}, {"a": 4}, {"a": 2}):
         assert not found.holds(widths)
     assert found.evaluations == len(runs) == 2
-    error = found.unreachable({"a": 4})
-    assert "scores 0.5 (+- nan), the float model 1" in str(error)
+    assert "score 0.5 (+- nan) where the float model scores 1" in str(found.unreachable())
 
 
 def test_a_target_finer_than_the_noise_is_told():

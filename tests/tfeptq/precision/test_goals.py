@@ -33,6 +33,12 @@ def test_bad_accuracy_targets(relative):
         AccuracyTarget(metric, relative)
 
 
+@pytest.mark.parametrize("settings", [{"search": "random"}, {"search_steps": -1}])
+def test_bad_searches(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        AccuracyTarget(metric, **settings)
+
+
 def test_a_metric_must_be_a_function():
     with pytest.raises(ValueError, match="function from a Keras model"):
         AccuracyTarget("accuracy")
@@ -70,6 +76,7 @@ def test_the_metric_of_an_accuracy_target_is_stored_by_name_and_asked_for_again(
         "metric": "metric",
         "relative": 0.98,
         "search_steps": 0,
+        "search": "frontier",
     }
     with pytest.raises(ValueError, match="pass a new AccuracyTarget"):
         QuantizationConfig.from_config(stored)
