@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -90,7 +91,7 @@ def _interpreter(content: bytes, model: StoredModel) -> Any:
 def _estimated_bytes(model: StoredModel) -> int:
     """All tensors at once, twice: room for scratch buffers and for unpacked weights."""
     elements = sum(
-        int(np.prod(tensor.shape, dtype=np.int64)) * _element_bytes(tensor.type)
+        math.prod(max(size, 1) for size in tensor.shape) * _element_bytes(tensor.type)
         for tensor in model.tensors
     )
     entries = len(model.tensors) + len(model.operators)
