@@ -9,7 +9,7 @@ from __future__ import annotations
 from tflite_export import reference
 
 _XNNPACK = "XNNPACK requantizes in float32 and rounds half to even"
-_XNNPACK_BILINEAR = "XNNPACK interpolates with 11-bit weights, row by row"
+_XNNPACK_BILINEAR = "XNNPACK interpolates with 11-bit weights, LiteRT with 10-bit coordinates"
 _POWER_OF_TWO = (
     "the optimized kernel evaluates the function in fixed point where the input scale is a power "
     "of two, the reference kernel interpolates a table"

@@ -204,6 +204,21 @@ def test_tolerances_are_small_explained_and_about_known_operators():
         assert reason
 
 
+@pytest.mark.parametrize("kind", ["LOGISTIC", "TANH"])
+def test_16_bit_curves_differ_at_power_of_two_scales_only(kind):
+    """Why their tolerance is large, and when it is used."""
+    every = np.arange(-(2**15), 2**15).astype(np.int16)[None]
+    largest = []
+    for scale in (2.0**-12, 2.0**-12 * 1.1):
+        source = one.activation("x", every.shape, "int16", scale)
+        output = one.activation("y", every.shape, "int16", 1 / 32768)
+        graph = one.graph_of(kind, [source], output)
+        found = one.in_runtime(graph, [every], runtime="litert").astype(np.int64)
+        largest.append(np.abs(found - reference.run(graph, [every])["y"]).max())
+    assert 1 < largest[0] <= tolerance("litert", kind, "int16")
+    assert largest[1] == 0
+
+
 def test_the_matrix_shows_rows_evidence_and_exclusions():
     text = matrix()
     assert "| CONV_2D | int8 | int4 | 3 | yes | no | no | yes |" in text
