@@ -43,6 +43,7 @@ from tfeptq.hessian.label_free import weight_scores
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.precision.choice import Choice, prepare_choice
 from tfeptq.precision.rounding import rounding_errors
+from tfeptq.precision.widths import first_and_last
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
 
@@ -55,11 +56,12 @@ TARGET = "ethos-u"
 class Bench:
     """One model: its choices by every sensitivity, and the accuracy of files with given widths."""
 
-    def __init__(self, task: Task, *, samples: int, seed: int) -> None:
+    def __init__(self, task: Task, *, samples: int, seed: int, ends: int | None = 8) -> None:
         self.task = task
         self.config = tfeptq.QuantizationConfig(
             weight_bits=WIDTHS,
             target=TARGET,
+            first_last_bits=ends,
             samples=min(samples, len(task.calibration)),
             seed=seed,
         )
@@ -79,6 +81,10 @@ class Bench:
         self.scale_bytes = costs.of(pinned)["weight_bytes"] - int(kernels)
         self.kernel_bytes = int(kernels)
 
+    @property
+    def smallest(self) -> float:
+        return self.fraction({name: min(entries) for name, entries in self.table.items()})
+
     def limit(self, fraction: float) -> float:
         """Weight bytes with their scales, where the weights take this part of their int8 bytes."""
         return fraction * self.kernel_bytes + self.scale_bytes
@@ -88,9 +94,9 @@ class Bench:
         return (size - self.scale_bytes) / self.kernel_bytes
 
     def uniform(self, bits: int) -> dict[str, int]:
-        return {
-            name: bits if bits in entries else max(entries) for name, entries in self.table.items()
-        }
+        """One width, but 8 bits in the first and last layers."""
+        ends = first_and_last(self.canonical)
+        return {name: 8 if name in ends else bits for name in self.table}
 
     def random(self, fraction: float, seed: int) -> dict[str, int]:
         """Random widths, then random single changes until no layer can be raised any more."""
@@ -206,10 +212,14 @@ def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str,
         yield {"method": f"uniform {bits}", **bench.file_accuracy(widths, **settings)}
     for budget in options.budgets:
         for method in options.methods:
-            widths = bench.choices[method].within({"weight_bytes": bench.limit(budget)})
+            try:
+                widths = bench.choices[method].within({"weight_bytes": bench.limit(budget)})
+            except ValueError as error:
+                print(f"{bench.task.name}: {error}; see --ends", flush=True)
+                break
             result = bench.file_accuracy(widths, **settings)
             yield {"method": method, "budget": budget, **result, "widths": list(widths.values())}
-        if options.draws and options.part == "before":
+        if options.draws and options.part == "before" and bench.smallest <= budget:
             yield {"budget": budget, **_random(bench, budget, options.draws, settings)}
 
 
@@ -279,6 +289,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["correlation", "before", "after", "target"])
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--methods", nargs="+", default=list(SENSITIVITIES))
+    parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
@@ -292,11 +303,14 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     results = []
     for name in options.models:
-        bench = Bench(load(name), samples=options.samples, seed=options.seed)
+        bench = Bench(
+            load(name), samples=options.samples, seed=options.seed, ends=options.ends or None
+        )
         for part in options.parts:
             options.part = part
             for result in _results(bench, options):
-                results.append({"model": name, "part": part, **result})
+                header = {"model": name, "part": part, "ends": options.ends or "chosen"}
+                results.append({**header, **result})
                 record(results[-1])
     tables(results)
 
