@@ -213,7 +213,8 @@ def _run(
     _compare_witness(graph, outputs, tensors, runtime)
     differences = tuple(compare_operators(graph, tensors))
     for operator, difference in zip(graph.operators, differences, strict=True):
-        _check_difference(operator, difference, runtime)
+        allowed = tolerance(runtime, operator, graph.tensors)
+        _check_difference(operator, difference, runtime, allowed)
     equal = [
         np.mean(output == expected[name])
         for output, (_, name) in zip(outputs, graph.outputs, strict=True)
@@ -275,8 +276,9 @@ def compare_operators(
     return differences
 
 
-def _check_difference(operator: Operator, difference: OperatorDifference, runtime: str) -> None:
-    allowed = tolerance(runtime, operator.kind, difference.dtype)
+def _check_difference(
+    operator: Operator, difference: OperatorDifference, runtime: str, allowed: int
+) -> None:
     if difference.maximum > allowed:
         raise VerificationError(
             f"{runtime}: operator {operator.kind} of layer {operator.layer!r} is "
