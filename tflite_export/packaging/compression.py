@@ -159,28 +159,27 @@ def _proven(content: bytes, stored: StoredModel, chosen: dict[int, int]) -> tupl
     expected = open_session(witness, "tflm")(inputs)
     failures = []
     for layout in _LAYOUTS:
-        compressed = _compressed(content, chosen, layout)
-        problem = f"{len(compressed)} bytes" if len(compressed) >= len(content) else None
-        problem = problem or _difference(_compressed(witness, chosen, layout), inputs, expected)
-        if problem is None:
+        try:
+            compressed = _compressed(content, chosen, layout)
+            if len(compressed) >= len(content):
+                raise CompressionError(f"{len(compressed)} bytes")
+            _check_results(_compressed(witness, chosen, layout), inputs, expected)
             return compressed, layout
-        failures.append(f"{layout.name}: {problem}")
+        except ValueError as error:
+            failures.append(f"{layout.name}: {error}")
     raise CompressionError(
         f"the file of {len(content)} bytes stays: {'; '.join(failures)}. Tables pay for weights "
         f"of 2 to {WIDEST_INDEX} bits in layers of some size: train fewer weight bits"
     )
 
 
-def _difference(
+def _check_results(
     witness: bytes, inputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]
-) -> str | None:
-    """What a compressed twin does differently in TFLM, None if nothing."""
-    try:
-        found = open_session(witness, "tflm")(inputs)
-    except ValueError as error:
-        return str(error)
-    same = all(np.array_equal(left, right) for left, right in zip(expected, found, strict=True))
-    return None if same else "other results in TFLM"
+) -> None:
+    """Compares a compressed twin with the original in TFLM, tensor by tensor."""
+    found = open_session(witness, "tflm")(inputs)
+    if not all(np.array_equal(left, right) for left, right in zip(expected, found, strict=True)):
+        raise CompressionError("other results in TFLM")
 
 
 def _random_inputs(stored: StoredModel) -> list[np.ndarray]:
@@ -221,14 +220,17 @@ def _look_up_tables(
     content: bytes, chosen: dict[int, int], per_channel: dict[int, int | None], layout: _Layout
 ) -> bytearray:
     from tflite_micro.tensorflow.lite.micro import compression
-    from tflite_micro.tensorflow.lite.micro.compression import spec
+    from tflite_micro.tensorflow.lite.micro.compression import compressor, spec
 
     builder = compression.SpecBuilder()
     for index, bits in chosen.items():
         axis = None if layout.shared_tables else per_channel[index]
         mode = spec.PerTensor() if axis is None else spec.PerChannel(axis=axis)
         builder.add_tensor(subgraph=0, tensor=index).with_lut(index_bitwidth=bits, mode=mode)
-    return compression.compress(bytearray(content), builder.build())
+    try:
+        return compression.compress(bytearray(content), builder.build())
+    except compressor.CompressionError as error:
+        raise CompressionError(str(error)) from error
 
 
 def _prepared(
