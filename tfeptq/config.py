@@ -104,6 +104,11 @@ class QuantizationConfig:
     def _check_goals(self) -> None:
         _check_type("budget", self.budget, Budget)
         _check_type("accuracy_target", self.accuracy_target, AccuracyTarget)
+        if self.budget is not None and self.budget.compressed and self.target != "microcontroller":
+            raise ValueError(
+                f"budget: compressed files run on target 'microcontroller' only, not "
+                f"{self.target!r}"
+            )
         for name in ("budget", "accuracy_target"):
             if getattr(self, name) is not None and not self.has_candidates:
                 raise ValueError(

@@ -14,10 +14,13 @@ from tfeptq.layer_graph import LayerGraph
 from tfeptq.precision.latency import layer_latency, read_latencies
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import container, granularity
+from tflite_export.packaging.compression import WIDEST_INDEX
 from tflite_export.packing import CONTAINER_BITS
 
-#: Bytes of one scale in a file: float32, and an int64 zero point.
-_SCALE_BYTES = 4 + 8
+#: Bytes of one scale in a file: float32, and an int64 zero point, which compression drops.
+_SCALE_BYTES, _BARE_SCALE_BYTES = 4 + 8, 4
+#: Of one table's DECODE operator, its tensors and metadata, as compression counts them.
+_TABLE_OVERHEAD = 256
 #: Targets whose compiler entropy-codes weights. Measured with Vela on normal weights: 2.1, 3.1,
 #: 4.1, 5.1 and 7.4 bits a weight for 2, 3, 4, 5 and 8 learned bits: the learned width, in short.
 _ENTROPY_CODED = ("ethos-u",)
@@ -103,11 +106,22 @@ def weight_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> i
     """Bytes of a layer's weights and their scales as they occupy the target's memory.
 
     Those of the file, but where the target's compiler entropy-codes the weights: there the learned
-    width counts, not its container.
+    width counts, not its container; and where the budget is one of compressed files.
     """
+    if config.budget is not None and config.budget.compressed:
+        return _compressed_bytes(layer, bits, config)
     if config.target in _ENTROPY_CODED:
         return _bytes(layer, bits) + _scales(layer, bits, config)
     return stored_bytes(layer, bits, config)
+
+
+def _compressed_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+    """A table's indices where they pay, otherwise the container."""
+    plain = _bytes(layer, CONTAINER_BITS[container(layer, bits, config)])
+    table = _bytes(layer, bits) + 2**bits + _TABLE_OVERHEAD
+    pays = bits <= WIDEST_INDEX and table < plain
+    scales = _scales(layer, bits, config) // _SCALE_BYTES * _BARE_SCALE_BYTES
+    return (table if pays else plain) + scales
 
 
 def _bytes(layer: keras.Layer, bits: int) -> int:

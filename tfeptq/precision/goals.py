@@ -17,6 +17,8 @@ class Budget:
         activation_bytes: peak of the activations that are alive at once.
         bit_operations: sum over layers of multiplications x weight bits x activation bits.
         latency_ms: sum over layers of the times in `latency_table`.
+        compressed: count weights as `tflite_export.packaging.compression.compress` stores them for
+            microcontrollers, in tables of 2 to 6 bits an index, instead of as exported.
         latency_table: CSV file with the columns operator, bits and ms; see
             `tfeptq.precision.latency`.
     """
@@ -26,6 +28,7 @@ class Budget:
     bit_operations: int | None = None
     latency_ms: float | None = None
     latency_table: str | None = None
+    compressed: bool = False
 
     def __post_init__(self) -> None:
         if not self.limits:

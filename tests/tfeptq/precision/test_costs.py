@@ -17,6 +17,7 @@ from tfeptq.precision.goals import Budget
 from tfeptq.precision.skeleton import peak_activation_bytes
 from tfeptq.precision.widths import candidate_widths
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.packaging.compression import compress
 
 WIDTHS = (2, 3, 4, 8)
 
@@ -52,6 +53,26 @@ def test_weight_bytes_are_those_of_the_container():
 def test_an_entropy_coding_compiler_stores_the_learned_width():
     table = costs_of(small_models.residual_network(), target="ethos-u").tables["weight_bytes"]
     assert table["pointwise"] == {2: 96 + 16, 3: 96 + 24, 4: 96 + 32, 8: 96 + 64}
+
+
+def test_compressed_weights_take_what_compression_stores(tmp_path):
+    pytest.importorskip("tflite_micro")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 7, 3))
+    x = L.Conv2D(48, 3, activation="relu", name="wide")(L.Conv2D(32, 1, name="first")(inputs))
+    model = keras.Model(inputs, L.Dense(5, name="last")(L.GlobalAveragePooling2D()(x)))
+    settings = {"target": "microcontroller", "rounding": "nearest", "samples": 32}
+    budget = Budget(weight_bytes=10**6, compressed=True)
+    table = costs_of(model, target="microcontroller", budget=budget).tables["weight_bytes"]
+    sizes = {}
+    for bits in WIDTHS:
+        config = QuantizationConfig(weight_bits={"wide": bits}, **settings)
+        quantized = tfeptq.quantize(model, small_models.images(32), config)
+        tflite_export.export(quantized, tmp_path / "m", target="microcontroller", verify=False)
+        sizes[bits] = compress(tmp_path / "m", tmp_path / "c").size_bytes
+    for bits in WIDTHS:
+        predicted = sizes[8] + table["wide"][bits] - table["wide"][8]
+        assert predicted == pytest.approx(sizes[bits], rel=0.05)
 
 
 def test_first_and_last_layers_have_one_candidate():

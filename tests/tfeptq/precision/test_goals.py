@@ -52,6 +52,10 @@ def test_a_metric_must_be_a_function():
         ({"weight_bits": 4, "budget": Budget(weight_bytes=9)}, "budget needs widths to choose"),
         ({"weight_bits": {"a": 4}, "accuracy_target": AccuracyTarget(metric)}, "accuracy_target"),
         ({"weight_bits": (2, 4), "budget": 60_000}, r"budget=60000 must be a tfeptq\.Budget"),
+        (
+            {"weight_bits": (2, 4), "budget": Budget(weight_bytes=9, compressed=True)},
+            "target 'microcontroller' only, not 'android'",
+        ),
         ({"sensitivity": "magic"}, "allowed are label_free, hawq_v2, inter_layer"),
     ],
 )
