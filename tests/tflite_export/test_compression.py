@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import numpy as np
@@ -121,6 +122,15 @@ def test_what_gains_nothing_is_refused(tmp_path, bits):
     with pytest.raises(CompressionError, match="train fewer weight bits"):
         compress(small, tmp_path / "smaller.tflite")
     assert list(tmp_path.iterdir()) == [small]
+
+
+def test_dense_layers_of_one_scale_keep_the_scale_of_their_bias(tmp_path):
+    """TFLM refuses them otherwise where the products are coarse beside the output."""
+    graph = layer("FULLY_CONNECTED", 3, per_channel=False)
+    fine = dataclasses.replace(graph.tensors["y"], quantization=one.quantization(0.01))
+    graph = dataclasses.replace(graph, tensors={**graph.tensors, "y": fine})
+    result = compress(write(graph), tmp_path / "m.tflite")
+    assert result.method == "one table a tensor, unread parameters dropped"
 
 
 def test_compressed_files_are_for_microcontrollers_only(tmp_path):

@@ -276,7 +276,10 @@ def _drop_unread_parameters(model: Any) -> None:
         if max(code.builtinCode, code.deprecatedBuiltinCode) not in codes:
             continue
         weights = subgraph.tensors[operator.inputs[1]].quantization
-        if len(weights.scale) > 1 and not np.any(weights.zeroPoint):
+        if weights is None or len(weights.scale) == 1:
+            # With one scale, TFLM's dense layer compares it with the bias's, and little is gained.
+            continue
+        if not np.any(weights.zeroPoint):
             weights.zeroPoint = np.zeros(1, np.int64)
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             subgraph.tensors[operator.inputs[2]].quantization = None
