@@ -1,9 +1,11 @@
 """Widths by layer within a size: sensitivities against uniform widths and random draws.
 
     python -m benchmarks.mixed_precision [--models resnet8 dscnn resnet20 resnet56] [--steps 1000]
-        [--parts correlation before after target]
+        [--parts correlation divergence before after target]
 
 correlation  rank correlation of predicted with measured losses, one layer and pairs of layers;
+divergence   measured divergence of the outputs at many budgets, by forward passes, with and without
+             pair terms, against random draws;
 before       accuracy of exported files, rounded to nearest with bias correction;
 after        the same after EPTQ;
 target       the smallest size that holds 99 % of the float accuracy.
@@ -43,6 +45,7 @@ from tfeptq.hessian.label_free import weight_scores
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.precision.choice import Choice, prepare_choice
 from tfeptq.precision.rounding import rounding_errors
+from tfeptq.precision.selection import select
 from tfeptq.precision.widths import first_and_last
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
@@ -51,6 +54,9 @@ RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)
 BUDGETS = (0.5, 0.375, 0.3125)
 TARGET = "ethos-u"
+PARTS = ["correlation", "divergence", "before", "after", "target"]
+#: Budgets of the part "divergence", where a choice costs a forward pass.
+FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
 
 class Bench:
@@ -136,10 +142,7 @@ class Bench:
 
 def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
     """Predicted against measured divergence, on test images that no prediction has seen."""
-    scores = weight_scores(bench.canonical, bench.samples)
-    candidates = {name: tuple(entries) for name, entries in bench.table.items()}
-    errors = rounding_errors(bench.canonical, bench.samples, candidates, scores, bench.config)
-    measured = _Measured(bench, errors)
+    measured, candidates = _Measured(bench), bench.table
     free = [name for name, widths in candidates.items() if len(widths) > 1]
     singles = {(name, bits): measured([(name, bits)]) for name in free for bits in candidates[name]}
     for method, choice in bench.choices.items():
@@ -164,8 +167,12 @@ def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
 class _Measured:
     """Divergence of the float model with some layers rounded, by a forward pass."""
 
-    def __init__(self, bench: Bench, errors: Any) -> None:
-        self._errors = errors
+    def __init__(self, bench: Bench) -> None:
+        scores = weight_scores(bench.canonical, bench.samples)
+        candidates = {name: tuple(entries) for name, entries in bench.table.items()}
+        self._errors = rounding_errors(
+            bench.canonical, bench.samples, candidates, scores, bench.config
+        )
         self._model = bench.canonical
         graph, self._divergence = LayerGraph.of(bench.canonical), SelfDistillation(bench.canonical)
         inputs = [tf.constant(bench.task.images[:500].astype("float32"))]
@@ -202,6 +209,41 @@ def _row(
         "measured_over_predicted": float(f"{ratio:.3g}"),
         "seconds": round(bench.seconds.get(method, 0.0), 1),
     }
+
+
+def divergences(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measured divergence of whole choices; "own terms" is inter_layer without its pair terms."""
+    measured = _Measured(bench)
+    losses = {method: choice.sensitivity.losses for method, choice in bench.choices.items()}
+    losses["own terms"] = _own_terms(bench)
+    for budget in FINE_BUDGETS:
+        if bench.smallest > budget:
+            break
+        limits = {"weight_bytes": bench.limit(budget)}
+        for method, table in losses.items():
+            widths = select(table, {"weight_bytes": bench.table}, limits)
+            yield {
+                "method": method,
+                "budget": budget,
+                "divergence": round(measured(list(widths.items())), 4),
+            }
+        draws = [measured(list(bench.random(budget, i).items())) for i in range(options.draws)]
+        yield {
+            "method": f"random, mean of {options.draws}",
+            "budget": budget,
+            "divergence": round(float(np.mean(draws)), 4),
+            "best": round(min(draws), 4),
+        }
+
+
+def _own_terms(bench: Bench) -> dict[str, dict[int, float]]:
+    sensitivity = bench.choices["inter_layer"].sensitivity
+    assert sensitivity.pairs is not None
+    result: dict[str, dict[int, float]] = {}
+    own = np.diag(sensitivity.pairs.terms) / 2
+    for (name, bits), loss in zip(sensitivity.candidates, own, strict=True):
+        result.setdefault(name, {})[bits] = float(loss)
+    return result
 
 
 def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -286,7 +328,7 @@ def tables(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20", "resnet56"])
-    parser.add_argument("--parts", nargs="+", default=["correlation", "before", "after", "target"])
+    parser.add_argument("--parts", nargs="+", default=PARTS)
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--methods", nargs="+", default=list(SENSITIVITIES))
     parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
@@ -318,6 +360,8 @@ def main() -> None:
 def _results(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.part == "correlation":
         return correlation(bench)
+    if options.part == "divergence":
+        return divergences(bench, options)
     if options.part == "target":
         return accuracy_target(bench, options)
     return allocations(bench, options)

@@ -44,16 +44,11 @@ class PairTerms:
 
     Half the diagonal is the predicted loss of one layer quantized alone; an entry off the diagonal
     is what two layers together add to the sum of theirs. Few samples carry most of a trained
-    network's curvature, so that terms off the diagonal may be all noise: see `significant`.
+    network's curvature: off the diagonal the errors are not small.
     """
 
     terms: np.ndarray
     errors: np.ndarray
-
-    @property
-    def significant(self) -> np.ndarray:
-        """Positive terms above twice their standard error; all others as zero."""
-        return np.where(self.terms > 2.0 * self.errors, self.terms, 0.0)
 
 
 def pair_terms(

@@ -120,16 +120,15 @@ def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> 
     a form of our own: the layer's own term is taken along the error that it makes, instead of from
     the trace, since the products with J give it as well; and half of every pair term goes to each
     of its two layers, so that the scores of all layers at b add up to the second-order loss, but
-    for the terms that are left out: negative ones, and those below twice their standard error.
-    Pair terms have both signs and mostly cancel, so that noise, once clipped, would add up. A
-    layer without the width b enters at its nearest.
+    for negative terms, which are left out: a layer must not look harmless because others, that may
+    yet get another width, happen to cancel it. A layer without the width b enters at its nearest.
     """
     candidates, terms = tuple(errors), pairs.terms
     index = {candidate: position for position, candidate in enumerate(candidates)}
     widths = _widths(candidates)
     losses = {
         (name, bits): 0.5 * terms[index[name, bits], index[name, bits]]
-        + 0.5 * _sum_over_others(name, bits, widths, index, pairs.significant)
+        + 0.5 * _sum_over_others(name, bits, widths, index, np.maximum(terms, 0.0))
         for name, bits in candidates
     }
     narrowest = {name: (name, min(options)) for name, options in widths.items()}
