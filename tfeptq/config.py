@@ -42,6 +42,8 @@ class QuantizationConfig:
         seed: of every random choice; the same seed, data and versions give the same bytes.
         bias_correction: move biases by the mean shift that rounding causes, before training.
         sample_layer_attention: weigh the distillation by SLA scores; otherwise all equally.
+        element_attention: weigh every element's error by its own squared Jacobian, from one random
+            probe a step, instead of one score a sample and layer; a step takes half as long again.
         gradual_activations: quantize activations gradually during training.
         gradual_rounding: harden the rounding gradually during training.
         train_scales: learn the weight scales (and activation scales) together with the rounding.
@@ -64,6 +66,7 @@ class QuantizationConfig:
     seed: int = 0
     bias_correction: bool = True
     sample_layer_attention: bool = True
+    element_attention: bool = False
     gradual_activations: bool = True
     gradual_rounding: bool = True
     train_scales: bool = True

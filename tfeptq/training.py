@@ -19,7 +19,7 @@ from keras import ops
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.probes import logit_keys, weighted_calls
-from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 
@@ -82,6 +82,8 @@ class Distillation:
         self._layer_weight = _sum_by_layer(self._keys, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._output_weight = config.output_loss
+        self._element_attention = config.element_attention
+        self._seed = config.seed
         self._regularization = 0.01 * config.regularization
         self.traces = 0
 
@@ -92,7 +94,7 @@ class Distillation:
         step = model.optimizer.iterations
         self._set_shares(model, step)
         with tf.GradientTape() as tape:
-            distillation = self._distillation_loss(tf.nest.flatten(samples), attention)
+            distillation = self._distillation_loss(tf.nest.flatten(samples), attention, step)
             rounding = self._rounding_loss(model, self._schedule.beta(step))
             loss = distillation + rounding
         variables = model.trainable_variables
@@ -113,14 +115,44 @@ class Distillation:
         for layer in model.weighted_layers:
             layer.soft_share.assign(soft_share)
 
-    def _distillation_loss(self, samples: list[Any], attention: Any) -> Any:
-        teacher = self._teacher.execute(samples)
+    def _distillation_loss(self, samples: list[Any], attention: Any, step: Any) -> Any:
+        teacher, jacobians = self._probed_teacher(samples, step)
         student = self._student.execute(samples)
         loss = 0.0
         for index, key in enumerate(self._keys):
             error = student[key] - tf.stop_gradient(teacher[key])
-            loss += tf.reduce_mean(attention[:, index] * mean_square_by_sample(error))
+            if jacobians is None:
+                loss += tf.reduce_mean(attention[:, index] * mean_square_by_sample(error))
+            else:
+                squared = tf.square(error * tf.stop_gradient(jacobians[index]))
+                loss += tf.reduce_mean(tf.reduce_sum(squared, axis=list(range(1, squared.ndim))))
         return (loss + self._output_loss(student, teacher)) / self._normalizer
+
+    def _probed_teacher(
+        self, samples: list[Any], step: Any
+    ) -> tuple[dict[Key, Any], list[Any] | None]:
+        """Tensors of the float model; with element attention also J'v of one Rademacher probe v."""
+        if not self._element_attention:
+            return self._teacher.execute(samples), None
+
+        def watch(call: Call, _: list[Any], output: Any) -> Any:
+            if call.output in self._keys:
+                tape.watch(output)
+            return output
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tensors = self._teacher.execute(samples, hook=watch)
+            logits = [tensors[key] for key in self._logits]
+            signs = [self._signs(value, step, index) for index, value in enumerate(logits)]
+            total = tf.add_n([tf.reduce_sum(a * b) for a, b in zip(logits, signs, strict=True)])
+        watched = [tensors[key] for key in self._keys]
+        zero = tf.UnconnectedGradients.ZERO
+        return tensors, tape.gradient(total, watched, unconnected_gradients=zero)
+
+    def _signs(self, like: Any, step: Any, index: int) -> Any:
+        seed = tf.stack([tf.cast(step, tf.int32), tf.constant(self._seed + index)])
+        bits = tf.random.stateless_uniform(tf.shape(like), seed, 0, 2, tf.int32)
+        return tf.cast(2 * bits - 1, like.dtype)
 
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""

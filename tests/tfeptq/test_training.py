@@ -100,6 +100,19 @@ def test_unit_weights_give_the_unweighted_loss():
     )
 
 
+def test_element_attention_trains_reproducibly():
+    config = dataclasses.replace(CONFIG, element_attention=True, steps=10)
+    model, data = small_models.residual_network(), small_models.images(32)
+    runs = [quantize(model, data, config) for _ in range(2)]
+    layerwise = quantize(model, data, dataclasses.replace(CONFIG, steps=10))
+    for left, right in zip(runs[0].get_weights(), runs[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert any(
+        not np.array_equal(left, right)
+        for left, right in zip(runs[0].get_weights(), layerwise.get_weights(), strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     "switch",
     [
