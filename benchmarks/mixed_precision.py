@@ -62,8 +62,11 @@ FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 class Bench:
     """One model: its choices by every sensitivity, and the accuracy of files with given widths."""
 
-    def __init__(self, task: Task, *, samples: int, seed: int, ends: int | None = 8) -> None:
+    def __init__(
+        self, task: Task, *, samples: int, seed: int, ends: int | None = 8, keep: str | None = None
+    ) -> None:
         self.task = task
+        self._accuracies: dict[str, dict[str, Any]] = {}
         self.config = tfeptq.QuantizationConfig(
             weight_bits=WIDTHS,
             target=TARGET,
@@ -78,7 +81,7 @@ class Bench:
         for method in SENSITIVITIES:
             begin = time.perf_counter()
             config = dataclasses.replace(self.config, sensitivity=method)
-            self.choices[method] = prepare_choice(self.canonical, self.samples, config)
+            self.choices[method] = prepare_choice(self.canonical, self.samples, config, keep)
             self.seconds[method] = time.perf_counter() - begin
         costs = self.choices["label_free"].costs
         self.table = costs.tables["weight_bytes"]
@@ -100,8 +103,9 @@ class Bench:
         return (size - self.scale_bytes) / self.kernel_bytes
 
     def uniform(self, bits: int) -> dict[str, int]:
-        """One width, but 8 bits in the first and last layers."""
-        ends = first_and_last(self.canonical)
+        """One width, but for the first and last layers where those are pinned."""
+        pinned = self.config.first_last_bits is not None
+        ends = first_and_last(self.canonical) if pinned else []
         return {name: 8 if name in ends else bits for name in self.table}
 
     def random(self, fraction: float, seed: int) -> dict[str, int]:
@@ -122,7 +126,13 @@ class Bench:
         return widths
 
     def file_accuracy(self, widths: dict[str, int], **settings: Any) -> dict[str, Any]:
-        """Quantizes with these widths, exports, runs the file in LiteRT."""
+        """Quantizes with these widths, exports, runs the file in LiteRT; once for equal widths."""
+        key = json.dumps([widths, settings], sort_keys=True)
+        if key not in self._accuracies:
+            self._accuracies[key] = self._file_accuracy(widths, settings)
+        return self._accuracies[key]
+
+    def _file_accuracy(self, widths: dict[str, int], settings: dict[str, Any]) -> dict[str, Any]:
         config = dataclasses.replace(self.config, weight_bits=widths, **settings)
         begin = time.perf_counter()
         quantized = tfeptq.quantize(self.task.model, self.samples, config)
@@ -249,7 +259,7 @@ def _own_terms(bench: Bench) -> dict[str, dict[int, float]]:
 def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Accuracy of files: uniform widths, the three sensitivities, random draws."""
     settings = {"rounding": "nearest"} if options.part == "before" else {"steps": options.steps}
-    for bits in WIDTHS:
+    for bits in options.uniform:
         widths = bench.uniform(bits)
         yield {"method": f"uniform {bits}", **bench.file_accuracy(widths, **settings)}
     for budget in options.budgets:
@@ -311,9 +321,9 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
         }
 
 
-def record(result: dict[str, Any]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
+def record(result: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
     print(json.dumps(result), flush=True)
 
@@ -331,29 +341,37 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS)
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
     parser.add_argument("--methods", nargs="+", default=list(SENSITIVITIES))
+    parser.add_argument("--uniform", nargs="*", type=int, default=list(WIDTHS))
     parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--search-steps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", help="folder in which sensitivities are kept between runs")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print recorded results instead")
     options = parser.parse_args()
     if options.table:
-        tables([json.loads(line) for line in RESULTS.read_text().splitlines()])
+        tables([json.loads(line) for line in options.results.read_text().splitlines()])
         return
     warnings.simplefilter("ignore", UserWarning)
     results = []
     for name in options.models:
         bench = Bench(
-            load(name), samples=options.samples, seed=options.seed, ends=options.ends or None
+            load(name),
+            samples=options.samples,
+            seed=options.seed,
+            ends=options.ends or None,
+            keep=options.keep,
         )
         for part in options.parts:
             options.part = part
             for result in _results(bench, options):
                 header = {"model": name, "part": part, "ends": options.ends or "chosen"}
+                header |= {"steps": options.steps} if part == "after" else {}
                 results.append({**header, **result})
-                record(results[-1])
+                record(results[-1], options.results)
     tables(results)
 
 
