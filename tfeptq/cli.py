@@ -18,8 +18,9 @@ import numpy as np
 
 from tfeptq import __version__
 from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
+from tfeptq.latency_cli import add_latency
 from tfeptq.packaging_cli import add_package
-from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
+from tfeptq.precision.goals import COSTS, LAYER_COSTS, AccuracyTarget, Budget
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     add_package(commands)
     _add_frontier(commands)
+    add_latency(commands)
     return parser
 
 
@@ -109,6 +111,9 @@ def _add_quantize(commands: Any) -> None:
         type=float,
         metavar="R",
         help="part of the float accuracy to hold on the validation data, with candidate widths",
+    )
+    parser.add_argument(
+        "--minimize", choices=LAYER_COSTS, default="weight_bytes", help="with --min-accuracy"
     )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
     for name in ("steps", "batch_size"):
@@ -160,7 +165,7 @@ def _add_frontier(commands: Any) -> None:
         "frontier", help="predicted loss against cost for every sensible choice of widths"
     )
     _add_choice(parser)
-    parser.add_argument("--cost", choices=COSTS, default="weight_bytes")
+    parser.add_argument("--cost", choices=LAYER_COSTS, default="weight_bytes")
     parser.add_argument("--input-key", metavar="NAME", help="array of inputs in .npz files")
     parser.add_argument("--json", action="store_true", help="every point with its widths")
     parser.set_defaults(command=_frontier)
@@ -247,7 +252,9 @@ def _quantize(options: argparse.Namespace) -> int:
     calibration, _ = load_npz(options.calibration, input_key=options.input_key)
     validation = _labelled(options.validation, options) if options.validation else None
     if options.min_accuracy is not None and validation:
-        target = AccuracyTarget(_accuracy_on(*validation), options.min_accuracy)
+        target = AccuracyTarget(
+            _accuracy_on(*validation), options.min_accuracy, cost=options.minimize
+        )
         config = dataclasses.replace(config, accuracy_target=target)
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
@@ -266,9 +273,9 @@ def _configuration(options: argparse.Namespace, budget: Budget | None) -> Quanti
 
 
 def _budget(options: argparse.Namespace) -> Budget | None:
-    """What the --max-... options bound."""
-    limits = {cost: getattr(options, f"max_{cost}") for cost in COSTS}
-    if all(limit is None for limit in limits.values()):
+    """What the --max-... options bound, and the table that prices layers."""
+    limits: dict[str, Any] = {cost: getattr(options, f"max_{cost}", None) for cost in COSTS}
+    if all(limit is None for limit in limits.values()) and options.latency_table is None:
         return None
     table = None if options.latency_table is None else str(options.latency_table)
     return Budget(**limits, latency_table=table)
@@ -282,7 +289,7 @@ def _check_goal(options: argparse.Namespace) -> None:
             raise ValueError("--min-accuracy needs candidates, for example --weight-bits 2,3,4,8")
         if options.validation is None:
             raise ValueError("--min-accuracy needs labelled data: --validation V.npz")
-    elif has_candidates and _budget(options) is None:
+    elif has_candidates and not ((budget := _budget(options)) and budget.limits):
         raise ValueError("--weight-bits gives candidates: add --max-weight-bytes or --min-accuracy")
 
 
@@ -302,7 +309,7 @@ def _accuracy_on(inputs: np.ndarray, labels: np.ndarray) -> Callable[[Any], np.n
 
 
 def _frontier(options: argparse.Namespace) -> int:
-    config = _configuration(options, _priced(options))
+    config = _configuration(options, _budget(options))
 
     from tfeptq.data import load_npz
 
@@ -328,13 +335,6 @@ def _frontier(options: argparse.Namespace) -> int:
 
     show_frontier(points, options.cost)
     return DONE
-
-
-def _priced(options: argparse.Namespace) -> Budget | None:
-    """A budget that bounds nothing, where a latency table prices the layers."""
-    if options.latency_table is None:
-        return None
-    return Budget(latency_ms=float("inf"), latency_table=str(options.latency_table))
 
 
 def _check_output(path: Path, suffix: str) -> None:

@@ -88,7 +88,8 @@ def quantize(
 
 
 def _require_goal(config: QuantizationConfig) -> None:
-    if config.has_candidates and config.budget is None and config.accuracy_target is None:
+    bounded = config.budget is not None and bool(config.budget.limits)
+    if config.has_candidates and not bounded and config.accuracy_target is None:
         raise ValueError(
             f"weight_bits={config.weight_bits} gives candidates, but nothing says which to take: "
             "add budget=tfeptq.Budget(weight_bytes=...) or "

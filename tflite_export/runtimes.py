@@ -156,19 +156,28 @@ def _each_sample(invoke: Session) -> Session:
 
 def _open_litert(*, reference_kernels: bool) -> Callable[[bytes], Session]:
     def open_file(content: bytes) -> Session:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        resolver = OpResolverType.BUILTIN_REF if reference_kernels else OpResolverType.AUTO
-        try:
-            interpreter = Interpreter(
-                model_content=content, experimental_op_resolver_type=resolver, num_threads=1
-            )
-            interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"LiteRT refuses the file: {error}") from error
-        return _interpreter_session(interpreter)
+        return _interpreter_session(litert(content, reference_kernels=reference_kernels))
 
     return open_file
+
+
+def litert(content: bytes, *, reference_kernels: bool = False) -> Any:
+    """A LiteRT interpreter on one thread, ready to invoke.
+
+    Raises:
+        ValueError: LiteRT refuses the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.BUILTIN_REF if reference_kernels else OpResolverType.AUTO
+    try:
+        interpreter = Interpreter(
+            model_content=content, experimental_op_resolver_type=resolver, num_threads=1
+        )
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT refuses the file: {error}") from error
+    return interpreter
 
 
 def _interpreter_session(interpreter: Any) -> Session:

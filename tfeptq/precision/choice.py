@@ -14,7 +14,7 @@ from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
-from tfeptq.precision.costs import Costs, model_costs
+from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Sensitivity, sensitivity
@@ -57,22 +57,32 @@ class Choice:
         if not additive:
             return {layer: max(entries) for layer, entries in self.sensitivity.losses.items()}
         return self._named(
-            select(self.sensitivity.losses, self.costs.tables, additive, order=self.order)
+            select(
+                self.sensitivity.losses,
+                self.costs.tables,
+                additive,
+                constants=self.costs.constants,
+                order=self.order,
+            )
         )
 
     def frontier(self, cost: str) -> list[FrontierPoint]:
         """All undominated choices of loss against one cost, the cheapest first."""
-        if cost not in self.costs.tables:
-            raise ValueError(
-                f"no frontier against {cost!r}: it does not depend on the weights' widths, or no "
-                f"latency table is given; there are {', '.join(self.costs.tables)}"
-            )
         points = self.pareto(cost)
         return [self._point(points.widths(i), float(points.losses[i])) for i in range(len(points))]
 
     def pareto(self, cost: str) -> Frontier:
         """The same choices, their widths not spelled out."""
-        return pareto(self.sensitivity.losses, self.costs.tables[cost], order=self.order)
+        return pareto(self.sensitivity.losses, self.priced(cost), order=self.order)
+
+    def priced(self, cost: str) -> LayerCosts:
+        """Layer name -> width -> cost. Raises ValueError for what widths do not decide."""
+        if cost not in self.costs.tables:
+            raise ValueError(
+                f"{cost!r} is no cost to choose by: the weights' widths do not decide it, or no "
+                f"latency table is given; there are {', '.join(self.costs.tables)}"
+            )
+        return self.costs.tables[cost]
 
     def _point(self, widths: dict[str, int], loss: float) -> FrontierPoint:
         return FrontierPoint(

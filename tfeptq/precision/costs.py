@@ -11,7 +11,7 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import LayerGraph
-from tfeptq.precision.latency import layer_latency, read_latencies
+from tfeptq.precision.latency import LatencyTable, read_latencies
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import container, granularity
 from tflite_export.packaging.compression import WIDEST_INDEX
@@ -34,24 +34,27 @@ class Costs:
 
     Attributes:
         tables: cost name -> layer name -> width -> cost; see `Budget` for the names.
+        constants: cost name -> what comes on top whatever the widths.
         activation_bytes: peak of the activations that are alive at once.
     """
 
     tables: Mapping[str, LayerCosts]
+    constants: Mapping[str, float]
     activation_bytes: int
-    _widest_file_bytes: int
-    _containers: LayerCosts
+    _frame_bytes: int
+    _stored: LayerCosts
 
     def of(self, widths: Mapping[str, int]) -> dict[str, float]:
         """Cost name -> cost of one choice; whole numbers but for milliseconds."""
-        sums = {name: _sum(table, widths) for name, table in self.tables.items()}
+        sums = {
+            name: _sum(table, widths) + self.constants.get(name, 0)
+            for name, table in self.tables.items()
+        }
         return {**sums, "activation_bytes": self.activation_bytes}
 
     def file_bytes(self, widths: Mapping[str, int]) -> int:
-        """Predicted size of the exported file."""
-        widest = {name: max(entries) for name, entries in self._containers.items()}
-        saved = _sum(self._containers, widest) - _sum(self._containers, widths)
-        return int(self._widest_file_bytes - saved)
+        """Predicted size of the exported file; of the compressed one, if the budget is of those."""
+        return int(self._frame_bytes + _sum(self._stored, widths))
 
 
 def _sum(table: LayerCosts, widths: Mapping[str, int]) -> float:
@@ -74,10 +77,6 @@ def model_costs(
     """
     layers = {layer.name: layer for layer in model.layers if linear.is_weighted(layer)}
     multiplications = layer_multiplications(model)
-    containers: LayerCosts = {
-        name: {bits: stored_bytes(layers[name], bits, config) for bits in widths}
-        for name, widths in candidates.items()
-    }
     tables: dict[str, LayerCosts] = {
         "weight_bytes": {
             name: {bits: weight_bytes(layers[name], bits, config) for bits in widths}
@@ -88,40 +87,52 @@ def model_costs(
             for name, widths in candidates.items()
         },
     }
+    constants = {}
     if config.budget is not None and config.budget.latency_table is not None:
-        tables["latency_ms"] = _latencies(
-            layers, candidates, multiplications, config.budget.latency_table
-        )
-    graph = skeleton(model, {name: max(widths) for name, widths in candidates.items()}, config)
-    return Costs(tables, peak_activation_bytes(graph), file_bytes(graph, config.target), containers)
+        latencies = read_latencies(config.budget.latency_table)
+        tables["latency_ms"] = _latencies(layers, candidates, multiplications, latencies)
+        constants["latency_ms"] = latencies.others
+    widest = {name: max(widths) for name, widths in candidates.items()}
+    graph = skeleton(model, widest, config)
+    is_compressed = _is_compressed(config)
+    frame = file_bytes(graph, config.target, slim=is_compressed) - sum(
+        _plain_bytes(layers[name], bits, config) for name, bits in widest.items()
+    )
+    stored: LayerCosts = {
+        name: {bits: stored_bytes(layers[name], bits, config) for bits in widths}
+        for name, widths in candidates.items()
+    }
+    return Costs(tables, constants, peak_activation_bytes(graph), frame, stored)
+
+
+def _is_compressed(config: QuantizationConfig) -> bool:
+    return config.budget is not None and config.budget.compressed
 
 
 def stored_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
-    """Bytes of a layer's weights and their scales in the exported file."""
-    width = CONTAINER_BITS[container(layer, bits, config)]
-    return _bytes(layer, width) + _scales(layer, bits, config)
+    """Bytes of a layer's weights and their scales in the file; with tables, where those pay."""
+    plain = _plain_bytes(layer, bits, config)
+    if not _is_compressed(config) or bits > WIDEST_INDEX:
+        return plain
+    table = _bytes(layer, bits) + 2**bits + _TABLE_OVERHEAD
+    return min(plain, table + _scales(layer, bits, config))
 
 
 def weight_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
     """Bytes of a layer's weights and their scales as they occupy the target's memory.
 
     Those of the file, but where the target's compiler entropy-codes the weights: there the learned
-    width counts, not its container; and where the budget is one of compressed files.
+    width counts, not its container.
     """
-    if config.budget is not None and config.budget.compressed:
-        return _compressed_bytes(layer, bits, config)
     if config.target in _ENTROPY_CODED:
         return _bytes(layer, bits) + _scales(layer, bits, config)
     return stored_bytes(layer, bits, config)
 
 
-def _compressed_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
-    """A table's indices where they pay, otherwise the container."""
-    plain = _bytes(layer, CONTAINER_BITS[container(layer, bits, config)])
-    table = _bytes(layer, bits) + 2**bits + _TABLE_OVERHEAD
-    pays = bits <= WIDEST_INDEX and table < plain
-    scales = _scales(layer, bits, config) // _SCALE_BYTES * _BARE_SCALE_BYTES
-    return (table if pays else plain) + scales
+def _plain_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+    """In the container that the target's kernels read, without tables."""
+    width = CONTAINER_BITS[container(layer, bits, config)]
+    return _bytes(layer, width) + _scales(layer, bits, config)
 
 
 def _bytes(layer: keras.Layer, bits: int) -> int:
@@ -130,7 +141,8 @@ def _bytes(layer: keras.Layer, bits: int) -> int:
 
 def _scales(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
     per_channel = granularity(layer, bits, config) == "per_channel"
-    return _SCALE_BYTES * (layer.bias.shape[0] if per_channel else 1)
+    size = _BARE_SCALE_BYTES if _is_compressed(config) else _SCALE_BYTES
+    return size * (layer.bias.shape[0] if per_channel else 1)
 
 
 def layer_multiplications(model: keras.Model) -> dict[str, int]:
@@ -150,14 +162,12 @@ def _latencies(
     layers: Mapping[str, keras.Layer],
     candidates: Mapping[str, tuple[int, ...]],
     multiplications: Mapping[str, int],
-    path: str,
+    table: LatencyTable,
 ) -> LayerCosts:
-    table = read_latencies(path)
     return {
         name: {
-            bits: layer_latency(
-                table,
-                layer=name,
+            bits: table.layer(
+                name,
                 kind=linear.operator_kind(layers[name]),
                 bits=bits,
                 multiplications=multiplications[name],

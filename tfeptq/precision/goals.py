@@ -16,11 +16,11 @@ class Budget:
             `tfeptq.precision.costs`.
         activation_bytes: peak of the activations that are alive at once.
         bit_operations: sum over layers of multiplications x weight bits x activation bits.
-        latency_ms: sum over layers of the times in `latency_table`.
+        latency_ms: sum over layers of the times in `latency_table`, and of other operators'.
         compressed: count weights as `tflite_export.packaging.compression.compress` stores them for
             microcontrollers, in tables of 2 to 6 bits an index, instead of as exported.
-        latency_table: CSV file with the columns operator, bits and ms; see
-            `tfeptq.precision.latency`.
+        latency_table: CSV file with the columns operator, bits and ms, as `tfeptq latency` measures
+            it; see `tfeptq.precision.latency`. Alone it bounds nothing: it prices choices.
     """
 
     weight_bytes: int | None = None
@@ -31,7 +31,7 @@ class Budget:
     compressed: bool = False
 
     def __post_init__(self) -> None:
-        if not self.limits:
+        if not self.limits and self.latency_table is None:
             raise ValueError(f"Budget() bounds nothing; give one of {', '.join(COSTS)}")
         for name, value in self.limits.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -39,7 +39,7 @@ class Budget:
         if self.latency_ms is not None and self.latency_table is None:
             raise ValueError(
                 "Budget: latency_ms needs latency_table, a CSV file with the columns operator, "
-                "bits and ms"
+                "bits and ms; `tfeptq latency` measures one"
             )
 
     @property
@@ -58,14 +58,15 @@ class Budget:
 
 #: Costs that a budget can bound and a frontier can be drawn against.
 COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
-
+#: Those that the widths of weights decide.
+LAYER_COSTS = ("weight_bytes", "bit_operations", "latency_ms")
 
 SEARCHES = ("frontier", "layers")
 
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyTarget:
-    """The least that the quantized model must score; among those the smallest is taken.
+    """The least that the quantized model must score; among those the cheapest is taken.
 
     Attributes:
         metric: Keras model -> score on a fixed labelled set, higher is better; either a number or
@@ -74,6 +75,8 @@ class AccuracyTarget:
         relative: least score as a fraction of the float model's.
         search_steps: length of the optimisation before each evaluation of the search. 0 rounds to
             nearest, which takes seconds but asks for more bits than the whole recipe would need.
+        cost: what is made small: "weight_bytes", "bit_operations" or "latency_ms", which needs
+            `Budget.latency_table`.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
             width, how many layers in the order of their sensitivities can take it.
     """
@@ -82,6 +85,7 @@ class AccuracyTarget:
     relative: float = 0.99
     search_steps: int = 0
     search: str = "frontier"
+    cost: str = "weight_bytes"
 
     def __post_init__(self) -> None:
         if not callable(self.metric):
@@ -98,6 +102,11 @@ class AccuracyTarget:
             raise ValueError(
                 f"AccuracyTarget: search={self.search!r} is unknown; allowed are "
                 f"{', '.join(SEARCHES)}"
+            )
+        if self.cost not in LAYER_COSTS:
+            raise ValueError(
+                f"AccuracyTarget: cost={self.cost!r} is unknown; allowed are "
+                f"{', '.join(LAYER_COSTS)}"
             )
 
     def get_config(self) -> dict[str, Any]:

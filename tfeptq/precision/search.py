@@ -13,6 +13,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.precision.accuracy import Comparison, Judge
 from tfeptq.precision.bisection import Widths, bisect_frontier, bisect_layers
 from tfeptq.precision.choice import Choice
+from tfeptq.precision.goals import AccuracyTarget
 
 #: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
 Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
@@ -54,7 +55,7 @@ def hold_accuracy(
     target = config.accuracy_target
     assert target is not None
     judge = Judge(target, model, lambda widths: learn(_searching(config, widths), False))
-    held = _bisected(choice, target.search, judge)
+    held = bisected(choice, target, judge)
     if not held:
         raise judge.unreachable()
     _check_budget(held[-1], choice, config)
@@ -73,11 +74,12 @@ def hold_accuracy(
     raise judge.unreachable()
 
 
-def _bisected(choice: Choice, search: str, judge: Judge) -> list[Widths]:
-    costs = choice.costs.tables["weight_bytes"]
-    if search == "layers":
+def bisected(choice: Choice, target: AccuracyTarget, judge: Judge) -> list[Widths]:
+    """Choices that hold the target, each cheaper than the one before, by the target's search."""
+    if target.search == "layers":
+        costs = choice.priced(target.cost)
         return bisect_layers(choice.sensitivity.losses, costs, judge.holds)
-    frontier = choice.pareto("weight_bytes")
+    frontier = choice.pareto(target.cost)
     return bisect_frontier(len(frontier), frontier.widths, judge.holds)
 
 

@@ -16,6 +16,7 @@ def select(
     costs: Mapping[str, Table],
     limits: Mapping[str, float],
     *,
+    constants: Mapping[str, float] | None = None,
     order: Sequence[str] | None = None,
 ) -> dict[str, int]:
     """Layer name -> width, of least total loss under every limit.
@@ -24,37 +25,41 @@ def select(
         losses: layer name -> width -> predicted loss.
         costs: cost name -> layer name -> width -> cost, at least for the names in `limits`.
         limits: cost name -> bound. One bound is solved by dynamic programming, several by HiGHS.
+        constants: cost name -> what comes on top of every choice.
         order: layers by rising average trace, see `pareto`.
 
     Raises:
         ValueError: a bound that nothing meets; says the smallest possible and what limits it.
     """
+    constants = constants or {}
     for name, limit in limits.items():
-        check_limit(costs[name], name, limit)
-    if len(limits) == 1:
-        ((name, limit),) = limits.items()
+        check_limit(costs[name], name, limit, constants.get(name, 0.0))
+    left = {name: limit - constants.get(name, 0.0) for name, limit in limits.items()}
+    if len(left) == 1:
+        ((name, limit),) = left.items()
         frontier = pareto(losses, costs[name], order=order)
         point = frontier.best_within(limit)
         assert point is not None
         return frontier.widths(point)
-    return _solved(losses, costs, limits, order)
+    return _solved(losses, costs, left, order)
 
 
-def check_limit(table: Table, name: str, limit: float) -> None:
+def check_limit(table: Table, name: str, limit: float, constant: float = 0.0) -> None:
     """Refuses a bound below the sum of every layer's cheapest candidate."""
     cheapest = {layer: min(entries, key=entries.__getitem__) for layer, entries in table.items()}
     least = {layer: table[layer][bits] for layer, bits in cheapest.items()}
-    smallest = sum(least.values())
+    smallest = sum(least.values()) + constant
     if smallest <= limit:
         return
     fixed = sum(least[layer] for layer, entries in table.items() if len(entries) == 1)
     largest = sorted(least, key=least.__getitem__, reverse=True)[:3]
     parts = ", ".join(f"{layer} {least[layer]:g} at {cheapest[layer]} bits" for layer in largest)
+    others = f" and {constant:g} in operators without weights" if constant else ""
     raise ValueError(
         f"budget {name}={limit:g} cannot be met: the smallest possible is {smallest:g}, of which "
         f"{fixed:g} in layers with one candidate only (first_last_bits, or what the target "
-        f"stores); the largest parts are {parts}. Allow narrower weight_bits or first_last_bits, "
-        "or a larger budget"
+        f"stores){others}; the largest parts are {parts}. Allow narrower weight_bits or "
+        "first_last_bits, or a larger budget"
     )
 
 

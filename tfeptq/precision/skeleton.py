@@ -8,13 +8,16 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.freeze import freeze
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.widths import layer_granularity
+from tfeptq.thresholds import weight_steps
 from tfeptq.wrap import wrap
 from tflite_export.exporter import plan_storage
 from tflite_export.graph import IntegerGraph, Tensor
+from tflite_export.packaging.compression import slimmed
 from tflite_export.writer import write
 
 
@@ -22,6 +25,35 @@ def skeleton(
     model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
 ) -> IntegerGraph:
     """The graph that a canonical model will become, with arbitrary integers and scales."""
+    graph = freeze(_uncalibrated(model, widths, config))
+    generator = np.random.default_rng(0)
+    tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
+    return dataclasses.replace(graph, tensors=tensors)
+
+
+def rounded(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> IntegerGraph:
+    """The same graph with the model's own weights, rounded to nearest without any data.
+
+    For tools that look at the weights: Vela codes frequent integers in fewer bits.
+    """
+    quantized = _uncalibrated(model, widths, config)
+    for layer in quantized.weighted_layers:
+        steps = weight_steps(
+            linear.by_channel(layer.layer, layer.float_kernel),
+            None,
+            bits=layer.bits,
+            method="mse",
+            per_channel=layer.per_channel,
+        )
+        layer.set_step(steps)
+    return freeze(quantized)
+
+
+def _uncalibrated(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> QuantizedModel:
     wrapped = wrap(
         model,
         weight_bits=widths,
@@ -34,10 +66,7 @@ def skeleton(
     for index, quantizer in enumerate(free):
         # Unequal scales, as learned ones are: equal ones would make requantizations vanish.
         quantizer.set_range(0.0, 1.0 + index)
-    graph = freeze(quantized)
-    generator = np.random.default_rng(0)
-    tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
-    return dataclasses.replace(graph, tensors=tensors)
+    return quantized
 
 
 def _filled(tensor: Tensor, generator: np.random.Generator) -> Tensor:
@@ -49,9 +78,14 @@ def _filled(tensor: Tensor, generator: np.random.Generator) -> Tensor:
     return dataclasses.replace(tensor, data=data)
 
 
-def file_bytes(graph: IntegerGraph, target: str) -> int:
-    """Size of the file that `graph` is written to."""
-    return len(write(graph, plan_storage(graph, target)))
+def file_bytes(graph: IntegerGraph, target: str, *, slim: bool = False) -> int:
+    """Size of the file that `graph` is written to.
+
+    Args:
+        slim: without the parameters that compression for microcontrollers drops.
+    """
+    content = write(graph, plan_storage(graph, target))
+    return len(slimmed(content) if slim else content)
 
 
 def peak_activation_bytes(graph: IntegerGraph) -> int:

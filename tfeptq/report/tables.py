@@ -14,6 +14,7 @@ from tflite_export import ExportResult
 
 if TYPE_CHECKING:
     from tfeptq.precision.choice import FrontierPoint
+    from tfeptq.precision.latency import LatencyTable
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -60,3 +61,20 @@ def show_frontier(points: Sequence[FrontierPoint], cost: str, *, rows: int = 20)
 
 def show_seconds(seconds: Mapping[str, float]) -> None:
     show("Time", ("stage", "seconds"), [(name, f"{value:.1f}") for name, value in seconds.items()])
+
+
+def show_latencies(table: LatencyTable) -> None:
+    """Milliseconds of every layer by width."""
+    widths = sorted({bits for _, bits in table.weighted})
+    rows = [
+        (
+            name,
+            *(
+                f"{table.weighted[name, bits]:.4f}" if (name, bits) in table.weighted else ""
+                for bits in widths
+            ),
+        )
+        for name in dict.fromkeys(name for name, _ in table.weighted)
+    ]
+    rows.append(("operators without weights", f"{table.others:.4f}"))
+    show("Milliseconds of one inference", ("layer", *(f"{bits} bits" for bits in widths)), rows)

@@ -204,6 +204,13 @@ def _with_all_activations(content: bytes) -> bytes:
     return serialize(model)
 
 
+def slimmed(content: bytes) -> bytes:
+    """A `.tflite` file without the parameters that TFLM does not read."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    _drop_unread_parameters(model)
+    return serialize(model)
+
+
 def _compressed(content: bytes, chosen: dict[int, int], layout: _Layout) -> bytes:
     prepared, per_channel = _prepared(content, chosen, layout)
     if not chosen:

@@ -17,11 +17,16 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from tflite_export.exporter import plan_storage
 from tflite_export.files import write_atomically
 from tflite_export.findings import Finding
+from tflite_export.graph import IntegerGraph
+from tflite_export.operator_latency import OperatorTime
 from tflite_export.reader import parse, read_bytes
 from tflite_export.runtimes import RuntimeUnavailableError
+from tflite_export.writer import write
 
 #: As `vela --help` of version 5.2 lists them.
 ACCELERATORS = (
@@ -44,6 +49,9 @@ class VelaReport:
         sram_bytes, dram_bytes, flash_bytes: memory, by where the memory mode puts things.
         weight_bytes_before, weight_bytes: of the weights before and after Vela's entropy coding.
         cycles, npu_cycles: of one inference, in all and in the NPU.
+        tensor_cycles: tensor -> cycles of what computes it, by Vela's own names: an operator that
+            Vela splits has several, the longer ones beginning with the tensor's name. They add up
+            to `cycles`.
         inference_seconds: of one inference; None where nothing runs on the NPU.
         npu_operators: NPU subgraphs in the compiled file.
         cpu_operators: findings, one an operator left on the CPU, with Vela's reason.
@@ -62,6 +70,7 @@ class VelaReport:
     macs: int
     cycles: int
     npu_cycles: int
+    tensor_cycles: dict[str, int]
     inference_seconds: float | None
     npu_operators: int
     cpu_operators: tuple[Finding, ...]
@@ -109,9 +118,10 @@ def vela_report(
         compiled = _only(folder.glob("model_vela.tflite"), log).read_bytes()
         with _only(folder.glob("model_summary_*.csv"), log).open(newline="") as file:
             summary = next(csv.DictReader(file))
+        cycles = _tensor_cycles(folder / "model_per-layer.csv")
     if output is not None:
         write_atomically(Path(output), compiled)
-    return _report(accelerator, summary, compiled, log)
+    return _report(accelerator, summary, cycles, compiled, log)
 
 
 def _run(
@@ -121,6 +131,7 @@ def _run(
     source.write_bytes(content)
     command = [sys.executable, "-m", "ethosu.vela", str(source), "--output-dir", str(folder)]
     command += ["--accelerator-config", accelerator, "--show-cpu-operations"]
+    command += ["--verbose-performance"]
     for option, value in options.items():
         command += [f"--{option}", str(value)] if value is not None else []
     try:
@@ -152,7 +163,27 @@ def _only(paths: Iterable[Path], log: str) -> Path:
     return found[0]
 
 
-def _report(accelerator: str, summary: dict[str, str], compiled: bytes, log: str) -> VelaReport:
+def _tensor_cycles(path: Path) -> dict[str, int]:
+    """Cycles by tensor name from Vela's table of layers; empty where nothing is on the NPU."""
+    if not path.exists():
+        return {}
+    header, *lines = path.read_text().splitlines()
+    columns = header.split(",")
+    cycles: dict[str, int] = {}
+    for line in lines:
+        # Vela quotes nothing: what has commas of its own is the last column, the name.
+        row = dict(zip(columns, line.split(",", len(columns) - 1), strict=True))
+        cycles[row["Name"]] = cycles.get(row["Name"], 0) + int(float(row["Op Cycles"]))
+    return cycles
+
+
+def _report(
+    accelerator: str,
+    summary: dict[str, str],
+    tensor_cycles: dict[str, int],
+    compiled: bytes,
+    log: str,
+) -> VelaReport:
     stored = parse(compiled)
     kinds = [operator.kind for operator in stored.operators]
     seconds = float(summary["inference_time"])
@@ -168,6 +199,7 @@ def _report(accelerator: str, summary: dict[str, str], compiled: bytes, log: str
         macs=int(float(summary["nn_macs"])),
         cycles=int(float(summary["cycles_total"])),
         npu_cycles=int(float(summary["cycles_npu"])),
+        tensor_cycles=tensor_cycles,
         inference_seconds=seconds if math.isfinite(seconds) and seconds > 0 else None,
         npu_operators=kinds.count(_NPU),
         cpu_operators=_left_on_the_cpu(compiled, log),
@@ -199,3 +231,38 @@ def _left_on_the_cpu(compiled: bytes, log: str) -> tuple[Finding, ...]:
             )
         )
     return tuple(findings)
+
+
+def vela_times(graph: IntegerGraph, *, target: str, **options: Any) -> list[OperatorTime]:
+    """Vela's estimate for every operator of a graph, and one entry for what it names otherwise.
+
+    Args:
+        options: see `vela_report`.
+
+    Raises:
+        ValueError: an operator stays on the CPU, whose time Vela does not know.
+    """
+    report = vela_report(write(graph, plan_storage(graph, target)), **options)
+    if not report.ok or report.inference_seconds is None:
+        left = ", ".join(finding.operator for finding in report.cpu_operators)
+        raise ValueError(f"Vela knows no time of operators that stay on the CPU: {left}")
+    milliseconds_a_cycle = 1000 * report.inference_seconds / report.cycles
+    owners = {operator.outputs[0]: operator for operator in graph.operators}
+    cycles = dict.fromkeys(owners, 0)
+    for name, count in report.tensor_cycles.items():
+        if (owner := _owner(name, owners)) is not None:
+            cycles[owner] += count
+    rest = report.cycles - sum(cycles.values())
+    return [
+        *(
+            OperatorTime(operator.layer, operator.kind, cycles[name] * milliseconds_a_cycle)
+            for name, operator in owners.items()
+        ),
+        OperatorTime("other", "NPU", rest * milliseconds_a_cycle),
+    ]
+
+
+def _owner(name: str, tensors: Iterable[str]) -> str | None:
+    """The tensor itself, or the longest that a derived name of Vela's begins with."""
+    found = [tensor for tensor in tensors if name == tensor or name.startswith(f"{tensor}_")]
+    return max(found, key=len, default=None)

@@ -13,7 +13,10 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.graph import prepare
-from tfeptq.precision.choice import prepare_choice
+from tfeptq.precision.choice import Choice, prepare_choice
+from tfeptq.precision.costs import Costs
+from tfeptq.precision.search import bisected
+from tfeptq.precision.sensitivity import Sensitivity
 
 CANDIDATES = {
     "weight_bits": (2, 3, 4, 8),
@@ -58,7 +61,7 @@ def test_the_frontier_runs_from_all_narrow_to_all_wide(choice):
 
 
 def test_an_unknown_cost_is_refused(choice):
-    with pytest.raises(ValueError, match="no frontier against 'latency_ms'"):
+    with pytest.raises(ValueError, match="'latency_ms' is no cost to choose by"):
         choice.frontier("latency_ms")
 
 
@@ -165,3 +168,28 @@ def test_an_accuracy_target_out_of_reach_is_refused(model):
     config = configuration(weight_bits=(2,), first_last_bits=None, accuracy_target=target)
     with pytest.raises(ValueError, match="cannot be reached: even the best"):
         tfeptq.quantize(model, small_models.images(32), config)
+
+
+class Content:
+    """A judge that any widths please."""
+
+    def holds(self, widths):
+        return True
+
+
+@pytest.mark.parametrize("search", ["frontier", "layers"])
+def test_the_search_makes_small_what_is_asked_for(search):
+    # Three bits are the fastest, two the smallest.
+    milliseconds = {2: 2.0, 3: 1.0, 8: 3.0}
+    names = ("a", "b")
+    tables = {
+        "weight_bytes": {name: {2: 2, 3: 3, 8: 8} for name in names},
+        "latency_ms": dict.fromkeys(names, milliseconds),
+    }
+    losses = {name: {2: 1.0, 3: 0.5, 8: 0.1} for name in names}
+    choice = Choice(
+        Costs(tables, {}, 0, 0, tables["weight_bytes"]), Sensitivity("", "", losses, {}), None
+    )
+    for cost, bits in (("weight_bytes", 2), ("latency_ms", 3)):
+        target = tfeptq.AccuracyTarget(max, search=search, cost=cost)
+        assert bisected(choice, target, Content())[-1] == dict.fromkeys(names, bits)

@@ -33,7 +33,7 @@ def test_bad_accuracy_targets(relative):
         AccuracyTarget(metric, relative)
 
 
-@pytest.mark.parametrize("settings", [{"search": "random"}, {"search_steps": -1}])
+@pytest.mark.parametrize("settings", [{"search": "random"}, {"search_steps": -1}, {"cost": "ram"}])
 def test_bad_searches(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         AccuracyTarget(metric, **settings)
@@ -81,6 +81,7 @@ def test_the_metric_of_an_accuracy_target_is_stored_by_name_and_asked_for_again(
         "relative": 0.98,
         "search_steps": 0,
         "search": "frontier",
+        "cost": "weight_bytes",
     }
     with pytest.raises(ValueError, match="pass a new AccuracyTarget"):
         QuantizationConfig.from_config(stored)
