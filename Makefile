@@ -26,7 +26,7 @@ benchmark: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u,report]'
 	touch $(STAMP)
 
 clean:

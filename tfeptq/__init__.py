@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tfeptq.pipeline import quantize
     from tfeptq.precision.choice import FrontierPoint, pareto_frontier
     from tfeptq.precision.goals import AccuracyTarget, Budget
+    from tfeptq.report.html import write_report
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "pareto_frontier": "precision.choice",
     "prepare": "graph",
     "quantize": "pipeline",
+    "write_report": "report.html",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "pareto_frontier",
     "prepare",
     "quantize",
+    "write_report",
 ]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
     from tfeptq.report.scores import Score
     from tflite_export import ExportResult, Inspection
+    from tflite_export.findings import Finding
 
 DONE, NO, BAD_INPUT = 0, 1, 2
 _RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference")
@@ -120,6 +121,7 @@ def _add_quantize(commands: Any) -> None:
         _add_number(parser, name)
     parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")
     parser.add_argument("--save-keras", type=Path, metavar="F.keras")
+    parser.add_argument("--report", type=Path, metavar="R.html", help="needs the extra 'report'")
     _add_keys(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(command=_quantize)
@@ -246,6 +248,11 @@ def _quantize(options: argparse.Namespace) -> int:
     _check_output(options.output, ".tflite")
     if options.save_keras:
         _check_output(options.save_keras, ".keras")
+    if options.report:
+        from tfeptq.report.html import require_installed
+
+        _check_output(options.report, ".html")
+        require_installed()
 
     from tfeptq.data import load_npz
 
@@ -259,6 +266,8 @@ def _quantize(options: argparse.Namespace) -> int:
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         quantized, result, scores = _quantized(options, config, calibration, validation)
+        if options.report:
+            _write_report(options.report, quantized, result, scores)
     if options.json:
         print(json.dumps(_summary(result, scores)))
     else:
@@ -398,6 +407,15 @@ def _write(quantized: QuantizedModel, options: argparse.Namespace, target: str) 
     return result
 
 
+def _write_report(
+    path: Path, quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]
+) -> None:
+    from tfeptq.report.html import write_scored_report
+
+    write_scored_report(path, quantized, result, scores)
+    print(f"report: {path}")
+
+
 def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]) -> None:
     from tfeptq.report.tables import show_layers, show_seconds
 
@@ -408,6 +426,15 @@ def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Sco
     print(f"{result.path}: {result.size_bytes} bytes")
     if result.verification is not None:
         print(result.verification.summary())
+    if result.findings or result.target == "coral":
+        _show_findings(result.findings)
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        source = f" [{finding.source}]" if finding.source else ""
+        print(f"{finding.operator}: {finding.rule}; {finding.advice}{source}")
+    print(f"{len(findings)} blockers" if findings else "no known blocker")
 
 
 def _summary(result: ExportResult, scores: dict[str, Score]) -> dict[str, Any]:
@@ -415,6 +442,7 @@ def _summary(result: ExportResult, scores: dict[str, Score]) -> dict[str, Any]:
         "path": str(result.path),
         "size_bytes": result.size_bytes,
         "layers": [dataclasses.asdict(layer) for layer in result.layers],
+        "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "scores": {name: dataclasses.asdict(value) for name, value in scores.items()},
     }
 
@@ -458,8 +486,5 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(dataclasses.asdict(result)))
     else:
-        for finding in result.findings:
-            source = f" [{finding.source}]" if finding.source else ""
-            print(f"{finding.operator}: {finding.rule}; {finding.advice}{source}")
-        print("no known blocker" if result.ok else f"{len(result.findings)} blockers")
+        _show_findings(result.findings)
     return DONE if result.ok else NO

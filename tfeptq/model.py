@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -10,6 +12,9 @@ from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
+    from tfeptq.config import QuantizationConfig
+    from tfeptq.precision.choice import Choice
+    from tfeptq.precision.search import SearchReport
     from tfeptq.training import Distillation
     from tflite_export import IntegerGraph
 
@@ -21,7 +26,19 @@ class QuantizedModel(keras.Model):
     `predict`, `evaluate`, `save` and `summary` are Keras's own. With a distillation attached
     (`attach`), `fit` runs EPTQ's training step on pairs (samples, attention scores); without one,
     `fit` is quantization-aware training on labels.
+
+    Attributes:
+        quantization_config: what `tfeptq.quantize` was asked; like all below it stays with the
+            object that `quantize` returned and is not saved.
+        choice: costs and sensitivities of the candidates, where widths were chosen.
+        accuracy_search: how they were found, where an accuracy was asked for.
+        stage_seconds: stage of the recipe -> seconds.
     """
+
+    quantization_config: QuantizationConfig | None = None
+    choice: Choice | None = None
+    accuracy_search: SearchReport | None = None
+    stage_seconds: Mapping[str, float] = MappingProxyType({})
 
     def attach(self, distillation: Distillation | None) -> None:
         """Sets what the next `compile`/`fit` learns from; None: the compiled loss and labels."""

@@ -80,8 +80,16 @@ def _for_boards(options: argparse.Namespace) -> int:
 
 def _show_sources(package: CSource) -> None:
     print(f"{package.folder}: {', '.join(file.name for file in package.files)}")
-    print(f"flash: {package.flash_bytes} bytes, and the code of {', '.join(package.operators)}")
-    print(f"RAM: tensor arena of {package.arena_bytes} bytes")
+    memory = package.memory
+    print(
+        f"flash: {package.flash_bytes} bytes: weights {memory.weights}, biases {memory.biases}, "
+        f"scales and zero points {memory.parameters}, structure {memory.structure}"
+    )
+    print(f"and the code of {len(package.operators)} operators: {', '.join(package.operators)}")
+    print(
+        f"RAM: tensor arena of {package.arena_bytes} bytes: activations and scratch "
+        f"{memory.arena.reused}, persistent {memory.arena.persistent}"
+    )
     if package.compiled_by:
         print(f"model.cc compiles with {package.compiled_by}; ops.h needs TFLM's headers")
     else:

@@ -66,7 +66,9 @@ def quantize(
             calibration, canonical.inputs, samples=config.samples, seed=config.seed
         )
     if not config.has_candidates:
-        return _learn(canonical, samples, config, callbacks, checkpoint_dir, watch)
+        quantized = _learn(canonical, samples, config, callbacks, checkpoint_dir, watch)
+        quantized.quantization_config = config
+        return quantized
     with watch("sensitivity"):
         choice = prepare_choice(canonical, samples, config, checkpoint_dir)
     if config.accuracy_target is None:
@@ -74,7 +76,9 @@ def quantize(
         with watch("selection"):
             widths = choice.within(config.budget.limits)
         fixed = dataclasses.replace(config, weight_bits=widths, budget=None)
-        return _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
+        quantized = _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
+        quantized.quantization_config, quantized.choice = config, choice
+        return quantized
 
     def learn(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
         watchers = callbacks if is_final else None
@@ -84,6 +88,7 @@ def quantize(
         quantized, report = hold_accuracy(model, choice, config, learn)
     quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
     quantized.accuracy_search = report
+    quantized.quantization_config, quantized.choice = config, choice
     return quantized
 
 

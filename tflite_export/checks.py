@@ -11,7 +11,7 @@ from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
 from tflite_export.targets import coral, edgetpu_compiler
 
-__all__ = ["CheckResult", "Finding", "check"]
+__all__ = ["CheckResult", "Finding", "check", "static_findings"]
 
 #: Expands the weights of files that `packaging.compress` made.
 _DECODE = "CUSTOM:TFLM_DECODE"
@@ -41,14 +41,18 @@ def check(path: str | Path, *, target: str) -> CheckResult:
     """
     targets.capabilities(target)
     content = read_bytes(path)
-    model = parse(content)
     try:
-        found = [*_of_the_model(model), *_of_the_target(model, target)]
+        found = list(static_findings(parse(content), target))
     except (AttributeError, IndexError, TypeError) as error:
         # Operators that lack operands, or tables of the wrong kind.
         raise ValueError(f"{path}: damaged TensorFlow Lite file: {error}") from error
     compiler = _compiled(content, found) if target == "coral" else None
     return CheckResult(not found, tuple(found), compiler)
+
+
+def static_findings(model: StoredModel, target: str) -> tuple[Finding, ...]:
+    """What the rules of a target say about a file, without any compiler."""
+    return (*_of_the_model(model), *_of_the_target(model, target))
 
 
 def _of_the_model(model: StoredModel) -> list[Finding]:

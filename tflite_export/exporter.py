@@ -11,9 +11,12 @@ import numpy as np
 
 from tflite_export import targets
 from tflite_export import verify as verification
+from tflite_export.checks import static_findings
 from tflite_export.files import write_atomically
+from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
 from tflite_export.packing import CONTAINER_BITS
+from tflite_export.reader import parse
 from tflite_export.verify import Verification
 from tflite_export.writer import write
 
@@ -41,12 +44,20 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """A written file. `verification` is None when it was asked not to verify."""
+    """A written file.
+
+    Attributes:
+        verification: None when it was asked not to verify.
+        findings: rules of the target that the file breaks, though it is right: for "coral" the
+            documented reasons why operators stay on the CPU. None: no known blocker.
+    """
 
     path: Path
     size_bytes: int
     layers: tuple[LayerReport, ...]
     verification: Verification | None
+    target: str
+    findings: tuple[Finding, ...] = ()
 
 
 def export(
@@ -81,7 +92,8 @@ def export(
     proof = _verified(content, graph, storage, target, samples) if verify else None
     write_atomically(path, content)
     layers = tuple(_layer_report(operator, graph, storage) for operator in graph.operators)
-    return ExportResult(path, len(content), layers, proof)
+    findings = static_findings(parse(content), target)
+    return ExportResult(path, len(content), layers, proof, target, findings)
 
 
 def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:

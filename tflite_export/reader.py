@@ -23,7 +23,11 @@ _OPERATOR_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as the file holds it; `values` of packed containers are unpacked to int8."""
+    """A tensor as the file holds it; `values` of packed containers are unpacked to int8.
+
+    Attributes:
+        buffer: number of the buffer that holds its bytes; tensors may share one.
+    """
 
     name: str
     type: str
@@ -33,6 +37,7 @@ class StoredTensor:
     axis: int
     stored_bytes: int
     values: np.ndarray | None
+    buffer: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +138,7 @@ def _stored_tensor(tensor: Any, model: Any) -> StoredTensor:
         quantization.quantizedDimension if quantization is not None else 0,
         0 if raw is None else raw.size,
         None if raw is None else _values(raw, kind, shape),
+        int(tensor.buffer),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -19,7 +20,25 @@ _PACKED = {"int4": 1, "int2": 1}
 _BASE_BYTES, _BYTES_PER_ENTRY = 1 << 16, 1 << 10
 _GROWTH, _ATTEMPTS = 4, 3
 _OUT_OF_MEMORY = re.compile(r"Failed to (resize|allocate)|arena", re.IGNORECASE)
-_ARENA_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+_ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+    """Tensor arena of a file in bytes.
+
+    Attributes:
+        reused: activations and scratch memory, planned to overlap in time.
+        persistent: what stays for the interpreter's life: its tables, kernels' own data, weights
+            that were unpacked once.
+    """
+
+    reused: int
+    persistent: int
+
+    @property
+    def total(self) -> int:
+        return self.reused + self.persistent
 
 
 class Session:
@@ -48,7 +67,12 @@ class Session:
 
 
 def arena_bytes(content: bytes) -> int:
-    """Tensor arena that a file needs in TFLM, in bytes, as its recording allocator counts it.
+    """Tensor arena that a file needs in TFLM, in bytes; see `arena`."""
+    return arena(content).total
+
+
+def arena(content: bytes) -> Arena:
+    """Tensor arena that a file needs in TFLM, as its recording allocator counts it.
 
     Measured on this computer after one inference on zeros. A 32-bit microcontroller needs less
     for its pointers; kernels optimized for it may ask for scratch memory that these do not need.
@@ -61,10 +85,10 @@ def arena_bytes(content: bytes) -> int:
     tensors = [model.tensors[index] for index in model.inputs]
     session([np.zeros(tensor.shape, tensor.type) for tensor in tensors])
     report = "\n".join(session.allocations())
-    total = _ARENA_TOTAL.search(report)
-    if total is None:
+    sizes = {part: int(size) for part, size in _ARENA.findall(report)}
+    if not sizes.keys() >= {"total", "head", "tail"}:
         raise ValueError(f"TFLM does not report its arena in a known form: {report[:200]!r}")
-    return int(total.group(1))
+    return Arena(sizes["head"], sizes["total"] - sizes["head"])
 
 
 def _interpreter(content: bytes, model: StoredModel) -> Any:

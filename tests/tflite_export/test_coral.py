@@ -96,6 +96,14 @@ def test_what_is_documented_as_supported_has_no_findings(name):
     assert found(KEPT[name]()) == []
 
 
+def test_export_reports_what_stays_on_the_cpu(tmp_path):
+    path = tmp_path / "m.tflite"
+    (finding,) = tflite_export.export(mean((3,), 6), path, target="coral").findings
+    assert "reduces a depth of 6" in finding.rule
+    assert finding.source.startswith("https://coral.ai/")
+    assert tflite_export.export(mean((3,), 8), path, target="coral").findings == ()
+
+
 def test_packed_weights_are_refused():
     content = write(convolution(4), {"w": "int4"})
     (finding,) = coral.findings(parse(content))

@@ -14,11 +14,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tflite_export import tflm
 from tflite_export.files import write_atomically
 from tflite_export.packaging import templates
+from tflite_export.packaging.memory import MemoryBudget, memory_budget
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
 
 #: Compilers in the order of preference: the target's own, then this computer's.
 _COMPILERS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "g++", "clang++")
@@ -42,8 +41,9 @@ class CSource:
     Attributes:
         files: model.h, model.cc, ops.h, README.md.
         operators: resolver methods that the model needs, e.g. "AddConv2D".
-        arena_bytes: tensor arena measured in TFLM on this computer.
+        arena_bytes: tensor arena measured in TFLM on this computer, aligned.
         flash_bytes: of the model array; the code of the operators comes on top.
+        memory: both, part by part.
         compiled_by: compiler that accepted model.cc, or None where none is installed.
     """
 
@@ -52,6 +52,7 @@ class CSource:
     operators: tuple[str, ...]
     arena_bytes: int
     flash_bytes: int
+    memory: MemoryBudget
     compiled_by: str | None
 
 
@@ -72,12 +73,11 @@ def write_c_source(
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", namespace):
         raise ValueError(f"namespace {namespace!r} is not a C++ name; use letters, digits and _")
-    if reason := RUNTIMES["tflm"].missing():
-        raise RuntimeUnavailableError(f"the arena cannot be measured here: {reason}")
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
     operators = resolver_methods(stored)
-    arena = -(-tflm.arena_bytes(content) // _ALIGNMENT) * _ALIGNMENT
+    memory = memory_budget(content)
+    arena = -(-memory.arena.total // _ALIGNMENT) * _ALIGNMENT
     texts = {
         "model.h": _header(stored, namespace, arena),
         "model.cc": _array(content, namespace),
@@ -90,7 +90,7 @@ def write_c_source(
     files = tuple(folder / name for name in texts)
     for file, text in zip(files, texts.values(), strict=True):
         write_atomically(file, text.encode("utf-8"))
-    return CSource(folder, files, operators, arena, len(content), compiler)
+    return CSource(folder, files, operators, arena, len(content), memory, compiler)
 
 
 def resolver_methods(model: StoredModel) -> tuple[str, ...]:

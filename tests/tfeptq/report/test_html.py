@@ -1,0 +1,197 @@
+"""The report as its reader gets it: one file, every layer, every proof."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import html
+import importlib.util
+import json
+import re
+
+import numpy as np
+import pytest
+import small_models
+
+import tfeptq
+import tflite_export
+from tfeptq.cli import main
+from tfeptq.report.html import write_scored_report
+
+pytest.importorskip("jinja2", reason="extra 'report' is missing")
+pytest.importorskip("plotly", reason="extra 'report' is missing")
+
+BUDGET = 850
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A float model, what became of it within a budget, and its file."""
+    model = small_models.residual_network()
+    images = small_models.images(40)
+    config = tfeptq.QuantizationConfig(
+        weight_bits=(2, 4, 8),
+        target="microcontroller",
+        first_last_bits=None,
+        rounding="nearest",
+        sensitivity="label_free",
+        samples=32,
+        budget=tfeptq.Budget(weight_bytes=BUDGET),
+    )
+    quantized = tfeptq.quantize(model, images, config)
+    path = tmp_path_factory.mktemp("report") / "m.tflite"
+    return model, quantized, tflite_export.export(quantized, path, target=config.target)
+
+
+@pytest.fixture(scope="module")
+def text(work):
+    model, quantized, result = work
+    images = small_models.images(30, seed=2)
+    labels = model.predict(images, verbose=0).argmax(1)
+    path = tfeptq.write_report(
+        result.path.with_suffix(".html"),
+        quantized,
+        result,
+        model=model,
+        validation_data=(images, labels),
+    )
+    return path.read_text("utf-8")
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of every table row, without markup."""
+    found = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.S)
+    cells = (re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in found)
+    return [[html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row] for row in cells]
+
+
+def test_every_operator_is_listed_with_its_width_and_its_proof(work, text):
+    _, quantized, result = work
+    by_name = {row[0]: row for row in rows(text) if len(row) == 8}
+    assert set(by_name) == {"layer", *(layer.name for layer in result.layers)}
+    for name, (bits, _) in quantized.bit_widths.items():
+        if bits is not None:
+            assert by_name[name][2] == str(bits)
+    runtimes = [report for report in result.verification.runtimes if not report.skipped]
+    assert by_name["layer"][6:] == [report.runtime for report in runtimes]
+    identical = sum(row[6] == "identical" for row in by_name.values())
+    assert identical == runtimes[0].exact_operators
+
+
+def test_accuracies_sizes_seconds_and_settings_are_told(work, text):
+    model, quantized, result = work
+    found = {row[0]: row[1:] for row in rows(text)}
+    assert found["float Keras"] == ["100.0 % +- 0.0", "accuracy", "30"]
+    images = small_models.images(30, seed=2)
+    kept = quantized.predict(images, verbose=0).argmax(1) == model.predict(images).argmax(1)
+    assert found["quantized Keras"][0].startswith(f"{100 * kept.mean():.1f} % +- ")
+    assert found["file m.tflite"] == [f"{result.size_bytes:,}"]
+    elements = sum(np.prod(q.float_kernel.shape) for q in quantized.weighted_layers)
+    assert found["weights in float32"] == [f"{4 * elements:,}"]
+    assert set(quantized.stage_seconds) <= set(found)
+    assert found["weight_bits"] == ["(2, 4, 8)"]
+    assert '<tr class="set"><td>weight_bits</td>' in text
+    assert "<tr><td>seed</td>" in text
+
+
+def test_flash_and_ram_of_a_microcontroller_are_told(work, text):
+    pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
+    found = {row[0]: row[1] for row in rows(text) if len(row) == 2}
+    arena = tflite_export.packaging.memory_budget(work[2].path).arena.total
+    assert found["flash"] == f"{work[2].size_bytes:,} bytes, and the code of the operators"
+    assert found["RAM: tensor arena"] == f"{arena:,} bytes"
+    assert "AddDepthwiseConv2D" in found["operators"]
+    assert any(name.startswith("with look-up tables") for name in found)
+
+
+def test_the_frontier_is_drawn_without_a_network(work, text):
+    _, quantized, _ = work
+    assert not re.search(r"(src|href)\s*=", text)
+    plotly = re.search(r'<script id="plotly" type="text/plain">(.*?)</script>', text).group(1)
+    assert b"newPlot" in gzip.decompress(base64.b64decode(plotly))
+    assert len(text) < 2_500_000
+    drawn = re.search(r'<script id="figure" type="application/json">(.*?)</script>', text, re.S)
+    frontier, chosen = json.loads(drawn.group(1))["data"]
+    points = quantized.choice.frontier("weight_bytes")
+    assert frontier["x"] == [point.costs["weight_bytes"] for point in points]
+    assert frontier["y"] == [point.loss for point in points]
+    # The best within the budget is the last point of the frontier that the budget allows.
+    affordable = [point for point in points if point.costs["weight_bytes"] <= BUDGET]
+    assert chosen["x"] == [affordable[-1].costs["weight_bytes"]]
+    assert chosen["y"] == pytest.approx([affordable[-1].loss])
+
+
+def test_a_difference_is_told_and_names_cannot_break_the_page(work, tmp_path):
+    _, quantized, result = work
+    report = result.verification.runtimes[0]
+    odd = dataclasses.replace(report.operators[0], maximum=3, mean=0.25)
+    changed = dataclasses.replace(report, operators=(odd, *report.operators[1:]))
+    layers = (dataclasses.replace(result.layers[0], name="<script>x"), *result.layers[1:])
+    proof = dataclasses.replace(result.verification, runtimes=(changed,))
+    result = dataclasses.replace(result, layers=layers, verification=proof)
+    text = write_scored_report(tmp_path / "r.html", quantized, result, {}).read_text("utf-8")
+    assert "<script>x" not in text
+    by_name = {row[0]: row for row in rows(text) if len(row) == 7}
+    assert by_name["<script>x"][6] == "3 LSB at most, 0.25 on average"
+    assert "Accuracy" not in text
+
+
+def test_a_reloaded_model_has_a_report_without_what_it_forgot(work, tmp_path):
+    _, quantized, _ = work
+    quantized.save(tmp_path / "q.keras")
+    reloaded = tfeptq.load_model(tmp_path / "q.keras")
+    result = tflite_export.export(reloaded, tmp_path / "q.tflite", target="android", verify=False)
+    text = tfeptq.write_report(tmp_path / "r.html", reloaded, result).read_text("utf-8")
+    assert "The file was not verified." in text
+    assert "operators that XNNPACK takes" in text
+    assert "What was asked" not in text
+    # No plot, so none of what draws it.
+    assert len(text) < 20_000
+
+
+def test_a_failing_report_leaves_no_file(work, tmp_path):
+    _, quantized, result = work
+    missing = dataclasses.replace(result, path=tmp_path / "absent.tflite")
+    labels = np.zeros(3)
+    with pytest.raises(ValueError, match="no such file"):
+        tfeptq.write_report(
+            tmp_path / "r.html",
+            quantized,
+            missing,
+            validation_data=(small_models.images(3), labels),
+        )
+    with pytest.raises(ValueError, match="does not exist"):
+        tfeptq.write_report(tmp_path / "absent" / "r.html", quantized, result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_writes_it_with_the_accuracies(work, tmp_path, capsys):
+    work[0].save(tmp_path / "m.keras")
+    images = small_models.images(40)
+    np.savez(tmp_path / "d.npz", x=images, y=work[0].predict(images, verbose=0).argmax(1))
+    data, report = str(tmp_path / "d.npz"), tmp_path / "r.html"
+    arguments = [
+        "quantize", str(tmp_path / "m.keras"), "--calibration", data, "--validation", data,
+        "--rounding", "nearest", "--samples", "32", "--target", "coral",
+        "--output", str(tmp_path / "m.tflite"), "--report", str(report),
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"report: {report}" in printed
+    assert "no known blocker" in printed
+    text = report.read_text("utf-8")
+    assert "No known blocker." in text
+    assert "it alone knows" in text
+    assert {"float Keras", "quantized Keras", "file in LiteRT"} < {row[0] for row in rows(text)}
+
+
+def test_a_missing_extra_is_one_line_before_any_work(tmp_path, capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "plotly" else found(name)
+    )
+    arguments = ["quantize", "absent.keras", "--calibration", "absent.npz"]
+    files = ["--output", str(tmp_path / "m.tflite"), "--report", str(tmp_path / "r.html")]
+    assert main([*arguments, *files]) == 2
+    assert "a report needs plotly: install the extra 'report'" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""The Pareto frontier as a plot that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from tfeptq.precision.choice import Choice, FrontierPoint
+
+#: Plotly draws thousands of points; nobody hovers over more than these.
+_POINTS = 400
+
+
+def frontier_figure(choice: Choice, widths: Mapping[str, int], cost: str) -> str:
+    """Plotly's JSON of predicted loss against a cost, with the chosen widths marked.
+
+    Args:
+        widths: layer name -> weight bits of the choice that was made.
+        cost: one of `choice.costs.tables`.
+    """
+    import plotly.graph_objects as go
+
+    points = _thinned(choice.frontier(cost))
+    loss = sum(choice.sensitivity.losses[name][bits] for name, bits in widths.items())
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=[point.costs[cost] for point in points],
+                y=[point.loss for point in points],
+                text=[_widths_in_words(point.widths) for point in points],
+                mode="lines+markers",
+                name="undominated choices",
+            ),
+            go.Scatter(
+                x=[choice.costs.of(widths)[cost]],
+                y=[loss],
+                text=[_widths_in_words(widths)],
+                mode="markers",
+                marker={"size": 14, "symbol": "star"},
+                name="chosen",
+            ),
+        ]
+    )
+    lowest = min(loss, *(point.loss for point in points))
+    figure.update_layout(
+        template="plotly_white",
+        xaxis_title=cost.replace("_", " "),
+        yaxis_title="predicted rise of the loss",
+        yaxis_type="log" if lowest > 0 else "linear",
+        height=480,
+    )
+    # Unlike the figure's own JSON, without the template's defaults for charts that are not here.
+    return json.dumps(figure.to_plotly_json(), default=list)
+
+
+def _thinned(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """At most so many points, evenly spread, both ends among them."""
+    stride = -(-len(points) // _POINTS)
+    thinned = list(points[::stride])
+    return thinned if thinned[-1] is points[-1] else [*thinned, points[-1]]
+
+
+def _widths_in_words(widths: Mapping[str, int]) -> str:
+    counts = sorted(Counter(widths.values()).items())
+    return ", ".join(f"{count} layers at {bits} bits" for bits, count in counts)
+
+
+def packed_plotly() -> str:
+    """Plotly's JavaScript, gzip in base64: 2 MB instead of 5; the page's browser unpacks it."""
+    from plotly.offline import get_plotlyjs
+
+    packed = gzip.compress(get_plotlyjs().encode("utf-8"), mtime=0)
+    return base64.b64encode(packed).decode("ascii")

@@ -1,0 +1,70 @@
+"""What a file takes of a microcontroller's flash and RAM, part by part."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tflite_export import tflm
+from tflite_export.graph import WEIGHTED
+from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
+
+_SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryBudget:
+    """Bytes of flash and RAM that a model needs, without the code that executes it.
+
+    Attributes:
+        weights: constants other than biases: weights as stored, look-up tables, shapes.
+        biases: of convolutions and dense layers.
+        parameters: scales and zero points of all tensors.
+        structure: everything else in the file: operators, tensors, names, alignment.
+        arena: RAM, measured in TFLM on this computer.
+    """
+
+    weights: int
+    biases: int
+    parameters: int
+    structure: int
+    arena: tflm.Arena
+
+    @property
+    def flash(self) -> int:
+        """The size of the file."""
+        return self.weights + self.biases + self.parameters + self.structure
+
+
+def memory_budget(model: str | Path | bytes) -> MemoryBudget:
+    """Measures a `.tflite` file.
+
+    Raises:
+        ValueError: TFLM does not run the file.
+        RuntimeUnavailableError: TFLM, which measures the arena, is not installed.
+    """
+    if reason := RUNTIMES["tflm"].missing():
+        raise RuntimeUnavailableError(f"the arena cannot be measured here: {reason}")
+    content = model if isinstance(model, bytes) else read_bytes(model)
+    stored = parse(content)
+    biases = _bias_buffers(stored)
+    sizes = {tensor.buffer: tensor.stored_bytes for tensor in stored.tensors}
+    bias_bytes = sum(sizes[buffer] for buffer in biases)
+    weight_bytes = sum(sizes.values()) - bias_bytes
+    parameters = sum(
+        _SCALE_BYTES * tensor.scale.size + _ZERO_POINT_BYTES * tensor.zero_point.size
+        for tensor in stored.tensors
+        if tensor.scale is not None and tensor.zero_point is not None
+    )
+    structure = len(content) - weight_bytes - bias_bytes - parameters
+    return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, tflm.arena(content))
+
+
+def _bias_buffers(model: StoredModel) -> set[int]:
+    """Buffers of the third operand of weighted operators."""
+    return {
+        model.tensors[operator.inputs[2]].buffer
+        for operator in model.operators
+        if operator.kind in WEIGHTED and len(operator.inputs) > 2 and operator.inputs[2] >= 0
+    }
