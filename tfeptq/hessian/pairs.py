@@ -1,4 +1,4 @@
-"""Second-order loss of weight errors, layer by layer and pair by pair, by products with J.
+"""Second-order loss of errors, layer by layer and pair by pair, by products with J.
 
 "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), eq. 3-5, needs e_i'H e_j for
 the errors e of all layers. With self-distillation H = mean_n J_n'A_n J_n, so one Jacobian-vector
@@ -17,11 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq import linear
+from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.progress import progress
 
-#: A layer by its name, at a width.
+#: A layer (or an activation quantizer) by its name, at a width.
 Candidate = tuple[str, int]
 
 
@@ -54,7 +55,7 @@ class PairTerms:
 def pair_terms(
     model: keras.Model,
     samples: Sequence[np.ndarray],
-    errors: Mapping[Candidate, RoundingError],
+    errors: Mapping[Candidate, RoundingError | Grid],
     *,
     count: int = 512,
     batch_size: int = 64,
@@ -64,18 +65,23 @@ def pair_terms(
     Args:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); the first `count` are used.
-        errors: in the order of the result.
+        errors: of weights, or of the activations that a grid rounds; in the order of the result.
     """
     count = min(count, len(samples[0]))
     batch_size = min(batch_size, count)
-    products = _JacobianProducts(model)
+    of_weights = _JacobianProducts(model)
+    of_activations = ActivationProducts(model, [e for e in errors.values() if isinstance(e, Grid)])
     sums, squares = np.zeros((2, len(errors), len(errors)))
     batches = range(0, count - batch_size + 1, batch_size)
     steps = [(begin, candidate) for begin in batches for candidate in errors]
     rows: list[np.ndarray] = []
     for begin, candidate in progress(steps, "pair terms"):
         batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
-        rows.append(products(batch, candidate[0], errors[candidate]))
+        error = errors[candidate]
+        if isinstance(error, Grid):
+            rows.append(of_activations(batch, error))
+        else:
+            rows.append(of_weights(batch, candidate[0], error))
         if len(rows) == len(errors):
             by_sample = _by_sample(np.array(rows, np.float64))
             sums += by_sample.sum(axis=0)

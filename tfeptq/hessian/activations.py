@@ -1,0 +1,216 @@
+"""Second-order loss of activation errors: one average trace a tensor (HAWQ-V2, section 3.3).
+
+The Hessian in an activation tensor is block-diagonal over samples, so every sample has a trace and
+an error of its own. With self-distillation a sample's block is J'AJ, and with few outputs its trace
+is ||A^(1/2) J||^2 exactly: one backward pass an output serves all tensors of all samples, without
+the variance of Hutchinson's probes in the tensors. Many outputs get random probes there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.probes import Probe
+from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.progress import progress
+from tfeptq.quantizers import activation_range
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What an activation quantizer does to the tensors that it serves.
+
+    Attributes:
+        keys: the tensors, which are canonical and before quantization.
+        bits: 4 to 8, or 16.
+    """
+
+    keys: tuple[Key, ...]
+    scale: float
+    zero_point: int
+    bits: int
+
+    @property
+    def settings(self) -> tf.Tensor:
+        """Scale, zero point, lowest and highest code, float32 (4,)."""
+        return tf.constant([self.scale, self.zero_point, *activation_range(self.bits)], tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationMoments:
+    """Means over samples, in the order of the grids that they were asked for, float64 (grids,).
+
+    Attributes:
+        traces: sum over a sample's elements of the squared Jacobian (the trace of its Hessian).
+        sizes: elements of a sample.
+        squares: ||Q(a) - a||^2 of a sample.
+        weighted: sum over elements of squared Jacobian times squared error.
+        trace_errors, weighted_errors: standard errors of the means.
+    """
+
+    traces: np.ndarray
+    sizes: np.ndarray
+    squares: np.ndarray
+    weighted: np.ndarray
+    trace_errors: np.ndarray
+    weighted_errors: np.ndarray
+
+
+def activation_moments(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    grids: Sequence[Grid],
+    *,
+    is_whitened: bool,
+    count: int = 256,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> ActivationMoments:
+    """Curvature at activations and the errors that grids make there.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); the first `count` are used.
+        is_whitened: Jacobian of A^(1/2) times the logits, A the Hessian of self-distillation in
+            them, so that traces are those of its Hessian; otherwise of the logits themselves.
+    """
+    count = min(count, len(samples[0]))
+    batch_size = min(batch_size, count)
+    probe = Probe(model, seed=seed)
+    run = tf.function(_Moments(model, grids, is_whitened=is_whitened).batch)
+    parts = []
+    for begin in progress(range(0, count - batch_size + 1, batch_size), "activation traces"):
+        batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
+        vectors = tf.constant(probe.probe_vectors(batch_size, index=begin))
+        parts.append(run(batch, vectors).numpy())
+    values = np.concatenate(parts, axis=-1).astype(np.float64)
+    mean, error = values.mean(axis=-1), _standard_error(values)
+    shapes = LayerGraph.of(model).shapes(model)
+    sizes = [sum(int(np.prod(shapes[key][1:])) for key in grid.keys) for grid in grids]
+    return ActivationMoments(
+        mean[0], np.array(sizes, np.float64), mean[1], mean[2], error[0], error[2]
+    )
+
+
+def _standard_error(values: np.ndarray) -> np.ndarray:
+    """Of means over the last axis; NaN of a single value."""
+    if values.shape[-1] < 2:
+        return np.full(values.shape[:-1], np.nan)
+    return values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
+
+
+class _Moments:
+    """The compiled part: one forward pass, one backward pass a probe."""
+
+    def __init__(self, model: keras.Model, grids: Sequence[Grid], *, is_whitened: bool) -> None:
+        self._graph = LayerGraph.of(model)
+        self._distillation = SelfDistillation(model)
+        self._grids, self._is_whitened = grids, is_whitened
+        self._keys = tuple(dict.fromkeys(key for grid in grids for key in grid.keys))
+
+    def batch(self, inputs: list[tf.Tensor], vectors: tf.Tensor) -> tf.Tensor:
+        """(3, grids, N): traces, squared errors, and their products element by element."""
+        tensors, squares = self._squared_jacobians(inputs, vectors)
+        rows = [tf.stack(self._of_grid(grid, tensors, squares)) for grid in self._grids]
+        return tf.stack(rows, axis=1)
+
+    def _squared_jacobians(
+        self, inputs: list[tf.Tensor], vectors: tf.Tensor
+    ) -> tuple[dict[Key, tf.Tensor], dict[Key, tf.Tensor]]:
+        """Every tensor, and the sum over probes of its squared gradient, in its shape."""
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(inputs)
+
+            def watch(call: Any, _: list[Any], output: tf.Tensor) -> tf.Tensor:
+                if call.output in self._keys:
+                    tape.watch(output)
+                return output
+
+            tensors = self._graph.execute(inputs, hook=watch)
+            outputs = self._outputs([tensors[key] for key in self._distillation.keys])
+        sources = [tensors[key] for key in self._keys]
+
+        def squared(vector: tf.Tensor) -> list[tf.Tensor]:
+            gradients = tape.gradient(
+                outputs, sources, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            return [tf.square(gradient) for gradient in gradients]
+
+        def body(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = squared(tf.gather(vectors, index))
+            return (index + 1, *[total + part for total, part in zip(sums, parts, strict=True)])
+
+        count = tf.shape(vectors)[0]
+        state = (tf.constant(1), *squared(vectors[0]))
+        _, *sums = tf.while_loop(lambda index, *_: index < count, body, state)
+        return tensors, dict(zip(self._keys, sums, strict=True))
+
+    def _outputs(self, logits: list[tf.Tensor]) -> tf.Tensor:
+        """(N, outputs): what is probed."""
+        if self._is_whitened:
+            fixed = [tf.stop_gradient(value) for value in logits]
+            return self._distillation.whiten(fixed, logits)
+        return tf.concat([tf.reshape(value, [tf.shape(value)[0], -1]) for value in logits], axis=1)
+
+    def _of_grid(
+        self, grid: Grid, tensors: Mapping[Key, tf.Tensor], squares: Mapping[Key, tf.Tensor]
+    ) -> tuple[tf.Tensor, ...]:
+        errors = {key: tf.square(_error(tensors[key], grid.settings)) for key in grid.keys}
+        return (
+            tf.add_n([_by_sample(squares[key]) for key in grid.keys]),
+            tf.add_n([_by_sample(errors[key]) for key in grid.keys]),
+            tf.add_n([_by_sample(squares[key] * errors[key]) for key in grid.keys]),
+        )
+
+
+def _by_sample(values: tf.Tensor) -> tf.Tensor:
+    """Sum over everything but the batch, (N,)."""
+    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
+
+
+class ActivationProducts:
+    """A^(1/2) J e for the error e that one grid makes, compiled once: (N, outputs)."""
+
+    def __init__(self, model: keras.Model, grids: Sequence[Grid]) -> None:
+        self._graph = LayerGraph.of(model)
+        self._distillation = SelfDistillation(model)
+        self._keys = tuple(dict.fromkeys(key for grid in grids for key in grid.keys))
+        self._run = tf.function(self._traced)
+
+    def __call__(self, inputs: list[tf.Tensor], grid: Grid) -> np.ndarray:
+        is_hit = tf.constant([key in grid.keys for key in self._keys], tf.float32)
+        return self._run(inputs, grid.settings, is_hit).numpy()
+
+    def _traced(self, inputs: list[tf.Tensor], settings: tf.Tensor, is_hit: tf.Tensor) -> tf.Tensor:
+        clean = self._graph.execute(inputs)
+        moved = [clean[key] for key in self._keys]
+        primals = [tf.zeros_like(tensor) for tensor in moved]
+        tangents = [is_hit[index] * _error(tensor, settings) for index, tensor in enumerate(moved)]
+        with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
+            offsets = dict(zip(self._keys, primals, strict=True))
+            shifted = [
+                value + offsets[key] if key in offsets else value
+                for key, value in zip(self._graph.inputs, inputs, strict=True)
+            ]
+
+            def shift(call: Any, _: list[Any], output: tf.Tensor) -> tf.Tensor:
+                return output + offsets[call.output] if call.output in offsets else output
+
+            tensors = self._graph.execute(shifted, hook=shift)
+            logits = [tensors[key] for key in self._distillation.keys]
+        shifts = accumulator.jvp(logits, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return self._distillation.whiten(logits, shifts)
+
+
+def _error(values: tf.Tensor, settings: tf.Tensor) -> tf.Tensor:
+    """Q(values) - values; `settings` are those of a `Grid`."""
+    scale, zero_point, low, high = tf.unstack(settings)
+    codes = tf.clip_by_value(tf.round(values / scale) + zero_point, low, high)
+    return (codes - zero_point) * scale - values
