@@ -115,7 +115,7 @@ def test_weighted_errors_use_the_jacobian_of_every_element(model, grids):
 def test_pair_terms_of_activations_and_weights_are_those_of_forward_passes(model, grids):
     kernel = np.asarray(model.get_layer("next").kernel)
     direction = 0.05 * np.random.default_rng(1).normal(size=kernel.shape).astype("float32")
-    fine = [Grid(grid.keys, grid.scale / 4, grid.zero_point, 8) for grid in grids[:2]]
+    fine = [Grid(grid.keys, grid.scale / 4, 0, 8) for grid in grids[:2]]
     errors = {(f"a{i}", grid.bits): grid for i, grid in enumerate(fine)}
     errors["next", 2] = RoundingError(direction, np.zeros(2, "float32"))
     matrix = pair_terms(model, IMAGES, errors, batch_size=3).terms
