@@ -8,6 +8,7 @@ from typing import Any
 
 from tflite_export.latency import Latency, latency
 from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.runtimes import rehearse_on_zeros
 from tflite_export.targets import tflite_runtime
 
 _DELEGATE = "DELEGATE"
@@ -47,9 +48,14 @@ class AndroidReport:
 
 
 def android_report(model: str | Path | bytes) -> AndroidReport:
-    """Measures a `.tflite` file in LiteRT with XNNPACK on this computer."""
+    """Measures a `.tflite` file in LiteRT with XNNPACK on this computer.
+
+    Raises:
+        ValueError: LiteRT refuses the file, or dies of it.
+    """
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
+    rehearse_on_zeros(content, "litert")
     return AndroidReport(
         len(content),
         delegation(content),

@@ -7,10 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
-import numpy as np
-
 from tflite_export.reader import parse, read_bytes
-from tflite_export.runtimes import open_session
+from tflite_export.runtimes import NATIVE, open_session, rehearse_on_zeros, zeros
 
 _WARM_UP_RUNS = 3
 
@@ -39,13 +37,11 @@ def latency(
         runs: at most so many inferences,
         seconds: and not many longer than this in all.
     """
-    allowed = ("litert", "litert-reference", "tflm")
-    if runtime not in allowed:
-        raise ValueError(f"latency of {runtime!r} is not measured; allowed are {allowed}")
+    if runtime not in NATIVE:
+        raise ValueError(f"latency of {runtime!r} is not measured; allowed are {NATIVE}")
     content = model if isinstance(model, bytes) else read_bytes(model)
-    stored = parse(content)
-    tensors = [stored.tensors[index] for index in stored.inputs]
-    inputs = [np.zeros(tensor.shape, tensor.type) for tensor in tensors]
+    rehearse_on_zeros(content, runtime)
+    inputs = zeros(parse(content))
     session = open_session(content, runtime)
     for _ in range(_WARM_UP_RUNS):
         session(inputs)

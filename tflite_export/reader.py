@@ -100,6 +100,7 @@ def _stored_model(model: Any) -> StoredModel:
     tensors = tuple(_stored_tensor(tensor, model) for tensor in subgraph.tensors)
     operators = tuple(_stored_operator(operator, model) for operator in subgraph.operators)
     inputs, outputs = _indices(subgraph.inputs), _indices(subgraph.outputs)
+    _check_indices(operators, (*inputs, *outputs), len(tensors))
     signature = next((s for s in model.signatureDefs or () if s.subgraphIndex == 0), None)
     return StoredModel(
         _text(subgraph.name),
@@ -112,6 +113,24 @@ def _stored_model(model: Any) -> StoredModel:
         len(model.subgraphs),
         _text(model.description),
     )
+
+
+def _check_indices(
+    operators: tuple[StoredOperator, ...], endpoints: tuple[int, ...], count: int
+) -> None:
+    """Every tensor that is spoken of exists; -1 is an absent operand."""
+    for operator in operators:
+        for index in (*operator.inputs, *operator.outputs):
+            if not -1 <= index < count:
+                raise ValueError(
+                    f"damaged TensorFlow Lite file: operator {operator.kind} names tensor "
+                    f"{index} of {count}"
+                )
+    for index in endpoints:
+        if not 0 <= index < count:
+            raise ValueError(
+                f"damaged TensorFlow Lite file: an input or output is tensor {index} of {count}"
+            )
 
 
 def _public_names(

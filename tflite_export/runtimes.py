@@ -16,9 +16,14 @@ import numpy as np
 
 from tflite_export import reference
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes, to_graph
+from tflite_export.rehearsal import rehearse
 
 #: Integers in, one array (N, ...) a model input; integers out, one array (N, ...) a model output.
 Session = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+#: Runtimes of native code in this process, which a damaged file can end.
+NATIVE = ("litert", "litert-reference", "tflm")
 
 
 class RuntimeUnavailableError(RuntimeError):
@@ -64,13 +69,15 @@ def run(
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
     arrays = _ordered(inputs, stored)
-    session = open_session(content, runtime)
     is_float = any(np.issubdtype(array.dtype, np.floating) for array in arrays)
     batches = [
         quantize(array, stored.tensors[index])
         for array, index in zip(arrays, stored.inputs, strict=True)
     ]
-    outputs = session(batches)
+    _check_runtime(runtime)
+    if runtime in NATIVE:
+        rehearse(content, runtime, [batch[:1] for batch in batches])
+    outputs = open_session(content, runtime)(batches)
     if is_float:
         outputs = [
             dequantize(array, stored.tensors[index])
@@ -81,17 +88,50 @@ def run(
 
 def open_session(content: bytes, runtime: str) -> Session:
     """A session of a runtime by name."""
+    _check_runtime(runtime)
+    return RUNTIMES[runtime].open(content)
+
+
+def _check_runtime(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime {runtime!r} is unknown; allowed are {', '.join(RUNTIMES)}")
     reason = RUNTIMES[runtime].missing()
     if reason is not None:
         raise RuntimeUnavailableError(f"runtime {runtime!r} cannot be used here: {reason}")
-    return RUNTIMES[runtime].open(content)
+
+
+def rehearse_on_zeros(content: bytes, runtime: str) -> None:
+    """`rehearse` where there are no samples.
+
+    Raises:
+        ValueError: the runtime dies of the file, or does not finish.
+    """
+    rehearse(content, runtime, zeros(parse(content)))
+
+
+def zeros(model: StoredModel) -> list[np.ndarray]:
+    """One sample of zeros, an array (1, ...) a model input."""
+    tensors = [model.tensors[index] for index in model.inputs]
+    return [np.zeros(tensor.shape, element_type(tensor)) for tensor in tensors]
+
+
+def element_type(tensor: StoredTensor) -> np.dtype:
+    """Type of a tensor's elements outside of the file.
+
+    Raises:
+        ValueError: numpy has no such type.
+    """
+    try:
+        return np.dtype(tensor.type)
+    except TypeError:
+        raise ValueError(
+            f"tensor {tensor.name!r} is {tensor.type}; inputs and outputs must be numbers"
+        ) from None
 
 
 def quantize(values: np.ndarray, tensor: StoredTensor) -> np.ndarray:
     """Integers of float values in a tensor's own parameters; integers are only range-checked."""
-    dtype = np.dtype(tensor.type)
+    dtype = element_type(tensor)
     if not np.issubdtype(dtype, np.integer):
         return values.astype(dtype)
     info = np.iinfo(dtype)
@@ -204,8 +244,14 @@ def _open_reference(content: bytes) -> Session:
     names = [tensor for _, tensor in graph.outputs]
 
     def session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        tensors = reference.run(graph, arrays)
-        return [tensors[name] for name in names]
+        try:
+            tensors = reference.run(graph, arrays)
+            return [tensors[name] for name in names]
+        except (ArithmeticError, LookupError, MemoryError, TypeError) as error:
+            # Shapes and options that contradict each other fail anywhere.
+            raise ValueError(
+                f"the integer reference cannot execute the file: {type(error).__name__}: {error}"
+            ) from error
 
     return session
 

@@ -19,6 +19,7 @@ _PACKED = {"int4": 1, "int2": 1}
 #: far too small ends the process instead of raising.
 _BASE_BYTES, _BYTES_PER_ENTRY = 1 << 16, 1 << 10
 _GROWTH, _ATTEMPTS = 4, 3
+_LARGEST_ARENA = 1 << 30
 _OUT_OF_MEMORY = re.compile(r"Failed to (resize|allocate)|arena", re.IGNORECASE)
 _ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 
@@ -99,6 +100,11 @@ def _interpreter(content: bytes, model: StoredModel) -> Any:
     from tflite_micro import runtime
 
     size = _estimated_bytes(model)
+    if size > _LARGEST_ARENA:
+        raise ValueError(
+            f"the file's tensors need {size} bytes, more than {_LARGEST_ARENA}: it is damaged, or "
+            "nothing for a microcontroller"
+        )
     for attempt in range(_ATTEMPTS):
         with native_messages.captured() as messages:
             try:

@@ -15,6 +15,7 @@ import numpy as np
 from tflite_export import reference
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.reader import StoredModel, parse, to_graph
+from tflite_export.rehearsal import trust
 from tflite_export.runtimes import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
 from tflite_export.tolerances import tolerance
@@ -209,6 +210,7 @@ def _run(
     except RuntimeUnavailableError as error:
         return RuntimeReport(runtime, str(error))
     outputs = session(inputs)
+    trust(content, runtime)
     tensors = witness_tensors(graph, storage, runtime, inputs)
     _compare_witness(graph, outputs, tensors, runtime)
     differences = tuple(compare_operators(graph, tensors))

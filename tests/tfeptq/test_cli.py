@@ -187,6 +187,28 @@ def test_unreadable_files_are_bad_input(tmp_path, capsys):
         assert "not a TensorFlow Lite file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_files_are_one_line(folder, quantized, tmp_path, capfd, seed):
+    """Cut anywhere, and with bytes changed where the file keeps its tables."""
+    generator, content = np.random.default_rng(seed), quantized.read_bytes()
+    path, data = tmp_path / "damaged.tflite", str(folder / "data.npz")
+    for _ in range(25):
+        damaged = bytearray(content[: generator.integers(8, 2 * len(content))])
+        for position in generator.integers(8, len(damaged), generator.integers(0, 5)):
+            damaged[position] = generator.integers(256)
+        path.write_bytes(damaged)
+        for command in (
+            ["inspect"],
+            ["check", "--target", "coral"],
+            ["check", "--target", "android", "--json"],
+            ["evaluate", "--data", data, "--runtime", "reference"],
+        ):
+            code = main([command[0], str(path), *command[1:]])
+            lines = capfd.readouterr().err.splitlines()
+            errors = [line for line in lines if line.startswith("tfeptq: error: ")]
+            assert (code, len(errors)) in ((0, 0), (1, 0), (2, 1))
+
+
 def test_demo(tmp_path, capsys):
     path = tmp_path / "digits.tflite"
     assert main(["demo", "--steps", "20", "--output", str(path)]) == 0

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import subprocess
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_operators import random_graph
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export.writer import write
+from tflite_export import rehearsal
+from tflite_export.writer import serialize, write
 
 FILES = (
     "ad_float",
@@ -80,3 +85,68 @@ def test_integers_in_integers_out_and_floats_in_floats_out(runtime):
     real = tflite_export.run(content, ((integers - 3.0) * 0.04).astype("float32"), runtime=runtime)
     assert coded.dtype == np.int8
     np.testing.assert_allclose(real, (coded.astype("float32") + 128) * np.float32(0.05), rtol=1e-5)
+
+
+def changed(content: bytes, change) -> bytes:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    change(model)
+    return serialize(model)
+
+
+def killer(kind: str) -> bytes:
+    """A file of one operator without the operand that its kernels read unasked."""
+
+    def change(model):
+        code = getattr(schema.BuiltinOperator, kind)
+        model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = code
+        model.operatorCodes[0].version = 1
+
+    return changed(write(random_graph("LOGISTIC", "int8", 0)), change)
+
+
+@pytest.mark.parametrize(("runtime", "kind"), [("litert", "STRIDED_SLICE"), ("tflm", "ARG_MAX")])
+def test_a_file_that_kills_its_runtime_does_not_kill_us(runtime, kind):
+    if runtime == "tflm" and importlib.util.find_spec("tflite_micro") is None:
+        pytest.skip("extra 'microcontroller' is missing")
+    with pytest.raises(ValueError, match=rf"{runtime} dies of the file \(SIG"):
+        tflite_export.run(killer(kind), np.zeros((1, 5, 4, 1), "float32"), runtime=runtime)
+
+
+def test_a_file_that_never_ends_is_an_error(monkeypatch):
+    def hang(command, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(rehearsal.subprocess, "run", hang)
+    content = write(random_graph("LOGISTIC", "int8", 0), {})
+    with pytest.raises(ValueError, match="does not finish one inference within 120 s"):
+        tflite_export.run(content, np.zeros((1, 5, 4, 1), "float32"), runtime="litert-reference")
+
+
+def test_what_was_verified_or_has_run_needs_no_rehearsal(tmp_path, monkeypatch):
+    commands = []
+    run = rehearsal.subprocess.run
+    monkeypatch.setattr(
+        rehearsal.subprocess, "run", lambda c, **kw: commands.append(c) or run(c, **kw)
+    )
+    path, images = tmp_path / "m.tflite", np.zeros((2, 6, 7, 3), "float32")
+    tflite_export.export(convolution(), path, target="android")
+    tflite_export.run(path, images)
+    assert commands == []
+    content = write(convolution(8))
+    for _ in range(2):
+        tflite_export.run(content, images)
+    assert len(commands) == 1
+
+
+DAMAGES = {
+    "names tensor 77 of 4": lambda graph: setattr(graph.operators[0], "inputs", [0, 77, 2]),
+    "is tensor 9 of 4": lambda graph: setattr(graph, "outputs", [9]),
+    "which nothing has written": lambda graph: setattr(graph, "inputs", [3]),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_damage_is_named(message):
+    content = changed(write(convolution(8)), lambda model: DAMAGES[message](model.subgraphs[0]))
+    with pytest.raises(ValueError, match=message):
+        tflite_export.run(content, np.zeros((1, 4, 6, 5), np.int8), runtime="reference")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tflite_export import tflm
 from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, parse, read_bytes
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
+from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, rehearse_on_zeros
 
 _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 
@@ -48,6 +48,7 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
         raise RuntimeUnavailableError(f"the arena cannot be measured here: {reason}")
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
+    rehearse_on_zeros(content, "tflm")
     biases = _bias_buffers(stored)
     sizes = {tensor.buffer: tensor.stored_bytes for tensor in stored.tensors}
     bias_bytes = sum(sizes[buffer] for buffer in biases)

@@ -96,11 +96,17 @@ def run(
         inputs: integers (N, ...), by public input name or in order.
 
     Raises:
-        ValueError: inputs that are not the graph's.
+        ValueError: inputs that are not the graph's, or an operator that reads what none wrote.
     """
     values = _values_of_inputs(graph, inputs)
     constants = {name: t.data for name, t in graph.tensors.items() if t.data is not None}
     for operator in graph.operators:
+        missing = [n for n in operator.inputs if n not in constants and n not in values]
+        if missing:
+            raise ValueError(
+                f"operator {operator.kind} of layer {operator.layer!r} reads {missing[0]!r}, which "
+                "nothing has written"
+            )
         arrays = [constants[n] if n in constants else values[n] for n in operator.inputs]
         values[operator.outputs[0]] = run_operator(operator, graph.tensors, arrays)
     return values
