@@ -34,15 +34,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "hmse": {"rounding": "nearest", "bias_correction": False},
     "hmse+bias": {"rounding": "nearest"},
     "eptq": {},
-    "eptq, element attention": {
-        "element_attention": True,
-        "learning_rate": 1e-3,
-        "output_loss": 0.0,
-    },
 }
 ABLATION: dict[str, dict[str, Any]] = {
     "eptq": {},
     "without SLA": {"sample_layer_attention": False},
+    "SLA by layer, as published": {"channel_attention": False},
     "without gradual activations": {"gradual_activations": False},
     "without gradual rounding": {"gradual_rounding": False},
     "MSE thresholds": {"threshold": "mse"},

@@ -24,7 +24,7 @@ import numpy as np
 import tfeptq
 import tflite_export
 from benchmarks.models import Task, load
-from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
+from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.report.tables import show
 
 BATCH, STEPS = 32, 100
@@ -105,7 +105,7 @@ def main() -> None:
         samples = [task.calibration[:1024]]
         plain, ours = plain_step(task), distillation_step(task)
         written, verified = export_seconds(task)
-        attention = seconds(lambda c=canonical, s=samples: sample_layer_attention(c, s))
+        attention = seconds(lambda c=canonical, s=samples: channel_attention(c, s))
         weights = seconds(lambda c=canonical, s=samples: weight_scores(c, s))
         rows.append(
             (

@@ -42,8 +42,7 @@ class QuantizationConfig:
         seed: of every random choice; the same seed, data and versions give the same bytes.
         bias_correction: move biases by the mean shift that rounding causes, before training.
         sample_layer_attention: weigh the distillation by SLA scores; otherwise all equally.
-        element_attention: weigh every element's error by its own squared Jacobian, from one random
-            probe a step, instead of one score a sample and layer; a step takes half as long again.
+        channel_attention: keep SLA's score of every channel, which EPTQ reduces to their maximum.
         gradual_activations: quantize activations gradually during training.
         gradual_rounding: harden the rounding gradually during training.
         train_scales: learn the weight scales (and activation scales) together with the rounding.
@@ -66,7 +65,7 @@ class QuantizationConfig:
     seed: int = 0
     bias_correction: bool = True
     sample_layer_attention: bool = True
-    element_attention: bool = False
+    channel_attention: bool = True
     gradual_activations: bool = True
     gradual_rounding: bool = True
     train_scales: bool = True
@@ -74,7 +73,7 @@ class QuantizationConfig:
     learning_rate: float = 3e-3
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
-    output_loss: float = 10.0
+    output_loss: float = 0.0
     sensitivity: str = "inter_layer"
     budget: Budget | None = None
     accuracy_target: AccuracyTarget | None = None

@@ -17,7 +17,7 @@ from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
-from tfeptq.hessian.label_free import sample_layer_attention, weight_scores
+from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
@@ -194,11 +194,19 @@ def _attention(
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
-) -> np.ndarray:
+) -> list[np.ndarray]:
+    """Weights of the distillation: one array (N, channels) or (N, 1) for each weighted call."""
     if not config.sample_layer_attention:
         calls = weighted_calls(LayerGraph.of(canonical))
-        return np.ones((len(samples[0]), len(calls)), np.float32)
-    return checkpoint.arrays(
+        return [np.ones((len(samples[0]), 1), np.float32) for _ in calls]
+    by_channel = checkpoint.arrays(
         "attention",
-        lambda: {"scores": sample_layer_attention(canonical, samples, seed=config.seed)},
-    )["scores"]
+        lambda: _numbered(channel_attention(canonical, samples, seed=config.seed)),
+    )
+    if config.channel_attention:
+        return list(by_channel.values())
+    return [scores.max(axis=-1, keepdims=True) for scores in by_channel.values()]
+
+
+def _numbered(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {str(index): array for index, array in enumerate(arrays)}

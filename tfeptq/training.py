@@ -1,7 +1,7 @@
 """Network-wise distillation: learns the rounding of all layers at once (EPTQ, section 4.2-4.3).
 
-The squared error of every pre-activation, weighted by each sample's attention (SLA), plus the
-rounding regularizer. Activations are quantized gradually and the rounding is hardened gradually:
+The squared error of every pre-activation, weighted by each sample's attention, plus the rounding
+regularizer. Activations are quantized gradually and the rounding is hardened gradually:
 short schedules need the network to train on the integers that it will ship.
 """
 
@@ -19,7 +19,7 @@ from keras import ops
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.probes import logit_keys, weighted_calls
-from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 
@@ -62,28 +62,27 @@ class Distillation:
     Args:
         quantized: the model that learns.
         teacher: its canonical float model.
-        attention: float32 (samples, weighted calls), the scores of all samples that will be fed;
-            only their mean is used here, each batch brings its own.
+        attention: scores of all samples that will be fed, one float32 array (samples, channels) or
+            (samples, 1) for each weighted call; only means are used, each batch brings its own.
     """
 
     def __init__(
         self,
         quantized: QuantizedModel,
         teacher: keras.Model,
-        attention: np.ndarray,
+        attention: Sequence[np.ndarray],
         config: QuantizationConfig,
     ) -> None:
         self._teacher = LayerGraph.of(teacher)
         self._student = LayerGraph.of(quantized)
         self._keys = [call.output for call in weighted_calls(self._teacher)]
         self._logits = logit_keys(teacher)
-        mean = attention.mean(axis=0)
+        mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         self._normalizer = float(mean.max())
         self._layer_weight = _sum_by_layer(self._keys, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._output_weight = config.output_loss
-        self._element_attention = config.element_attention
-        self._seed = config.seed
+        self._sums_positions = config.sample_layer_attention and config.channel_attention
         self._regularization = 0.01 * config.regularization
         self.traces = 0
 
@@ -94,7 +93,7 @@ class Distillation:
         step = model.optimizer.iterations
         self._set_shares(model, step)
         with tf.GradientTape() as tape:
-            distillation = self._distillation_loss(tf.nest.flatten(samples), attention, step)
+            distillation = self._distillation_loss(tf.nest.flatten(samples), attention)
             rounding = self._rounding_loss(model, self._schedule.beta(step))
             loss = distillation + rounding
         variables = model.trainable_variables
@@ -115,51 +114,20 @@ class Distillation:
         for layer in model.weighted_layers:
             layer.soft_share.assign(soft_share)
 
-    def _distillation_loss(self, samples: list[Any], attention: Any, step: Any) -> Any:
-        teacher, jacobians = self._probed_teacher(samples, step)
-        student = self._student.execute(samples)
-        loss = 0.0
-        for index, key in enumerate(self._keys):
+    def _distillation_loss(self, samples: list[Any], attention: Sequence[Any]) -> Any:
+        teacher, student = self._teacher.execute(samples), self._student.execute(samples)
+        loss = self._output_loss(student, teacher)
+        for key, scores in zip(self._keys, attention, strict=True):
             error = student[key] - tf.stop_gradient(teacher[key])
-            if jacobians is None:
-                loss += tf.reduce_mean(attention[:, index] * mean_square_by_sample(error))
-            else:
-                squared = tf.square(error * tf.stop_gradient(jacobians[index]))
-                loss += tf.reduce_mean(tf.reduce_sum(squared, axis=list(range(1, squared.ndim))))
-        return (loss + self._output_loss(student, teacher)) / self._normalizer
-
-    def _probed_teacher(
-        self, samples: list[Any], step: Any
-    ) -> tuple[dict[Key, Any], list[Any] | None]:
-        """Tensors of the float model; with element attention also J'v of one Rademacher probe v."""
-        if not self._element_attention:
-            return self._teacher.execute(samples), None
-
-        def watch(call: Call, _: list[Any], output: Any) -> Any:
-            if call.output in self._keys:
-                tape.watch(output)
-            return output
-
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tensors = self._teacher.execute(samples, hook=watch)
-            logits = [tensors[key] for key in self._logits]
-            signs = [self._signs(value, step, index) for index, value in enumerate(logits)]
-            total = tf.add_n([tf.reduce_sum(a * b) for a, b in zip(logits, signs, strict=True)])
-        watched = [tensors[key] for key in self._keys]
-        zero = tf.UnconnectedGradients.ZERO
-        return tensors, tape.gradient(total, watched, unconnected_gradients=zero)
-
-    def _signs(self, like: Any, step: Any, index: int) -> Any:
-        seed = tf.stack([tf.cast(step, tf.int32), tf.constant(self._seed + index)])
-        bits = tf.random.stateless_uniform(tf.shape(like), seed, 0, 2, tf.int32)
-        return tf.cast(2 * bits - 1, like.dtype)
+            loss += weighted_square(error, scores, sums_positions=self._sums_positions)
+        return loss / self._normalizer
 
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
         loss = 0.0
         for key in self._logits:
             error = student[key] - tf.stop_gradient(teacher[key])
-            loss += tf.reduce_mean(mean_square_by_sample(error))
+            loss += weighted_square(error, tf.ones([1, 1]))
         return self._output_weight * loss
 
     def _rounding_loss(self, model: QuantizedModel, beta: Any) -> Any:
@@ -169,11 +137,19 @@ class Distillation:
         return self._regularization * loss
 
 
-def mean_square_by_sample(error: Any) -> Any:
-    """Sum over channels and mean over positions of the squared error, one value a sample."""
-    per_channel = tf.reduce_sum(tf.square(error), axis=-1)
-    axes = list(range(1, len(per_channel.shape)))
-    return tf.reduce_mean(per_channel, axis=axes) if axes else per_channel
+def weighted_square(error: Any, scores: Any, *, sums_positions: bool = False) -> Any:
+    """Mean over samples of the squared error (N, ..., C), summed over channels with weights.
+
+    Args:
+        scores: (N, C), or (N, 1) for one weight a sample.
+        sums_positions: sum over positions: with scores by channel that is the diagonal of the
+            second-order loss. Otherwise their mean, as EPTQ has it.
+    """
+    squared = tf.square(error)
+    axes = list(range(1, len(squared.shape) - 1))
+    reduce = tf.reduce_sum if sums_positions else tf.reduce_mean
+    by_channel = reduce(squared, axis=axes) if axes else squared
+    return tf.reduce_mean(tf.reduce_sum(scores * by_channel, axis=-1))
 
 
 def _sum_by_layer(keys: list[Any], values: np.ndarray) -> dict[str, float]:
@@ -187,7 +163,7 @@ def distil(
     quantized: QuantizedModel,
     teacher: keras.Model,
     samples: Sequence[np.ndarray],
-    attention: np.ndarray,
+    attention: Sequence[np.ndarray],
     config: QuantizationConfig,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
     backup_dir: Path | None = None,
@@ -196,7 +172,8 @@ def distil(
 
     Args:
         samples: one array a model input, float32 (N, ...).
-        attention: float32 (N, weighted calls), see `sample_layer_attention`.
+        attention: one float32 array (N, channels) or (N, 1) for each weighted call, see
+            `tfeptq.hessian.label_free`.
         backup_dir: where the optimisation is saved and resumed (`BackupAndRestore`).
     """
     _choose_variables(quantized, teacher, samples, config)
@@ -238,10 +215,10 @@ def _optimizer(config: QuantizationConfig) -> keras.optimizers.Optimizer:
 
 
 def _dataset(
-    samples: Sequence[np.ndarray], attention: np.ndarray, config: QuantizationConfig
+    samples: Sequence[np.ndarray], attention: Sequence[np.ndarray], config: QuantizationConfig
 ) -> tf.data.Dataset:
-    count = len(attention)
-    dataset = tf.data.Dataset.from_tensor_slices((tuple(samples), attention))
+    count = len(samples[0])
+    dataset = tf.data.Dataset.from_tensor_slices((tuple(samples), tuple(attention)))
     dataset = dataset.shuffle(count, seed=config.seed, reshuffle_each_iteration=True).repeat()
     return dataset.batch(min(config.batch_size, count), drop_remainder=True).prefetch(2)
 

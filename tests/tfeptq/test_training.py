@@ -91,25 +91,26 @@ def test_one_compilation_a_model(monkeypatch):
 
 def test_unit_weights_give_the_unweighted_loss():
     error = np.random.default_rng(0).normal(size=(4, 5, 7, 3)).astype("float32")
-    per_sample = training.mean_square_by_sample(error)
-    expected = np.square(error).sum(axis=-1).mean(axis=(1, 2))
-    np.testing.assert_allclose(per_sample, expected, rtol=1e-5)
+    expected = np.square(error).sum(axis=-1).mean()
+    for shape in ((4, 1), (4, 3)):
+        weighted = training.weighted_square(error, np.ones(shape, "float32"))
+        np.testing.assert_allclose(weighted, expected, rtol=1e-5)
     vectors = error[:, 0, 0]
+    expected = np.square(vectors).sum(axis=-1).mean()
     np.testing.assert_allclose(
-        training.mean_square_by_sample(vectors), np.square(vectors).sum(axis=-1), rtol=1e-5
+        training.weighted_square(vectors, np.ones((4, 1), "float32")), expected, rtol=1e-5
     )
 
 
-def test_element_attention_trains_reproducibly():
-    config = dataclasses.replace(CONFIG, element_attention=True, steps=10)
-    model, data = small_models.residual_network(), small_models.images(32)
-    runs = [quantize(model, data, config) for _ in range(2)]
-    layerwise = quantize(model, data, dataclasses.replace(CONFIG, steps=10))
-    for left, right in zip(runs[0].get_weights(), runs[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(left, right)
-    assert any(
-        not np.array_equal(left, right)
-        for left, right in zip(runs[0].get_weights(), layerwise.get_weights(), strict=True)
+def test_weights_by_sample_and_channel():
+    generator = np.random.default_rng(1)
+    error = generator.normal(size=(4, 5, 7, 3)).astype("float32")
+    scores = generator.uniform(size=(4, 3)).astype("float32")
+    expected = np.einsum("nhwc,nc->", np.square(error), scores) / 4
+    summed = training.weighted_square(error, scores, sums_positions=True)
+    np.testing.assert_allclose(summed, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        training.weighted_square(error, scores), expected / (5 * 7), rtol=1e-5
     )
 
 
@@ -118,6 +119,7 @@ def test_element_attention_trains_reproducibly():
     [
         "bias_correction",
         "sample_layer_attention",
+        "channel_attention",
         "gradual_activations",
         "gradual_rounding",
         "train_scales",
