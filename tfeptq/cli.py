@@ -134,7 +134,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, required=True, metavar="X.npz")
     parser.add_argument(
         "--weight-bits",
-        type=_weight_bits,
+        type=_widths,
         default=defaults.weight_bits,
         metavar="N|N,N,...|LAYER=N,...",
         help="one width for all layers, candidates to choose from, or widths by layer name (others "
@@ -144,7 +144,11 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--first-last-bits", type=_bits_or_none, default=defaults.first_last_bits, metavar="N|none"
     )
     parser.add_argument(
-        "--activation-bits", type=int, default=defaults.activation_bits, metavar="N"
+        "--activation-bits",
+        type=_widths,
+        default=defaults.activation_bits,
+        metavar="N|LAYER=N,...",
+        help="4 to 8 or 16: one width for all layers, or widths by layer name (others get 8)",
     )
     parser.add_argument("--target", choices=TARGETS, default=defaults.target)
     parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
@@ -209,7 +213,7 @@ def _add_check(commands: Any) -> None:
     parser.set_defaults(command=_check)
 
 
-def _weight_bits(text: str) -> int | tuple[int, ...] | dict[str, int]:
+def _widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
     try:
         if "=" not in text:
             widths = tuple(int(bits) for bits in text.split(","))
@@ -443,6 +447,7 @@ def _summary(result: ExportResult, scores: dict[str, Score]) -> dict[str, Any]:
         "size_bytes": result.size_bytes,
         "layers": [dataclasses.asdict(layer) for layer in result.layers],
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
+        "notes": result.notes,
         "scores": {name: dataclasses.asdict(value) for name, value in scores.items()},
     }
 

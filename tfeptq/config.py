@@ -9,7 +9,7 @@ from typing import Any
 from tfeptq.precision.goals import AccuracyTarget, Budget
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
-ACTIVATION_BITS = (8, 16)
+ACTIVATION_BITS = (4, 5, 6, 7, 8, 16)
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 THRESHOLDS = ("hmse", "mse", "max")
 ROUNDINGS = ("eptq", "nearest")
@@ -24,7 +24,9 @@ class QuantizationConfig:
         weight_bits: width of the weights: one integer for all layers, `{layer name: bits}`, where
             layers left out get 8 bits, or a tuple of candidates, from which every layer gets its
             own by `budget` or `accuracy_target`. 2 to 8.
-        activation_bits: width of the activations, 8 or 16.
+        activation_bits: width of the activations, 4 to 8 or 16: one integer for all layers, or
+            `{layer name: bits}`, where layers left out get 8. It is the width of a layer's output,
+            see `tfeptq.precision.activations`.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
@@ -54,7 +56,7 @@ class QuantizationConfig:
     """
 
     weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8
-    activation_bits: int = 8
+    activation_bits: int | Mapping[str, int] = 8
     target: str = "android"
     first_last_bits: int | None = 8
     threshold: str = "hmse"
@@ -80,14 +82,11 @@ class QuantizationConfig:
     ordered_widths: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight_bits, Mapping):
-            for layer, bits in self.weight_bits.items():
-                _check_bits(f"weight_bits[{layer!r}]", bits, WEIGHT_BITS)
-        elif isinstance(self.weight_bits, (tuple, list)):
+        if isinstance(self.weight_bits, (tuple, list)):
             object.__setattr__(self, "weight_bits", _candidates(self.weight_bits))
         else:
-            _check_bits("weight_bits", self.weight_bits, WEIGHT_BITS)
-        _check_bits("activation_bits", self.activation_bits, ACTIVATION_BITS)
+            _check_widths("weight_bits", self.weight_bits, WEIGHT_BITS)
+        _check_widths("activation_bits", self.activation_bits, ACTIVATION_BITS)
         if self.first_last_bits is not None:
             _check_bits("first_last_bits", self.first_last_bits, WEIGHT_BITS)
         _check_member("target", self.target, TARGETS)
@@ -121,8 +120,9 @@ class QuantizationConfig:
     def get_config(self) -> dict[str, Any]:
         """Settings as plain values; the metric of an accuracy target by its name."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if isinstance(self.weight_bits, Mapping):
-            config["weight_bits"] = dict(self.weight_bits)
+        for name in ("weight_bits", "activation_bits"):
+            if isinstance(config[name], Mapping):
+                config[name] = dict(config[name])
         for name in ("budget", "accuracy_target"):
             if config[name] is not None:
                 config[name] = config[name].get_config()
@@ -140,6 +140,15 @@ class QuantizationConfig:
         if isinstance(settings.get("budget"), Mapping):
             settings["budget"] = Budget.from_config(settings["budget"])
         return cls(**settings)
+
+
+def _check_widths(name: str, widths: Any, allowed: tuple[int, ...]) -> None:
+    """One width, or widths by layer name."""
+    if isinstance(widths, Mapping):
+        for layer, bits in widths.items():
+            _check_bits(f"{name}[{layer!r}]", bits, allowed)
+    else:
+        _check_bits(name, widths, allowed)
 
 
 def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:

@@ -14,10 +14,13 @@ import keras
 import numpy as np
 
 from tfeptq import linear
+from tfeptq.grids import written_bits
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.model import QuantizedModel
+from tfeptq.plan import keeps_grid
 from tfeptq.quantizers import ActivationQuantizer, activation_dtype
 from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
+from tflite_export.codes import lowest_code, stays_within
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
 
 _MERGES = {
@@ -56,29 +59,39 @@ def freeze(model: QuantizedModel) -> IntegerGraph:
 
 
 def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
-    """Layer name -> (weight bits or None, bits of its output tensor), in execution order."""
+    """Layer name -> (weight bits or None, bits of its output), inputs too, in execution order."""
     graph = LayerGraph.of(model)
-    consumers = graph.consumers()
-    result: dict[str, tuple[int | None, int]] = {}
+    written, consumers = written_bits(graph), graph.consumers()
+
+    def output_bits(key: Key) -> int:
+        while key not in written:
+            key = consumers[key][0].output
+        return written[key]
+
+    result: dict[str, tuple[int | None, int]] = {
+        key[0]: (None, output_bits(key)) for key in graph.inputs
+    }
     for call in graph.calls:
-        if isinstance(call.layer, ActivationQuantizer):
-            continue
-        weights = call.layer.bits if isinstance(call.layer, QuantizedWeights) else None
-        result[call.layer.name] = (weights, _output_bits(call, consumers, graph))
+        if not isinstance(call.layer, ActivationQuantizer):
+            weights = call.layer.bits if isinstance(call.layer, QuantizedWeights) else None
+            result[call.layer.name] = (weights, output_bits(call.output))
     return result
 
 
-def _output_bits(call: Call, consumers: dict[Key, list[Call]], graph: LayerGraph) -> int:
-    """Width of the first quantizer downstream, else upstream (layers that only move data)."""
-    for reader in consumers.get(call.output, []):
-        if isinstance(reader.layer, ActivationQuantizer):
-            return reader.layer.bits
-        if isinstance(reader.layer, keras.layers.ReLU):
-            return _output_bits(reader, consumers, graph)
-    producers = {other.output: other for other in graph.calls}
-    while not isinstance(call.layer, ActivationQuantizer):
-        call = producers[call.inputs[0]]
-    return call.layer.bits
+def operator_kind(layer: keras.Layer, output: _Shape, source: _Shape) -> str:
+    """TensorFlow Lite operator of a layer without weights.
+
+    Args:
+        output, source: shapes of its output and of its first input.
+    """
+    if isinstance(layer, keras.layers.ReLU):
+        return _relu_kind(layer)
+    wrapped = {keras.layers.PReLU: "PRELU"}
+    return wrapped.get(type(layer)) or _builder(layer)(layer, output, source)[0]
+
+
+def _relu_kind(layer: keras.layers.ReLU) -> str:
+    return "RELU6" if layer.max_value == 6.0 else "RELU"
 
 
 class _Freezer:
@@ -115,16 +128,14 @@ class _Freezer:
             return self._relu(call)
         inputs = [self._tensor_name(key) for key in call.inputs]
         pending = self._pending(call, inputs)
-        if _keeps_grid(pending.kind):
+        if keeps_grid(layer):
             return self._emit(pending, self._tensors[inputs[0]], call.output)
         return pending
 
     def _pending(self, call: Call, inputs: list[str]) -> _Pending:
         layer = call.layer
-        build = next((b for known, b in _BUILDERS.items() if isinstance(layer, known)), None)
-        if build is None:
-            raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be frozen")
-        kind, attributes = build(layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+        output, source = self._shapes[call.output], self._shapes[call.inputs[0]]
+        kind, attributes = _builder(layer)(layer, output, source)
         pending = _Pending(kind, inputs, layer.name, attributes)
         if isinstance(layer, QuantizedWeights):
             pending.weights = layer
@@ -134,15 +145,13 @@ class _Freezer:
 
     def _relu(self, call: Call) -> str | _Pending:
         """A ReLU joins the operator before it, or works on the integers in their own scale."""
-        kind = "RELU6" if call.layer.max_value == 6.0 else "RELU"
+        kind = _relu_kind(call.layer)
         value = self._values[call.inputs[0]]
         if isinstance(value, _Pending) and value.kind in _FUSING:
             attributes = {**value.attributes, "activation": kind}
             return dataclasses.replace(value, attributes=attributes)
         pending = _Pending(kind, [self._tensor_name(call.inputs[0])], call.layer.name, {})
-        readers = self._layers.consumers().get(call.output, [])
-        requantized = any(isinstance(reader.layer, ActivationQuantizer) for reader in readers)
-        if requantized:
+        if call.layer.max_value is not None:
             return pending
         return self._emit(pending, self._tensors[pending.tensors[0]], call.output)
 
@@ -157,27 +166,46 @@ class _Freezer:
             bits=call.layer.bits,
         )
         value = self._values[call.inputs[0]]
-        if isinstance(value, str):
-            if _same_parameters(self._tensors[value], like):
-                return value
-            value = _Pending("QUANTIZE", [value], call.layer.name, {})
-        if value.kind == "INPUT":
-            return self._add(
-                dataclasses.replace(like, name=value.layer, shape=self._shapes[call.output])
-            )
-        return self._emit(value, like, call.output)
+        if isinstance(value, _Pending) and value.kind == "INPUT":
+            value = self._input(value.layer, like, self._shapes[call.output])
+        if isinstance(value, _Pending):
+            return self._emit(value, like, call.output)
+        if not _same_parameters(self._tensors[value], like):
+            pending = _Pending("QUANTIZE", [value], call.layer.name, {})
+            return self._emit(pending, like, call.output)
+        if like.bits >= self._tensors[value].bits:
+            return value
+        return self._clamp(value, self._unique(f"{value}/clamped"), like.bits, call.layer.name)
+
+    def _input(self, name: str, like: Tensor, shape: _Shape) -> str:
+        """Callers may pass every integer of the type, whatever the width."""
+        bits = max(like.bits, 8)
+        return self._add(dataclasses.replace(like, name=name, shape=shape, bits=bits))
 
     def _emit(self, pending: _Pending, like: Tensor, key: Key) -> str:
-        """Adds the operator; its output has the type and parameters of `like`."""
+        """Adds the operator; its output has the type, parameters and codes of `like`."""
         name = self._unique(pending.layer)
         output = dataclasses.replace(like, name=name, shape=self._shapes[key], data=None)
         inputs = list(pending.tensors)
         if pending.weights is not None:
             inputs += self._weights(pending.weights, self._tensors[inputs[0]], pending.kind)
-        self._operators.append(
-            Operator(pending.kind, tuple(inputs), (name,), pending.layer, pending.attributes)
+        operator = Operator(pending.kind, tuple(inputs), (name,), pending.layer, pending.attributes)
+        if stays_within(operator, {**self._tensors, name: output}):
+            self._operators.append(operator)
+            return self._add(output)
+        source = self._add(dataclasses.replace(output, name=f"{name}/unclamped", bits=8))
+        self._operators.append(dataclasses.replace(operator, outputs=(source,)))
+        return self._clamp(source, name, output.bits, pending.layer)
+
+    def _clamp(self, source: str, name: str, bits: int, layer: str) -> str:
+        """A MAXIMUM with the lowest code: `bits` wide codes of a tensor that may have more."""
+        wide = self._tensors[source]
+        data = np.full((1,) * len(wide.shape), lowest_code(bits), np.int8)
+        lowest = self._add(
+            Tensor(f"{name}/lowest", data.shape, wide.dtype, wide.quantization, data)
         )
-        return self._add(output)
+        self._operators.append(Operator("MAXIMUM", (source, lowest), (name,), layer, {}))
+        return self._add(dataclasses.replace(wide, name=name, bits=bits))
 
     def _add(self, tensor: Tensor) -> str:
         self._tensors[tensor.name] = tensor
@@ -226,21 +254,6 @@ class _Freezer:
         return self._add(
             Tensor(f"{layer.name}/alpha", integers.shape, "int8", quantization, integers)
         )
-
-
-def _keeps_grid(kind: str) -> bool:
-    """Operators whose result already lies on the grid of their (first) input."""
-    return kind in (
-        "RESHAPE",
-        "TRANSPOSE",
-        "PAD",
-        "SLICE",
-        "MAX_POOL_2D",
-        "CONCATENATION",
-        "MAXIMUM",
-        "MINIMUM",
-        "RESIZE_NEAREST_NEIGHBOR",
-    )
 
 
 def _same_parameters(tensor: Tensor, other: Tensor) -> bool:
@@ -371,3 +384,10 @@ _BUILDERS: dict[type, _Builder] = {
     ),
     QuantizedPReLU: lambda *_: ("PRELU", {}),
 }
+
+
+def _builder(layer: keras.Layer) -> _Builder:
+    found = next((build for known, build in _BUILDERS.items() if isinstance(layer, known)), None)
+    if found is None:
+        raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be frozen")
+    return found

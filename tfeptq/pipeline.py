@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
+from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.choice import prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
@@ -62,6 +63,7 @@ def quantize(
     watch = Stopwatch()
     with watch("prepare"):
         canonical = prepare(model)
+        config = resolve_activations(canonical, config)
         samples = take_samples(
             calibration, canonical.inputs, samples=config.samples, seed=config.seed
         )
@@ -137,6 +139,7 @@ def _learn(
 def _wrapped(
     canonical: keras.Model, widths: dict[str, int], config: QuantizationConfig
 ) -> tuple[QuantizedModel, dict[str, list[Key]]]:
+    assert isinstance(config.activation_bits, Mapping)
     wrapped = wrap(
         canonical,
         weight_bits=widths,

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tflite_export.codes import lowest_code
+
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
 ZETA, GAMMA = 1.2, -0.1
 
@@ -19,8 +21,11 @@ def weight_range(bits: int) -> tuple[int, int]:
 
 
 def activation_range(bits: int) -> tuple[int, int]:
-    """Integer codes of an activation tensor of `bits` width."""
-    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    """Lowest and highest integer of an activation tensor of `bits` width, 4 to 8 or 16.
+
+    Up to 8 bits these are the highest codes of int8, where kernels saturate.
+    """
+    return (-(2**15), 2**15 - 1) if bits == 16 else (lowest_code(bits), 127)
 
 
 def activation_dtype(bits: int) -> str:
@@ -80,12 +85,13 @@ def _positive(scale: float) -> np.float32:
 class ActivationQuantizer(keras.layers.Layer):
     """Quantizes one tensor of the file: out = p * x + (1 - p) * Q(x).
 
-    Q is asymmetric int8 or symmetric int16 with a learned scale (LSQ) and a fixed zero point. p is
-    the share that is still float: 1 while ranges are not known, falling to exactly 0 in training
-    (EPTQ, section 4.3, gradual activation quantization).
+    Q is asymmetric int8, of which 4 to 7 bits use the highest 2^bits codes, or symmetric int16,
+    with a learned scale (LSQ) and a fixed zero point. p is the share that is still float: 1 while
+    ranges are not known, falling to exactly 0 in training (EPTQ, section 4.3, gradual activation
+    quantization).
 
     Args:
-        bits: 8 or 16.
+        bits: 4 to 8, or 16.
         fixed: optional `(scale, zero_point)` that the kernel demands; never learned.
     """
 

@@ -29,7 +29,8 @@ class LayerReport:
         name: Keras layer it comes from.
         kind: builtin operator name.
         weight_bits: learned width, None without weights.
-        activation_bits: width of its output.
+        activation_bits: width of its layer's output; an operator whose result is clamped to fewer
+            codes has the width of the clamped tensor.
         container: type in which its weights are stored, None without weights.
         weight_bytes: of its weights in the file, without scales and bias.
     """
@@ -50,6 +51,7 @@ class ExportResult:
         verification: None when it was asked not to verify.
         findings: rules of the target that the file breaks, though it is right: for "coral" the
             documented reasons why operators stay on the CPU. None: no known blocker.
+        notes: what a reader of the widths should know, one sentence each.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class ExportResult:
     verification: Verification | None
     target: str
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -91,9 +94,9 @@ def export(
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
     write_atomically(path, content)
-    layers = tuple(_layer_report(operator, graph, storage) for operator in graph.operators)
+    layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
-    return ExportResult(path, len(content), layers, proof, target, findings)
+    return ExportResult(path, len(content), layers, proof, target, findings, _notes(layers))
 
 
 def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
@@ -171,10 +174,15 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
     return np.clip(scaled, info.min, info.max).astype(tensor.dtype)
 
 
+def _layer_reports(graph: IntegerGraph, storage: Mapping[str, str]) -> tuple[LayerReport, ...]:
+    # The last operator of a layer writes what other layers read.
+    bits = {op.layer: graph.tensors[op.outputs[0]].bits for op in graph.operators}
+    return tuple(_layer_report(op, graph, storage, bits[op.layer]) for op in graph.operators)
+
+
 def _layer_report(
-    operator: Operator, graph: IntegerGraph, storage: Mapping[str, str]
+    operator: Operator, graph: IntegerGraph, storage: Mapping[str, str], bits: int
 ) -> LayerReport:
-    bits = graph.tensors[operator.outputs[0]].bits
     if operator.kind not in WEIGHTED:
         return LayerReport(operator.layer, operator.kind, None, bits, None, 0)
     weights = graph.tensors[operator.inputs[1]]
@@ -183,14 +191,28 @@ def _layer_report(
     return LayerReport(operator.layer, operator.kind, weights.bits, bits, container, stored)
 
 
+def _notes(layers: Sequence[LayerReport]) -> tuple[str, ...]:
+    narrow = sorted({layer.activation_bits for layer in layers if layer.activation_bits < 8})
+    if not narrow:
+        return ()
+    return (
+        f"activations of {', '.join(map(str, narrow))} bits are int8 tensors with fewer codes: "
+        "exact in every runtime, but no runtime of today is smaller or faster with them",
+    )
+
+
 def layers_table(layers: Sequence[LayerReport]) -> list[tuple[str, ...]]:
-    """Rows (layer, operator, weight bits, stored as, bytes) of the layers that have weights."""
+    """Rows of the layers that have weights.
+
+    Layer, operator, weight bits, stored as, activation bits, weight bytes.
+    """
     return [
         (
             layer.name,
             layer.kind,
             str(layer.weight_bits),
             str(layer.container),
+            str(layer.activation_bits),
             str(layer.weight_bytes),
         )
         for layer in layers

@@ -56,7 +56,8 @@ class Tensor:
         dtype: one of `DTYPES`; the *container* of narrower learned widths is the lowering's choice.
         quantization: None only for tensors that are not quantized (none are at present).
         data: the learned integers of a constant, None for an activation.
-        bits: the learned width: every value of `data` fits in it; for activations the codes used.
+        bits: the learned width: every value of `data` fits in it; activations of fewer than 8 bits
+            use the highest 2^bits codes (see `tflite_export.codes`).
     """
 
     name: str
@@ -167,6 +168,8 @@ class IntegerGraph:
         Raises:
             ValueError: names the operator, what was found and what is allowed.
         """
+        from tflite_export.codes import check_codes
+
         ready = {name for name, tensor in self.tensors.items() if tensor.is_constant}
         ready |= {tensor for _, tensor in self.inputs}
         for operator in self.operators:
@@ -177,6 +180,7 @@ class IntegerGraph:
                 raise ValueError(f"output {public!r} reads tensor {name!r}, which nothing writes")
         for tensor in self.tensors.values():
             _check_tensor(tensor)
+        check_codes(self)
         return self
 
     def constants(self, operator: Operator) -> list[Tensor]:

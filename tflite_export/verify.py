@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tflite_export import reference
+from tflite_export.codes import is_narrow, lowest_code
 from tflite_export.graph import IntegerGraph, Operator, Tensor
 from tflite_export.reader import StoredModel, parse, to_graph
 from tflite_export.rehearsal import trust
@@ -213,6 +214,7 @@ def _run(
     trust(content, runtime)
     tensors = witness_tensors(graph, storage, runtime, inputs)
     _compare_witness(graph, outputs, tensors, runtime)
+    _check_narrow(graph, tensors, runtime)
     differences = tuple(compare_operators(graph, tensors))
     for operator, difference in zip(graph.operators, differences, strict=True):
         allowed = tolerance(runtime, operator, graph.tensors)
@@ -252,6 +254,17 @@ def _compare_witness(
             raise VerificationError(
                 f"{runtime}: output {public!r} changes by {difference} LSB when the file's inner "
                 "tensors are read; the runtime overwrites memory it still needs"
+            )
+
+
+def _check_narrow(graph: IntegerGraph, tensors: Mapping[str, np.ndarray], runtime: str) -> None:
+    """Activations of fewer than 8 bits keep to their codes in the runtime too."""
+    for name, values in tensors.items():
+        tensor = graph.tensors[name]
+        if is_narrow(tensor) and values.min(initial=127) < lowest_code(tensor.bits):
+            raise VerificationError(
+                f"{runtime}: tensor {name!r} has the code {values.min()}, {tensor.bits} bits start "
+                f"at {lowest_code(tensor.bits)}"
             )
 
 

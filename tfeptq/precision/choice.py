@@ -14,6 +14,7 @@ from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
+from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.selection import select
@@ -162,5 +163,6 @@ def pareto_frontier(
             "candidates, for example (2, 3, 4, 8)"
         )
     canonical = prepare(model)
+    config = resolve_activations(canonical, config)
     samples = take_samples(calibration, canonical.inputs, samples=config.samples, seed=config.seed)
     return prepare_choice(canonical, samples, config, checkpoint_dir).frontier(cost)

@@ -11,6 +11,7 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.activations import activation_bits
 from tfeptq.precision.latency import LatencyTable, read_latencies
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import container, granularity
@@ -83,7 +84,10 @@ def model_costs(
             for name, widths in candidates.items()
         },
         "bit_operations": {
-            name: {bits: multiplications[name] * bits * config.activation_bits for bits in widths}
+            name: {
+                bits: multiplications[name] * bits * activation_bits(name, config)
+                for bits in widths
+            }
             for name, widths in candidates.items()
         },
     }

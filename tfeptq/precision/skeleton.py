@@ -12,6 +12,7 @@ from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.freeze import freeze
 from tfeptq.model import QuantizedModel
+from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.widths import layer_granularity
 from tfeptq.thresholds import weight_steps
 from tfeptq.wrap import wrap
@@ -54,6 +55,8 @@ def rounded(
 def _uncalibrated(
     model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
 ) -> QuantizedModel:
+    config = resolve_activations(model, config)
+    assert isinstance(config.activation_bits, Mapping)
     wrapped = wrap(
         model,
         weight_bits=widths,

@@ -1,4 +1,8 @@
-"""Widths and granularities of every weighted layer, checked against the target before any work."""
+"""Widths and granularities of every weighted layer, checked against the target before any work.
+
+Weights that can be stored depend on the integer type in which a layer computes: configurations are
+resolved first (`tfeptq.precision.activations`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import keras
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import Key, LayerGraph
-from tfeptq.quantizers import activation_dtype
+from tfeptq.precision.activations import kernel_dtype
 from tflite_export import targets
 
 
@@ -86,7 +90,7 @@ def layer_requantizations(
 ) -> dict[str, str]:
     """Layer name -> how the target's kernel rounds its accumulator.
 
-    Only int8 activations are worth the imitation: a step of int16 is far below the noise.
+    Only int8 kernels are worth the imitation: a step of int16 is far below the noise.
     """
     return {
         layer.name: targets.requantization(
@@ -94,7 +98,7 @@ def layer_requantizations(
             linear.operator_kind(layer),
             container=container(layer, widths[layer.name], config),
         )
-        if config.activation_bits == 8
+        if kernel_dtype(layer, config) == "int8"
         else "once"
         for layer in model.layers
         if linear.is_weighted(layer)
@@ -141,7 +145,7 @@ def granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> st
         config.target,
         linear.operator_kind(layer),
         bits=bits,
-        activation_dtype=activation_dtype(config.activation_bits),
+        activation_dtype=kernel_dtype(layer, config),
     )
 
 
@@ -153,7 +157,7 @@ def container(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
             linear.operator_kind(layer),
             bits=bits,
             per_channel=granularity(layer, bits, config) == "per_channel",
-            activation_dtype=activation_dtype(config.activation_bits),
+            activation_dtype=kernel_dtype(layer, config),
         )
     except ValueError as error:
         raise ValueError(f"layer {layer.name!r}, weight_bits={bits}: {error}") from error

@@ -28,7 +28,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def show_layers(result: ExportResult) -> None:
-    """Width, container and bytes of every layer with weights."""
+    """Widths, container and bytes of layers with weights, and activations that are not 8 bits."""
     show(
         "Layers",
         ("layer", "operator", "weight bits", "stored as", "activation bits", "weight bytes"),
@@ -36,15 +36,17 @@ def show_layers(result: ExportResult) -> None:
             (
                 layer.name,
                 layer.kind,
-                layer.weight_bits,
-                layer.container,
+                layer.weight_bits or "-",
+                layer.container or "-",
                 layer.activation_bits,
-                layer.weight_bytes,
+                layer.weight_bytes or "-",
             )
             for layer in result.layers
-            if layer.weight_bits is not None
+            if layer.weight_bits is not None or layer.activation_bits != 8
         ],
     )
+    for note in result.notes:
+        print(f"Note: {note}.")
 
 
 def show_frontier(points: Sequence[FrontierPoint], cost: str, *, rows: int = 20) -> None:

@@ -1,0 +1,182 @@
+"""The activation width of every layer: that of its output tensor.
+
+- A ReLU that its producer's kernel applies makes one tensor with it; either name will do.
+- Layers that only move integers (reshape, pad, pool, resize, a ReLU of a tensor that is written
+  anyway) have no width of their own, but their input's.
+- Concatenate, Maximum and Minimum, left out of a mapping, keep the width of inputs that agree.
+- A kernel computes in the integer type of its output, int16 for 16 bits, otherwise int8. Inputs of
+  the other type are requantized in front of it, once for all its readers of that type: 8-bit layers
+  stay 8-bit kernels where they read a 16-bit tensor. So 16 bits pay where neighbours have them too.
+- Softmax, sigmoid and tanh, whose kernels fix their results' codes, have 8 bits or 16.
+- One width below 8 for all leaves the model's inputs, outputs and logits at 8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+
+import keras
+
+from tfeptq import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.freeze import operator_kind
+from tfeptq.hessian.probes import logit_keys
+from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.plan import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
+from tfeptq.quantizers import activation_dtype
+from tflite_export import targets
+
+
+def resolve_activations(model: keras.Model, config: QuantizationConfig) -> QuantizationConfig:
+    """`config` with a width for every layer of a canonical model that has one of its own.
+
+    Raises:
+        ValueError: an unknown layer name, a layer that cannot have the width given to it, or one
+            that the target does not execute at 16 bits.
+    """
+    resolver = _Resolver(model, config.activation_bits)
+    _refuse_missing(model, resolver, config.target)
+    return dataclasses.replace(config, activation_bits=resolver.by_layer)
+
+
+def activation_bits(name: str, config: QuantizationConfig) -> int:
+    """Width of a layer's output under a configuration that is resolved."""
+    bits = config.activation_bits
+    return bits.get(name, 8) if isinstance(bits, Mapping) else bits
+
+
+def kernel_dtype(layer: keras.Layer, config: QuantizationConfig) -> str:
+    """Integer type in which a layer computes: "int8" or "int16"."""
+    return activation_dtype(activation_bits(layer.name, config))
+
+
+class _Resolver:
+    """Walks the calls in order.
+
+    Attributes:
+        by_layer: layer name -> width, inputs included, tied layers left out.
+    """
+
+    def __init__(self, model: keras.Model, asked: int | Mapping[str, int]) -> None:
+        graph = LayerGraph.of(model)
+        self._topology = Topology(graph)
+        self._given = dict(asked) if isinstance(asked, Mapping) else {}
+        self._default = 8 if isinstance(asked, Mapping) else asked
+        self._wide = self._boundary(model, graph) if self._default < 8 else set()
+        self._bits: dict[Key, int] = {}
+        self.by_layer: dict[str, int] = {}
+        names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
+        _refuse_unknown(self._given, names)
+        for key in graph.inputs:
+            self._set(key, self._own(key[0]))
+        for call in graph.calls:
+            if self._topology.is_tied(call):
+                self._tie(call)
+            elif self._topology.fused_relu(call) is None:
+                self._set(call.output, self._width(call))
+
+    def _boundary(self, model: keras.Model, graph: LayerGraph) -> set[str]:
+        """Layers that compute the model's inputs, outputs and logits."""
+        keys = [*graph.inputs, *graph.outputs, *logit_keys(model)]
+        return {self._source(key)[0] for key in keys}
+
+    def _source(self, key: Key) -> Key:
+        """The tensor whose quantizer a tensor has, past the layers that only move integers."""
+        call = self._topology.producers.get(key)
+        while call is not None and self._topology.is_tied(call):
+            key = call.inputs[0]
+            call = self._topology.producers.get(key)
+        return key
+
+    def _set(self, key: Key, bits: int) -> None:
+        self._bits[key] = bits
+        self.by_layer[key[0]] = bits
+        producer = self._topology.producers.get(key)
+        if producer is not None and (fused := self._fused_producer(producer)):
+            self.by_layer[fused.layer.name] = bits
+
+    def _own(self, name: str) -> int:
+        return self._given.get(name, 8 if name in self._wide else self._default)
+
+    def _width(self, call: Call) -> int:
+        name = call.layer.name
+        if has_fixed_parameters(call.layer):
+            return self._fixed_width(name)
+        if isinstance(call.layer, EQUAL_INPUT_LAYERS) and name not in self._given:
+            widths = {self._bits[key] for key in call.inputs}
+            if len(widths) == 1 and name not in self._wide:
+                return widths.pop()
+        fused = self._fused_producer(call)
+        if fused is None or fused.layer.name not in self._given:
+            return self._own(name)
+        bits = self._given[fused.layer.name]
+        if self._given.get(name, bits) != bits:
+            raise ValueError(
+                f"activation_bits gives {bits} to {fused.layer.name!r} and {self._given[name]} to "
+                f"{name!r}, but one kernel computes both: they make one tensor; name one of them"
+            )
+        return bits
+
+    def _fixed_width(self, name: str) -> int:
+        bits = self._given.get(name, max(self._default, 8))
+        if bits < 8:
+            raise ValueError(
+                f"activation_bits[{name!r}]={bits}: the kernels of softmax, sigmoid and tanh fix "
+                "the codes of their results; allowed are 8 and 16"
+            )
+        return bits
+
+    def _fused_producer(self, relu: Call) -> Call | None:
+        """The call whose kernel applies `relu`, if it is a ReLU that one does."""
+        producer = self._topology.producers.get(relu.inputs[0])
+        is_fused = (
+            isinstance(relu.layer, keras.layers.ReLU)
+            and producer is not None
+            and self._topology.fused_relu(producer) is not None
+        )
+        return producer if is_fused else None
+
+    def _tie(self, call: Call) -> None:
+        bits = self._bits[call.inputs[0]]
+        self._bits[call.output] = bits
+        name = call.layer.name
+        if self._given.get(name, bits) != bits:
+            raise ValueError(
+                f"activation_bits[{name!r}]={self._given[name]}: the layer "
+                f"({type(call.layer).__name__}) keeps the integers of its input, which has {bits} "
+                f"bits; give the width to {self._source(call.output)[0]!r} instead"
+            )
+
+    def kernels(self) -> Iterable[tuple[Call, int]]:
+        """Calls with the width in which their kernel writes."""
+        for call in self._topology.graph.calls:
+            relu = self._topology.fused_relu(call)
+            yield call, self._bits[(relu or call).output]
+
+
+def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"activation_bits names the layer {name!r}, which the model does not have once it "
+                f"is prepared; {hint}Layers: {', '.join(dict.fromkeys(names))}"
+            )
+
+
+def _refuse_missing(model: keras.Model, resolver: _Resolver, target: str) -> None:
+    """Weightless operators that the target lacks at 16 bits; weights are checked with theirs."""
+    wide = [call for call, bits in resolver.kernels() if bits == 16]
+    shapes = LayerGraph.of(model).shapes(model) if wide else {}
+    for call in wide:
+        if linear.is_weighted(call.layer):
+            continue
+        kind = operator_kind(call.layer, shapes[call.output], shapes[call.inputs[0]])
+        problem = targets.check_operator(target, kind, activation_dtype="int16")
+        if problem:
+            raise ValueError(
+                f"layer {call.layer.name!r}, activation_bits=16 on target {target!r}: {problem}"
+            )
