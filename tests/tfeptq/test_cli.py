@@ -77,14 +77,17 @@ def test_widths_by_layer_as_json(folder, capsys):
     output = folder / "by_layer.tflite"
     arguments = [
         "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
-        "--weight-bits", "stem=4,pointwise=2", "--steps", "2", "--samples", "32",
-        "--output", str(output), "--json",
+        "--weight-bits", "stem=4,pointwise=2", "--activation-bits", "stem=16,sum=6",
+        "--steps", "2", "--samples", "32", "--output", str(output), "--json",
     ]  # fmt: skip
     assert main(arguments) == 0
     # Standard output is one JSON document, though bars and notes were printed on the way.
     found = json.loads(capsys.readouterr().out)
     widths = {layer["name"]: layer["weight_bits"] for layer in found["layers"]}
     assert (widths["stem"], widths["pointwise"], widths["classes"]) == (4, 2, 8)
+    activations = {layer["name"]: layer["activation_bits"] for layer in found["layers"]}
+    assert (activations["stem"], activations["sum"], activations["classes"]) == (16, 6, 8)
+    assert "no runtime of today" in found["notes"][0]
 
 
 BAD = {
@@ -92,6 +95,7 @@ BAD = {
     "bad width": (["quantize", "{m}", "--weight-bits", "9"], "weight_bits=9"),
     "no width": (["quantize", "{m}", "--weight-bits", "four"], "neither a width"),
     "unknown layer": (["quantize", "{m}", "--weight-bits", "stemm=4"], "did you mean 'stem'"),
+    "unknown activation": (["quantize", "{m}", "--activation-bits", "sun=4"], "did you mean 'sum'"),
     "no such width": (["quantize", "{m}", "--first-last-bits", "few"], "neither a width nor none"),
     "no steps": (["quantize", "{m}", "--steps", "0"], "steps=0"),
     "no samples": (["quantize", "{m}", "--input-key", "z"], "no array ['z']"),

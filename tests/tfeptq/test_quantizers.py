@@ -12,13 +12,31 @@ from hypothesis import strategies as st
 from tfeptq import quantizers
 
 
-@given(low=st.floats(-1e3, 0), high=st.floats(0, 1e3))
-def test_zero_is_exactly_representable(low, high):
-    scale, zero_point = quantizers.asymmetric_parameters(low, high, bits=8)
-    assert -128 <= zero_point <= 127
+@given(low=st.floats(-1e3, 0), high=st.floats(0, 1e3), bits=st.integers(4, 8))
+def test_zero_is_exactly_representable(low, high, bits):
+    scale, zero_point = quantizers.asymmetric_parameters(low, high, bits=bits)
+    lowest = 128 - 2**bits
+    assert lowest <= zero_point <= 127
     # Every bound is met to within half a step beyond the rounding of the zero point.
     assert (127 - zero_point) * scale >= high - scale * 1.001
-    assert (-128 - zero_point) * scale <= low + scale * 1.001
+    assert (lowest - zero_point) * scale <= low + scale * 1.001
+
+
+@given(
+    low=st.floats(-10, 0),
+    high=st.floats(0.1, 10),
+    bits=st.integers(4, 7),
+    seed=st.integers(0, 99),
+)
+def test_narrow_activations_use_the_highest_codes_of_int8(low, high, bits, seed):
+    layer = quantizers.ActivationQuantizer(bits)
+    values = np.random.default_rng(seed).normal(0, 5, (3, 5)).astype("float32")
+    layer.build(values.shape)
+    layer.set_range(low, high)
+    scale, zero_point = layer.parameters()
+    codes = np.asarray(layer(values)) / scale + zero_point
+    np.testing.assert_allclose(codes, np.round(codes), atol=1e-3)
+    assert 128 - 2**bits <= np.round(codes).min() <= np.round(codes).max() <= 127
 
 
 def test_sixteen_bits_are_symmetric():
@@ -29,6 +47,7 @@ def test_sixteen_bits_are_symmetric():
 
 def test_relu_ranges_start_at_the_lowest_code():
     assert quantizers.asymmetric_parameters(0.0, 5.1, bits=8)[1] == -128
+    assert quantizers.asymmetric_parameters(0.0, 5.1, bits=4)[1] == 112
 
 
 @given(fraction=st.floats(0, 0.999999))

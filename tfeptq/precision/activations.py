@@ -150,10 +150,11 @@ class _Resolver:
             )
 
     def kernels(self) -> Iterable[tuple[Call, int]]:
-        """Calls with the width in which their kernel writes."""
+        """Calls that are operators of the file, with the width that they write."""
         for call in self._topology.graph.calls:
-            relu = self._topology.fused_relu(call)
-            yield call, self._bits[(relu or call).output]
+            if self._fused_producer(call) is None:
+                relu = self._topology.fused_relu(call)
+                yield call, self._bits[(relu or call).output]
 
 
 def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
