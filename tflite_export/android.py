@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tflite_export.isolation import guarded
 from tflite_export.latency import Latency, latency
 from tflite_export.reader import StoredModel, parse, read_bytes
-from tflite_export.runtimes import rehearse_on_zeros
 from tflite_export.targets import tflite_runtime
 
 _DELEGATE = "DELEGATE"
@@ -54,8 +54,11 @@ def android_report(model: str | Path | bytes) -> AndroidReport:
         ValueError: LiteRT refuses the file, or dies of it.
     """
     content = model if isinstance(model, bytes) else read_bytes(model)
+    return guarded(content, "litert", _report, content)
+
+
+def _report(content: bytes) -> AndroidReport:
     stored = parse(content)
-    rehearse_on_zeros(content, "litert")
     return AndroidReport(
         len(content),
         delegation(content),

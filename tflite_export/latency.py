@@ -7,8 +7,9 @@ import statistics
 import time
 from pathlib import Path
 
+from tflite_export.isolation import guarded
 from tflite_export.reader import parse, read_bytes
-from tflite_export.runtimes import NATIVE, open_session, rehearse_on_zeros, zeros
+from tflite_export.runtimes import NATIVE, open_session, zeros
 
 _WARM_UP_RUNS = 3
 
@@ -40,7 +41,10 @@ def latency(
     if runtime not in NATIVE:
         raise ValueError(f"latency of {runtime!r} is not measured; allowed are {NATIVE}")
     content = model if isinstance(model, bytes) else read_bytes(model)
-    rehearse_on_zeros(content, runtime)
+    return guarded(content, runtime, _timed, content, runtime, runs, seconds)
+
+
+def _timed(content: bytes, runtime: str, runs: int, seconds: float) -> Latency:
     inputs = zeros(parse(content))
     session = open_session(content, runtime)
     for _ in range(_WARM_UP_RUNS):

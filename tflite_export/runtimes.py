@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tflite_export import reference
+from tflite_export.isolation import guarded, heartbeat
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes, to_graph
-from tflite_export.rehearsal import rehearse
 
 #: Integers in, one array (N, ...) a model input; integers out, one array (N, ...) a model output.
 Session = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
@@ -76,14 +76,19 @@ def run(
     ]
     _check_runtime(runtime)
     if runtime in NATIVE:
-        rehearse(content, runtime, [batch[:1] for batch in batches])
-    outputs = open_session(content, runtime)(batches)
+        outputs = guarded(content, runtime, _run_batches, content, runtime, batches)
+    else:
+        outputs = _run_batches(content, runtime, batches)
     if is_float:
         outputs = [
             dequantize(array, stored.tensors[index])
             for array, index in zip(outputs, stored.outputs, strict=True)
         ]
     return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _run_batches(content: bytes, runtime: str, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return open_session(content, runtime)(batches)
 
 
 def open_session(content: bytes, runtime: str) -> Session:
@@ -98,15 +103,6 @@ def _check_runtime(runtime: str) -> None:
     reason = RUNTIMES[runtime].missing()
     if reason is not None:
         raise RuntimeUnavailableError(f"runtime {runtime!r} cannot be used here: {reason}")
-
-
-def rehearse_on_zeros(content: bytes, runtime: str) -> None:
-    """`rehearse` where there are no samples.
-
-    Raises:
-        ValueError: the runtime dies of the file, or does not finish.
-    """
-    rehearse(content, runtime, zeros(parse(content)))
 
 
 def zeros(model: StoredModel) -> list[np.ndarray]:
@@ -188,7 +184,10 @@ def _each_sample(invoke: Session) -> Session:
 
     def session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         count = len(arrays[0])
-        results = [invoke([array[i : i + 1] for array in arrays]) for i in range(count)]
+        results = []
+        for index in range(count):
+            heartbeat()
+            results.append(invoke([array[index : index + 1] for array in arrays]))
         return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
     return session

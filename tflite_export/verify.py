@@ -15,8 +15,8 @@ import numpy as np
 from tflite_export import reference
 from tflite_export.codes import is_narrow, lowest_code
 from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.isolation import trust
 from tflite_export.reader import StoredModel, parse, to_graph
-from tflite_export.rehearsal import trust
 from tflite_export.runtimes import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
 from tflite_export.tolerances import tolerance

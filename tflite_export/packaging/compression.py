@@ -19,15 +19,10 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export import tflm
 from tflite_export.files import write_atomically
 from tflite_export.graph import WEIGHTED
+from tflite_export.isolation import guarded, trust
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
-from tflite_export.rehearsal import trust
-from tflite_export.runtimes import (
-    RUNTIMES,
-    RuntimeUnavailableError,
-    open_session,
-    rehearse_on_zeros,
-)
+from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
 from tflite_export.writer import serialize
 
 #: Widest index that pays: at 7 bits tables and operators cost what the indices save.
@@ -117,9 +112,8 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
         raise RuntimeUnavailableError(f"compression needs TFLM's package: {reason}")
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
-    rehearse_on_zeros(content, "tflm")
     chosen = candidates(stored)
-    compressed, layout = _proven(content, stored, chosen)
+    compressed, layout = guarded(content, "tflm", _proven, content, stored, chosen)
     trust(compressed, "tflm")
     path = Path(output)
     write_atomically(path, compressed)

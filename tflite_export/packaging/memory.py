@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tflite_export import tflm
 from tflite_export.graph import WEIGHTED
+from tflite_export.isolation import guarded
 from tflite_export.reader import StoredModel, parse, read_bytes
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, rehearse_on_zeros
+from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
 
 _SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 
@@ -48,7 +49,6 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
         raise RuntimeUnavailableError(f"the arena cannot be measured here: {reason}")
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
-    rehearse_on_zeros(content, "tflm")
     biases = _bias_buffers(stored)
     sizes = {tensor.buffer: tensor.stored_bytes for tensor in stored.tensors}
     bias_bytes = sum(sizes[buffer] for buffer in biases)
@@ -59,7 +59,8 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
         if tensor.scale is not None and tensor.zero_point is not None
     )
     structure = len(content) - weight_bytes - bias_bytes - parameters
-    return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, tflm.arena(content))
+    arena = guarded(content, "tflm", tflm.arena, content)
+    return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, arena)
 
 
 def _bias_buffers(model: StoredModel) -> set[int]:
