@@ -96,10 +96,12 @@ class Distillation:
             distillation = self._distillation_loss(tf.nest.flatten(samples), attention)
             rounding = self._rounding_loss(model, self._schedule.beta(step))
             loss = distillation + rounding
+            # Gradients of replicas are added up.
+            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
         variables = model.trainable_variables
         # The scale of the logits' quantizer lies behind every tensor of the loss.
         gradients = tape.gradient(
-            loss,
+            share,
             [variable.value for variable in variables],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
