@@ -36,7 +36,7 @@ print(distance(shared, alone), distance(start, alone))
 
 
 def test_two_replicas_learn_what_one_learns():
-    """Half a batch each and the sum of gradients; batches hold all samples, whatever their order."""
+    """Half a batch each; every batch holds all samples, so that their order does not matter."""
     result = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
         cwd=Path(__file__).parent,
