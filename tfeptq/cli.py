@@ -20,7 +20,7 @@ from tfeptq import __version__
 from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
 from tfeptq.latency_cli import add_latency
 from tfeptq.packaging_cli import add_package
-from tfeptq.precision.goals import COSTS, LAYER_COSTS, AccuracyTarget, Budget
+from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -114,7 +114,7 @@ def _add_quantize(commands: Any) -> None:
         help="part of the float accuracy to hold on the validation data, with candidate widths",
     )
     parser.add_argument(
-        "--minimize", choices=LAYER_COSTS, default="weight_bytes", help="with --min-accuracy"
+        "--minimize", choices=COSTS, default="weight_bytes", help="with --min-accuracy"
     )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
     for name in ("steps", "batch_size"):
@@ -147,8 +147,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--activation-bits",
         type=_widths,
         default=defaults.activation_bits,
-        metavar="N|LAYER=N,...",
-        help="4 to 8 or 16: one width for all layers, or widths by layer name (others get 8)",
+        metavar="N|N,N,...|LAYER=N,...",
+        help="4 to 8 or 16: one width for all layers, candidates, or widths by layer name (others "
+        "get 8)",
     )
     parser.add_argument("--target", choices=TARGETS, default=defaults.target)
     parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
@@ -171,7 +172,7 @@ def _add_frontier(commands: Any) -> None:
         "frontier", help="predicted loss against cost for every sensible choice of widths"
     )
     _add_choice(parser)
-    parser.add_argument("--cost", choices=LAYER_COSTS, default="weight_bytes")
+    parser.add_argument("--cost", choices=COSTS, default="weight_bytes")
     parser.add_argument("--input-key", metavar="NAME", help="array of inputs in .npz files")
     parser.add_argument("--json", action="store_true", help="every point with its widths")
     parser.set_defaults(command=_frontier)
@@ -296,14 +297,16 @@ def _budget(options: argparse.Namespace) -> Budget | None:
 
 def _check_goal(options: argparse.Namespace) -> None:
     """Refuses candidates that nothing chooses from, and a target that nothing measures."""
-    has_candidates = isinstance(options.weight_bits, tuple)
+    has_candidates = any(
+        isinstance(widths, tuple) for widths in (options.weight_bits, options.activation_bits)
+    )
     if options.min_accuracy is not None:
         if not has_candidates:
             raise ValueError("--min-accuracy needs candidates, for example --weight-bits 2,3,4,8")
         if options.validation is None:
             raise ValueError("--min-accuracy needs labelled data: --validation V.npz")
     elif has_candidates and not ((budget := _budget(options)) and budget.limits):
-        raise ValueError("--weight-bits gives candidates: add --max-weight-bytes or --min-accuracy")
+        raise ValueError("candidate widths: add --max-weight-bytes or --min-accuracy")
 
 
 def _accuracy_on(inputs: np.ndarray, labels: np.ndarray) -> Callable[[Any], np.ndarray]:

@@ -24,9 +24,11 @@ class QuantizationConfig:
         weight_bits: width of the weights: one integer for all layers, `{layer name: bits}`, where
             layers left out get 8 bits, or a tuple of candidates, from which every layer gets its
             own by `budget` or `accuracy_target`. 2 to 8.
-        activation_bits: width of the activations, 4 to 8 or 16: one integer for all layers, or
-            `{layer name: bits}`, where layers left out get 8. It is the width of a layer's output,
-            see `tfeptq.precision.activations`.
+        activation_bits: width of the activations, 4 to 8 or 16: one integer for all layers,
+            `{layer name: bits}`, where layers left out get 8, or a tuple of candidates, chosen
+            together with the weights'. It is the width of a layer's output, see
+            `tfeptq.precision.activations`. Candidates need a budget (or a target's cost) that
+            feels them, of activation_bytes or bit_operations: the widest lose least.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
@@ -82,11 +84,12 @@ class QuantizationConfig:
     ordered_widths: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight_bits, (tuple, list)):
-            object.__setattr__(self, "weight_bits", _candidates(self.weight_bits))
-        else:
-            _check_widths("weight_bits", self.weight_bits, WEIGHT_BITS)
-        _check_widths("activation_bits", self.activation_bits, ACTIVATION_BITS)
+        for name, allowed in (("weight_bits", WEIGHT_BITS), ("activation_bits", ACTIVATION_BITS)):
+            widths = getattr(self, name)
+            if isinstance(widths, (tuple, list)):
+                object.__setattr__(self, name, _candidates(name, widths, allowed))
+            else:
+                _check_widths(name, widths, allowed)
         if self.first_last_bits is not None:
             _check_bits("first_last_bits", self.first_last_bits, WEIGHT_BITS)
         _check_member("target", self.target, TARGETS)
@@ -100,7 +103,7 @@ class QuantizationConfig:
     @property
     def has_candidates(self) -> bool:
         """Whether the widths are still to be chosen."""
-        return isinstance(self.weight_bits, tuple)
+        return isinstance(self.weight_bits, tuple) or isinstance(self.activation_bits, tuple)
 
     def _check_goals(self) -> None:
         _check_type("budget", self.budget, Budget)
@@ -113,9 +116,23 @@ class QuantizationConfig:
         for name in ("budget", "accuracy_target"):
             if getattr(self, name) is not None and not self.has_candidates:
                 raise ValueError(
-                    f"{name} needs widths to choose from: give weight_bits a tuple of candidates, "
-                    f"for example (2, 3, 4, 8), received {self.weight_bits!r}"
+                    f"{name} needs widths to choose from: give weight_bits (or activation_bits) a "
+                    f"tuple of candidates, for example (2, 3, 4, 8), received {self.weight_bits!r}"
                 )
+
+        target = self.accuracy_target
+        if target is None:
+            return
+        if target.cost == "latency_ms" and (self.budget is None or not self.budget.latency_table):
+            raise ValueError(
+                "accuracy_target: cost='latency_ms' needs the times of layers: give "
+                "budget=Budget(latency_table=...), which `tfeptq latency` measures"
+            )
+        if target.cost == "activation_bytes" and not isinstance(self.activation_bits, tuple):
+            raise ValueError(
+                "accuracy_target: cost='activation_bytes' needs a tuple of candidates for "
+                f"activation_bits, received {self.activation_bits!r}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Settings as plain values; the metric of an accuracy target by its name."""
@@ -159,12 +176,12 @@ def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:
         )
 
 
-def _candidates(widths: Sequence[Any]) -> tuple[int, ...]:
+def _candidates(name: str, widths: Sequence[Any], allowed: tuple[int, ...]) -> tuple[int, ...]:
     """Candidate widths, checked, ascending and without repeats."""
     if not widths:
-        raise ValueError("weight_bits=() holds no candidate; for example (2, 3, 4, 8)")
+        raise ValueError(f"{name}=() holds no candidate; for example {allowed[-3:]}")
     for index, bits in enumerate(widths):
-        _check_bits(f"weight_bits[{index}]", bits, WEIGHT_BITS)
+        _check_bits(f"{name}[{index}]", bits, allowed)
     return tuple(sorted(set(widths)))
 
 

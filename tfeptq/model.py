@@ -13,7 +13,7 @@ from tfeptq.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
-    from tfeptq.precision.choice import Choice
+    from tfeptq.precision.frontier_point import WidthChoice
     from tfeptq.precision.search import SearchReport
     from tfeptq.training import Distillation
     from tflite_export import IntegerGraph
@@ -36,7 +36,7 @@ class QuantizedModel(keras.Model):
     """
 
     quantization_config: QuantizationConfig | None = None
-    choice: Choice | None = None
+    choice: WidthChoice | None = None
     accuracy_search: SearchReport | None = None
     stage_seconds: Mapping[str, float] = MappingProxyType({})
 

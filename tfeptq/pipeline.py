@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,8 @@ def quantize(
     watch = Stopwatch()
     with watch("prepare"):
         canonical = prepare(model)
-        config = resolve_activations(canonical, config)
+        if not isinstance(config.activation_bits, tuple):
+            config = resolve_activations(canonical, config)
         samples = take_samples(
             calibration, canonical.inputs, samples=config.samples, seed=config.seed
         )
@@ -76,8 +76,7 @@ def quantize(
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):
-            widths = choice.within(config.budget.limits)
-        fixed = dataclasses.replace(config, weight_bits=widths, budget=None)
+            fixed = choice.configured(config, choice.within(config.budget.limits))
         quantized = _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
         quantized.quantization_config, quantized.choice = config, choice
         return quantized
@@ -98,7 +97,8 @@ def _require_goal(config: QuantizationConfig) -> None:
     bounded = config.budget is not None and bool(config.budget.limits)
     if config.has_candidates and not bounded and config.accuracy_target is None:
         raise ValueError(
-            f"weight_bits={config.weight_bits} gives candidates, but nothing says which to take: "
+            f"weight_bits={config.weight_bits}, activation_bits={config.activation_bits} give "
+            "candidates, but nothing says which to take: "
             "add budget=tfeptq.Budget(weight_bytes=...) or "
             "accuracy_target=tfeptq.AccuracyTarget(metric)"
         )
@@ -114,6 +114,7 @@ def _learn(
 ) -> QuantizedModel:
     """The whole recipe with widths that are known."""
     with watch("prepare"):
+        config = resolve_activations(canonical, config)
         widths = layer_widths(canonical, config)
         quantized, sources = _wrapped(canonical, widths, config)
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))

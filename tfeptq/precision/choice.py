@@ -17,35 +17,24 @@ from tfeptq.graph import prepare
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
+from tfeptq.precision.frontier_point import BitWidths, FrontierPoint, WidthChoice
+from tfeptq.precision.joint_choice import prepare_joint_choice
 from tfeptq.precision.selection import select
-from tfeptq.precision.sensitivity import Sensitivity, sensitivity
+from tfeptq.precision.sensitivity import Sensitivity, relevant, sensitivity
 from tfeptq.precision.widths import candidate_widths
 
 
 @dataclasses.dataclass(frozen=True)
-class FrontierPoint:
-    """One undominated choice.
-
-    Attributes:
-        widths: layer name -> weight bits.
-        loss: predicted rise of the loss.
-        costs: cost name -> cost, see `Budget`.
-        file_bytes: predicted size of the exported file.
-    """
-
-    widths: dict[str, int]
-    loss: float
-    costs: dict[str, float]
-    file_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Choice:
-    """Everything that a choice of widths rests on."""
+    """Everything that a choice of the weights' widths rests on."""
 
     costs: Costs
     sensitivity: Sensitivity
     order: list[str] | None
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        return tuple(self.costs.tables)
 
     def within(self, limits: Mapping[str, float]) -> dict[str, int]:
         """Layer name -> width, of least predicted loss under every limit.
@@ -70,7 +59,7 @@ class Choice:
     def frontier(self, cost: str) -> list[FrontierPoint]:
         """All undominated choices of loss against one cost, the cheapest first."""
         points = self.pareto(cost)
-        return [self._point(points.widths(i), float(points.losses[i])) for i in range(len(points))]
+        return [self.point(points.widths(i)) for i in range(len(points))]
 
     def pareto(self, cost: str) -> Frontier:
         """The same choices, their widths not spelled out."""
@@ -85,9 +74,25 @@ class Choice:
             )
         return self.costs.tables[cost]
 
-    def _point(self, widths: dict[str, int], loss: float) -> FrontierPoint:
+    def point(self, widths: Mapping[str, int]) -> FrontierPoint:
+        """Predicted loss and costs of layer name -> width."""
+        losses = self.sensitivity.losses
+        loss = sum(losses[layer][bits] for layer, bits in widths.items())
         return FrontierPoint(
             self._named(widths), loss, self.costs.of(widths), self.costs.file_bytes(widths)
+        )
+
+    def point_of(self, bit_widths: BitWidths) -> FrontierPoint:
+        """The same of a quantized model's `bit_widths`."""
+        weighted = {layer: bits for layer, (bits, _) in bit_widths.items() if bits is not None}
+        return self.point(weighted)
+
+    def configured(
+        self, config: QuantizationConfig, widths: Mapping[str, int]
+    ) -> QuantizationConfig:
+        """`config` with these widths instead of candidates and goals."""
+        return dataclasses.replace(
+            config, weight_bits=dict(widths), budget=None, accuracy_target=None
         )
 
     def _named(self, widths: Mapping[str, int]) -> dict[str, int]:
@@ -108,31 +113,19 @@ def prepare_choice(
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     checkpoint_dir: str | Path | None = None,
-) -> Choice:
+) -> WidthChoice:
     """Costs and sensitivities of all candidates of a canonical model.
 
     Sensitivities are kept in `checkpoint_dir` for every later choice with the same model, samples
     and thresholds, whatever its budget.
     """
+    if isinstance(config.activation_bits, tuple):
+        return prepare_joint_choice(model, samples, config, checkpoint_dir)
     candidates = candidate_widths(model, config)
     costs = model_costs(model, candidates, config)
-    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, _relevant(config)))
+    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
     result = sensitivity(model, samples, candidates, config, checkpoint)
     return Choice(costs, result, result.order if config.ordered_widths else None)
-
-
-def _relevant(config: QuantizationConfig) -> QuantizationConfig:
-    """What sensitivities depend on, and everything else as by default."""
-    names = (
-        "weight_bits",
-        "activation_bits",
-        "target",
-        "first_last_bits",
-        "threshold",
-        "seed",
-        "bias_correction",
-    )
-    return QuantizationConfig(**{name: getattr(config, name) for name in names})
 
 
 def pareto_frontier(
@@ -148,10 +141,10 @@ def pareto_frontier(
     Args:
         model: functional or Sequential, built, float32; it is left untouched.
         calibration: unlabelled samples, see `tfeptq.quantize`.
-        config: `weight_bits` must be a tuple of candidates; `budget` is not looked at, but for its
-            latency table.
+        config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
+            looked at, but for its latency table.
         cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
-            "latency_ms".
+            "latency_ms"; with candidates of activations "activation_bytes" instead of times.
         checkpoint_dir: where sensitivities are kept.
 
     Raises:
@@ -159,10 +152,11 @@ def pareto_frontier(
     """
     if not config.has_candidates:
         raise ValueError(
-            f"weight_bits={config.weight_bits!r} leaves nothing to choose; give a tuple of "
-            "candidates, for example (2, 3, 4, 8)"
+            f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
+            "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
     canonical = prepare(model)
-    config = resolve_activations(canonical, config)
+    if not isinstance(config.activation_bits, tuple):
+        config = resolve_activations(canonical, config)
     samples = take_samples(calibration, canonical.inputs, samples=config.samples, seed=config.seed)
     return prepare_choice(canonical, samples, config, checkpoint_dir).frontier(cost)

@@ -58,8 +58,6 @@ class Budget:
 
 #: Costs that a budget can bound and a frontier can be drawn against.
 COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
-#: Those that the widths of weights decide.
-LAYER_COSTS = ("weight_bytes", "bit_operations", "latency_ms")
 
 SEARCHES = ("frontier", "layers")
 
@@ -75,8 +73,8 @@ class AccuracyTarget:
         relative: least score as a fraction of the float model's.
         search_steps: length of the optimisation before each evaluation of the search. 0 rounds to
             nearest, which takes seconds but asks for more bits than the whole recipe would need.
-        cost: what is made small: "weight_bytes", "bit_operations" or "latency_ms", which needs
-            `Budget.latency_table`.
+        cost: what is made small: "weight_bytes", "bit_operations", "latency_ms", which needs
+            `Budget.latency_table`, or "activation_bytes", which needs candidates of activations.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
             width, how many layers in the order of their sensitivities can take it.
     """
@@ -103,10 +101,9 @@ class AccuracyTarget:
                 f"AccuracyTarget: search={self.search!r} is unknown; allowed are "
                 f"{', '.join(SEARCHES)}"
             )
-        if self.cost not in LAYER_COSTS:
+        if self.cost not in COSTS:
             raise ValueError(
-                f"AccuracyTarget: cost={self.cost!r} is unknown; allowed are "
-                f"{', '.join(LAYER_COSTS)}"
+                f"AccuracyTarget: cost={self.cost!r} is unknown; allowed are {', '.join(COSTS)}"
             )
 
     def get_config(self) -> dict[str, Any]:

@@ -10,13 +10,13 @@ their product.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import optimize, sparse
 
-#: What has a width: a layer's weights, or a group of activations.
-Variable = Hashable
+#: What has a width, by kind and name: a layer's weights, or a group of activations.
+Variable = tuple[str, str]
 Widths = dict[Variable, int]
 
 

@@ -13,6 +13,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.precision.accuracy import Comparison, Judge
 from tfeptq.precision.bisection import Widths, bisect_frontier, bisect_layers
 from tfeptq.precision.choice import Choice
+from tfeptq.precision.frontier_point import WidthChoice
 from tfeptq.precision.goals import AccuracyTarget
 
 #: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
@@ -36,7 +37,7 @@ class SearchReport:
 
 
 def hold_accuracy(
-    model: keras.Model, choice: Choice, config: QuantizationConfig, learn: Learn
+    model: keras.Model, choice: WidthChoice, config: QuantizationConfig, learn: Learn
 ) -> tuple[QuantizedModel, SearchReport]:
     """Searches widths, learns the cheapest that hold, and steps back while they miss.
 
@@ -54,13 +55,17 @@ def hold_accuracy(
     """
     target = config.accuracy_target
     assert target is not None
-    judge = Judge(target, model, lambda widths: learn(_searching(config, widths), False))
+    judge = Judge(
+        target,
+        model,
+        lambda widths: learn(_searching(choice.configured(config, widths), target), False),
+    )
     held = bisected(choice, target, judge)
     if not held:
         raise judge.unreachable()
     _check_budget(held[-1], choice, config)
     for steps_back, widths in enumerate(reversed(held)):
-        quantized = learn(_fixed(config, widths), True)
+        quantized = learn(choice.configured(config, widths), True)
         comparison = judge.compare(quantized)
         if comparison.holds:
             judge.warn_if_too_fine(comparison)
@@ -74,32 +79,26 @@ def hold_accuracy(
     raise judge.unreachable()
 
 
-def bisected(choice: Choice, target: AccuracyTarget, judge: Judge) -> list[Widths]:
+def bisected(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> list[Widths]:
     """Choices that hold the target, each cheaper than the one before, by the target's search."""
     if target.search == "layers":
+        assert isinstance(choice, Choice)
         costs = choice.priced(target.cost)
         return bisect_layers(choice.sensitivity.losses, costs, judge.holds)
     frontier = choice.pareto(target.cost)
     return bisect_frontier(len(frontier), frontier.widths, judge.holds)
 
 
-def _fixed(config: QuantizationConfig, widths: Widths) -> QuantizationConfig:
-    return dataclasses.replace(config, weight_bits=widths, budget=None, accuracy_target=None)
-
-
-def _searching(config: QuantizationConfig, widths: Widths) -> QuantizationConfig:
+def _searching(config: QuantizationConfig, target: AccuracyTarget) -> QuantizationConfig:
     """The recipe of an evaluation: short, or none."""
-    assert config.accuracy_target is not None
-    steps = config.accuracy_target.search_steps
-    fixed = _fixed(config, widths)
-    if steps == 0 or config.rounding == "nearest":
-        return dataclasses.replace(fixed, rounding="nearest")
-    return dataclasses.replace(fixed, steps=min(steps, config.steps))
+    if target.search_steps == 0 or config.rounding == "nearest":
+        return dataclasses.replace(config, rounding="nearest")
+    return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
 
 
-def _check_budget(widths: Widths, choice: Choice, config: QuantizationConfig) -> None:
+def _check_budget(widths: Widths, choice: WidthChoice, config: QuantizationConfig) -> None:
     limits = config.budget.limits if config.budget is not None else {}
-    found = choice.costs.of(widths)
+    found = choice.point(widths).costs
     for name, limit in limits.items():
         if found[name] > limit:
             raise ValueError(

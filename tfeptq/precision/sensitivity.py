@@ -82,6 +82,20 @@ def sensitivity(
     return inter_layer(errors, PairTerms(**pairs))
 
 
+def relevant(config: QuantizationConfig) -> QuantizationConfig:
+    """What sensitivities depend on, and everything else as by default."""
+    names = (
+        "weight_bits",
+        "activation_bits",
+        "target",
+        "first_last_bits",
+        "threshold",
+        "seed",
+        "bias_correction",
+    )
+    return QuantizationConfig(**{name: getattr(config, name) for name in names})
+
+
 def label_free(
     errors: Mapping[Candidate, RoundingError], scores: Mapping[str, np.ndarray]
 ) -> Sensitivity:
@@ -125,13 +139,8 @@ def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> 
     """
     candidates, terms = tuple(errors), pairs.terms
     index = {candidate: position for position, candidate in enumerate(candidates)}
-    widths = _widths(candidates)
-    losses = {
-        (name, bits): 0.5 * terms[index[name, bits], index[name, bits]]
-        + 0.5 * _sum_over_others(name, bits, widths, index, np.maximum(terms, 0.0))
-        for name, bits in candidates
-    }
-    narrowest = {name: (name, min(options)) for name, options in widths.items()}
+    losses = augmented(candidates, terms)
+    narrowest = {name: (name, min(options)) for name, options in _widths(candidates).items()}
     curvature = {
         name: terms[index[c], index[c]] / max(errors[c].squared_norm, 1e-30)
         for name, c in narrowest.items()
@@ -144,6 +153,22 @@ def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> 
         candidates,
         pairs,
     )
+
+
+def augmented(candidates: Sequence[Candidate], terms: np.ndarray) -> dict[Candidate, float]:
+    """Half of each candidate's own term and of its positive terms with all others at its width.
+
+    Args:
+        candidates: in the order of `terms`, (candidates, candidates). One without the width of
+            another enters at its nearest.
+    """
+    index = {candidate: position for position, candidate in enumerate(candidates)}
+    widths, positive = _widths(candidates), np.maximum(terms, 0.0)
+    return {
+        (name, bits): 0.5 * terms[index[name, bits], index[name, bits]]
+        + 0.5 * _sum_over_others(name, bits, widths, index, positive)
+        for name, bits in candidates
+    }
 
 
 def _widths(candidates: Sequence[Candidate]) -> dict[str, list[int]]:

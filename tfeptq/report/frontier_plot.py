@@ -8,43 +8,41 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tfeptq.precision.choice import Choice, FrontierPoint
+from tfeptq.precision.frontier_point import FrontierPoint
 
 #: Plotly draws thousands of points; nobody hovers over more than these.
 _POINTS = 400
 
 
-def frontier_figure(choice: Choice, widths: Mapping[str, int], cost: str) -> str:
+def frontier_figure(frontier: Sequence[FrontierPoint], chosen: FrontierPoint, cost: str) -> str:
     """Plotly's JSON of predicted loss against a cost, with the chosen widths marked.
 
     Args:
-        widths: layer name -> weight bits of the choice that was made.
-        cost: one of `choice.costs.tables`.
+        cost: one of the names in `chosen.costs`.
     """
     import plotly.graph_objects as go
 
-    points = _thinned(choice.frontier(cost))
-    loss = sum(choice.sensitivity.losses[name][bits] for name, bits in widths.items())
+    points = _thinned(frontier)
     figure = go.Figure(
         [
             go.Scatter(
                 x=[point.costs[cost] for point in points],
                 y=[point.loss for point in points],
-                text=[_widths_in_words(point.widths) for point in points],
+                text=[_in_words(point) for point in points],
                 mode="lines+markers",
                 name="undominated choices",
             ),
             go.Scatter(
-                x=[choice.costs.of(widths)[cost]],
-                y=[loss],
-                text=[_widths_in_words(widths)],
+                x=[chosen.costs[cost]],
+                y=[chosen.loss],
+                text=[_in_words(chosen)],
                 mode="markers",
                 marker={"size": 14, "symbol": "star"},
                 name="chosen",
             ),
         ]
     )
-    lowest = min(loss, *(point.loss for point in points))
+    lowest = min(chosen.loss, *(point.loss for point in points))
     figure.update_layout(
         template="plotly_white",
         xaxis_title=cost.replace("_", " "),
@@ -63,9 +61,16 @@ def _thinned(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
     return thinned if thinned[-1] is points[-1] else [*thinned, points[-1]]
 
 
-def _widths_in_words(widths: Mapping[str, int]) -> str:
+def _in_words(point: FrontierPoint) -> str:
+    words = [_widths_in_words(point.widths, "layers")]
+    if point.activation_widths:
+        words.append(_widths_in_words(point.activation_widths, "activations"))
+    return "; ".join(words)
+
+
+def _widths_in_words(widths: Mapping[str, int], what: str) -> str:
     counts = sorted(Counter(widths.values()).items())
-    return ", ".join(f"{count} layers at {bits} bits" for bits, count in counts)
+    return ", ".join(f"{count} {what} at {bits} bits" for bits, count in counts)
 
 
 def packed_plotly() -> str:

@@ -204,7 +204,7 @@ def _frontier(quantized: QuantizedModel) -> dict[str, str | None]:
 
     choice, config = quantized.choice, quantized.quantization_config
     limits = config.budget.limits if config and config.budget else {}
-    cost = next((name for name in limits if name in choice.costs.tables), "weight_bytes")
-    widths = {name: quantized.bit_widths[name][0] for name in choice.sensitivity.losses}
-    chosen = {name: bits for name, bits in widths.items() if bits is not None}
-    return {"figure": frontier_figure(choice, chosen, cost), "plotly": packed_plotly()}
+    cost = next((name for name in limits if name in choice.cost_names), "weight_bytes")
+    chosen = choice.point_of(quantized.bit_widths)
+    figure = frontier_figure(choice.frontier(cost), chosen, cost)
+    return {"figure": figure, "plotly": packed_plotly()}

@@ -52,13 +52,26 @@ def show_layers(result: ExportResult) -> None:
 def show_frontier(points: Sequence[FrontierPoint], cost: str, *, rows: int = 20) -> None:
     """Points spread evenly over the frontier, and how many layers have which width."""
     chosen = sorted({round(index) for index in np.linspace(0, len(points) - 1, rows)})
-    table = []
-    for point in (points[index] for index in chosen):
-        counts = Counter(point.widths.values())
-        layers = ", ".join(f"{count} at {bits}" for bits, count in sorted(counts.items()))
-        table.append((f"{point.costs[cost]:,.0f}", f"{point.loss:.3g}", point.file_bytes, layers))
+    table = [
+        (
+            f"{point.costs[cost]:,.0f}" if cost != "latency_ms" else f"{point.costs[cost]:.4f}",
+            f"{point.loss:.3g}",
+            point.file_bytes,
+            _counted(point.widths),
+            _counted(point.activation_widths),
+        )
+        for point in (points[index] for index in chosen)
+    ]
+    columns = (cost, "predicted loss", "file bytes", "layers by weight bits", "by activation bits")
+    has_activations = any(point.activation_widths for point in points)
+    count = len(columns) if has_activations else len(columns) - 1
     title = f"{len(chosen)} of {len(points)} undominated choices"
-    show(title, (cost, "predicted loss", "file bytes", "layers by weight bits"), table)
+    show(title, columns[:count], [row[:count] for row in table])
+
+
+def _counted(widths: Mapping[str, int]) -> str:
+    counts = sorted(Counter(widths.values()).items())
+    return ", ".join(f"{count} at {bits}" for bits, count in counts)
 
 
 def show_seconds(seconds: Mapping[str, float]) -> None:

@@ -11,7 +11,9 @@ from tfeptq.precision.joint import Factor, Program
 
 WEIGHTS = (2, 3, 8)
 ACTIVATIONS = (4, 8)
-VARIABLES = {**dict.fromkeys("abc", WEIGHTS), **dict.fromkeys("xy", ACTIVATIONS)}
+A, B, C = (("weights", name) for name in "abc")
+X, Y = (("activations", name) for name in "xy")
+VARIABLES = {**dict.fromkeys((A, B, C), WEIGHTS), **dict.fromkeys((X, Y), ACTIVATIONS)}
 
 
 def program(seed):
@@ -23,11 +25,11 @@ def program(seed):
     }
     factors = [
         Factor(
-            ("a", "x"),
+            (A, X),
             {(w, x): {"operations": 5.0 * w * x, "bytes": w} for w in WEIGHTS for x in ACTIVATIONS},
         ),
         Factor(
-            ("b", "x", "y"),
+            (B, X, Y),
             {
                 (w, x, y): {"operations": 3.0 * w * min(x, y), "bytes": 2 * w, "peak0": x + 2 * y}
                 for w in WEIGHTS
@@ -36,8 +38,8 @@ def program(seed):
                 if (w, y) != (3, 8)
             },
         ),
-        Factor(("c",), {(w,): {"bytes": 4 * w} for w in WEIGHTS}),
-        Factor(("y",), {(y,): {"peak1": 2.5 * y} for y in ACTIVATIONS}),
+        Factor((C,), {(w,): {"bytes": 4 * w} for w in WEIGHTS}),
+        Factor((Y,), {(y,): {"peak1": 2.5 * y} for y in ACTIVATIONS}),
     ]
     return losses, factors, Program(losses, factors)
 
@@ -83,6 +85,6 @@ def test_the_least_of_the_largest_cost_is_that_of_brute_force():
 def test_what_nothing_meets_is_none_and_forbidden_combinations_stay_forbidden():
     losses, factors, found = program(0)
     assert found.best({"bytes": 1.0}) is None
-    forbidden = [*factors, Factor(("b",), {(3,): {}}), Factor(("y",), {(8,): {}})]
+    forbidden = [*factors, Factor((B,), {(3,): {}}), Factor((Y,), {(8,): {}})]
     with pytest.raises(ValueError, match="can be executed"):
         Program(losses, forbidden).least(["bytes"])

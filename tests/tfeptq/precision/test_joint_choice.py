@@ -1,0 +1,214 @@
+"""Widths of weights and activations chosen together: groups, costs, budgets, whole jobs."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers as L
+
+import tfeptq
+import tflite_export
+from tfeptq.cli import main
+from tfeptq.graph import prepare
+from tfeptq.precision.activation_groups import ActivationGroups
+from tfeptq.precision.choice import prepare_choice
+from tfeptq.precision.joint_costs import activations, weights
+from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
+from tflite_export.graph import WEIGHTED
+
+IMAGES = small_models.images(32)
+
+
+def configuration(**settings):
+    common = {
+        "weight_bits": (2, 4, 8),
+        "activation_bits": (4, 8, 16),
+        "target": "ethos-u",
+        "rounding": "nearest",
+        "sensitivity": "label_free",
+        "samples": 32,
+    }
+    return tfeptq.QuantizationConfig(**{**common, **settings})
+
+
+@pytest.fixture(scope="module")
+def model():
+    return prepare(small_models.residual_network())
+
+
+@pytest.fixture(scope="module")
+def choice(model):
+    return prepare_choice(model, [IMAGES], configuration())
+
+
+def widths_of(of_weights, of_groups):
+    """Widths as the choice keys them."""
+    names = ("stem", "depthwise", "pointwise", "skip", "classes")
+    layers = {weights(name): of_weights.get(name, 8) for name in names}
+    return layers | {activations(name): bits for name, bits in of_groups.items()}
+
+
+def test_additions_and_concatenations_tie_what_they_read(model):
+    groups = ActivationGroups(model, configuration()).by_name
+    assert {name: set(group.layers) for name, group in groups.items()} == {
+        "image": {"image"},
+        "stem_relu": {"stem", "stem_relu", "pointwise", "sum", "sum_relu", "skip", "joined"},
+        "depthwise_relu6": {"depthwise", "depthwise_relu6"},
+        "mean": {"mean"},
+        "classes": {"classes", "classes_softmax"},
+    }
+
+
+def test_ends_and_fixed_codes_keep_eight_bits_and_targets_their_operators(model):
+    groups = ActivationGroups(model, configuration()).by_name
+    assert groups["mean"].widths == groups["stem_relu"].widths == (4, 8, 16)
+    assert groups["image"].widths == groups["classes"].widths == (8, 16)
+    narrow = ActivationGroups(model, configuration(activation_bits=(4, 6))).by_name
+    assert narrow["image"].widths == (8,)
+    assert narrow["depthwise_relu6"].widths == (4, 6)
+    coral = ActivationGroups(model, configuration(target="coral")).by_name
+    assert coral["stem_relu"].widths == (4, 8)
+    with pytest.raises(ValueError, match=r"layer 'sum', activation_bits=16"):
+        ActivationGroups(model, configuration(target="coral", activation_bits=(16,)))
+
+
+MIXES = (
+    {"image": 8, "stem_relu": 8, "depthwise_relu6": 8, "mean": 8, "classes": 8},
+    {"image": 16, "stem_relu": 8, "depthwise_relu6": 16, "mean": 4, "classes": 16},
+    {"image": 8, "stem_relu": 16, "depthwise_relu6": 8, "mean": 16, "classes": 8},
+    {"image": 8, "stem_relu": 4, "depthwise_relu6": 4, "mean": 4, "classes": 8},
+)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_costs_are_those_of_the_integer_graph(model, choice, mix):
+    widths = widths_of({"pointwise": 2, "skip": 4}, mix)
+    point = choice.point(widths)
+    config = choice.configured(configuration(), widths)
+    graph = skeleton(model, config.weight_bits, config)
+    assert point.costs["activation_bytes"] == peak_activation_bytes(graph)
+    assert point.file_bytes == pytest.approx(file_bytes(graph, "ethos-u"), rel=0.03)
+    bits = {
+        operator.layer: graph.tensors[operator.inputs[0]].bits
+        for operator in graph.operators
+        if operator.kind in WEIGHTED
+    }
+    multiplications = {
+        "stem": 9 * 7 * 8 * 27,
+        "depthwise": 9 * 7 * 8 * 9,
+        "pointwise": 9 * 7 * 8 * 8,
+        "skip": 4 * 3 * 4 * 32,
+        "classes": 5 * 12,
+    }
+    expected = sum(
+        count * config.weight_bits[name] * bits[name] for name, count in multiplications.items()
+    )
+    assert point.costs["bit_operations"] == expected
+
+
+@pytest.mark.parametrize("method", ["label_free", "hawq_v2", "inter_layer"])
+def test_fewer_bits_lose_more(model, method):
+    config = configuration(sensitivity=method, weight_bits=8)
+    found = prepare_choice(model, [IMAGES], config)
+    same = dict.fromkeys(("image", "stem_relu", "depthwise_relu6", "mean", "classes"), 8)
+    for name in same:
+        allowed = ActivationGroups(model, config).by_name[name].widths
+        losses = [found.point(widths_of({}, {**same, name: bits})).loss for bits in allowed]
+        assert losses == sorted(losses, reverse=True)
+        assert losses[-1] < losses[0]
+
+
+def test_a_bound_of_activation_bytes_is_met_by_the_graph(model, choice):
+    free = choice.point(choice.within({"weight_bytes": 1e9}))
+    assert set(free.activation_widths.values()) == {16}
+    limit = 0.7 * free.costs["activation_bytes"]
+    config = choice.configured(configuration(), choice.within({"activation_bytes": limit}))
+    assert set(config.activation_bits.values()) >= {8, 16}
+    assert peak_activation_bytes(skeleton(model, config.weight_bits, config)) <= limit
+
+
+def test_several_bounds_at_once_and_one_that_cannot_be_met(choice):
+    limits = {"weight_bytes": 800, "activation_bytes": 2600, "bit_operations": 1.1e6}
+    point = choice.point(choice.within(limits))
+    assert all(point.costs[name] <= limit for name, limit in limits.items())
+    with pytest.raises(
+        ValueError, match="activation_bytes=99 cannot be met: the smallest possible"
+    ):
+        choice.within({"weight_bytes": 800, "activation_bytes": 99})
+
+
+@pytest.mark.parametrize("cost", ["bit_operations", "activation_bytes"])
+def test_frontiers_fall(choice, cost):
+    points = choice.frontier(cost)
+    costs, losses = [p.costs[cost] for p in points], [p.loss for p in points]
+    assert costs == sorted(costs)
+    assert losses == sorted(losses, reverse=True)
+    assert len(points) > 1
+
+
+def test_what_is_chosen_is_learned_and_written(tmp_path, model):
+    keras.utils.set_random_seed(0)
+    budget = tfeptq.Budget(bit_operations=1_000_000, weight_bytes=900)
+    config = configuration(activation_bits=(4, 6, 8), budget=budget)
+    quantized = tfeptq.quantize(small_models.residual_network(), IMAGES, config)
+    widths = quantized.bit_widths
+    assert {bits for _, bits in widths.values()} > {8}
+    point = quantized.choice.point_of(widths)
+    assert point.costs["bit_operations"] <= 1_000_000
+    result = tflite_export.export(quantized, tmp_path / "m.tflite", target="ethos-u")
+    assert result.size_bytes == pytest.approx(point.file_bytes, rel=0.03)
+    written = {layer.name: layer.activation_bits for layer in result.layers}
+    assert written["depthwise"] == point.activation_widths["depthwise"]
+
+
+def test_an_accuracy_target_lowers_the_cost_that_is_asked_for():
+    model = small_models.residual_network()
+    images = small_models.images(128, seed=3)
+    classes = model.predict(images, verbose=0).argmax(1)
+    target = tfeptq.AccuracyTarget(
+        lambda m: m.predict(images, verbose=0).argmax(1) == classes, 0.8, cost="bit_operations"
+    )
+    config = configuration(activation_bits=(4, 8), accuracy_target=target)
+    quantized = tfeptq.quantize(model, IMAGES, config)
+    assert quantized.accuracy_search.comparison.holds
+    points = quantized.choice.frontier("bit_operations")
+    found = quantized.choice.point_of(quantized.bit_widths).costs["bit_operations"]
+    assert points[0].costs["bit_operations"] <= found < points[-1].costs["bit_operations"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ordered_widths": True}, "ordered_widths orders weights"),
+        (
+            {"accuracy_target": tfeptq.AccuracyTarget(np.mean, search="layers")},
+            "search='layers'",
+        ),
+        ({"budget": tfeptq.Budget(latency_ms=1.0, latency_table="t.csv")}, "8-bit activations"),
+    ],
+)
+def test_what_does_not_go_with_activations_is_refused_at_once(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_choice(model, [IMAGES], configuration(**settings))
+
+
+def test_candidates_of_activations_on_the_command_line(tmp_path, capsys):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 7, 3))
+    x = L.Conv2D(4, 3, activation="relu", name="one")(inputs)
+    x = L.Conv2D(5, 2, activation="relu", name="two")(x)
+    keras.Model(inputs, L.Dense(5)(L.Flatten()(x))).save(tmp_path / "m.keras")
+    np.savez(tmp_path / "x.npz", x=IMAGES)
+    common = [str(tmp_path / "m.keras"), "--calibration", str(tmp_path / "x.npz")]
+    common += ["--activation-bits", "4,8", "--sensitivity", "label_free", "--samples", "32"]
+    assert main(["frontier", *common, "--cost", "bit_operations", "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)
+    assert points[0]["activation_widths"]["one"] == 4
+    assert points[-1]["activation_widths"]["one"] == 8
+    output = ["--output", str(tmp_path / "m.tflite"), "--rounding", "nearest"]
+    assert main(["quantize", *common, *output]) == 2
+    assert "add --max-weight-bytes" in capsys.readouterr().err

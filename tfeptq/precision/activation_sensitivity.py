@@ -1,0 +1,116 @@
+"""How much the loss is expected to rise when a group of activations gets a width.
+
+The same three estimates as for weights (`tfeptq.precision.sensitivity`), each a sum over the
+group's quantizers, in the same units: losses of weights and activations add up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfeptq.calibration import best_range, collect_histograms
+from tfeptq.checkpoint import Checkpoint
+from tfeptq.config import QuantizationConfig
+from tfeptq.hessian.activations import Grid, activation_moments
+from tfeptq.hessian.pairs import Candidate, PairTerms, pair_terms
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.plan import Plan, Slot, fixed_parameters
+from tfeptq.precision.activation_groups import ActivationGroups
+from tfeptq.precision.sensitivity import Losses, augmented
+from tfeptq.quantizers import asymmetric_parameters
+
+
+def activation_sensitivity(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    groups: ActivationGroups,
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> Losses:
+    """Predicted loss of every group at every candidate width, by `config.sensitivity`.
+
+    - label_free: half the mean over samples of the sum over elements of J^2 e^2, J the Jacobian of
+      the logits: nothing is averaged before errors and curvatures meet.
+    - hawq_v2: half the average trace of a sample's Hessian times E||Q(a) - a||^2 (section 3.3).
+    - inter_layer: half of e'He along the errors themselves, and half of every positive pair term
+      with other quantizers at the same width. Terms between weights and activations are left out.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...).
+        checkpoint: where curvatures are kept.
+    """
+    slots = _slots(model, groups)
+    grids = _grids(model, samples, slots, groups)
+    if config.sensitivity == "inter_layer":
+        arrays = checkpoint.arrays(
+            "activation_pairs", lambda: dataclasses.asdict(pair_terms(model, samples, grids))
+        )
+        losses = augmented(tuple(grids), PairTerms(**arrays).terms)
+    else:
+        losses = _from_moments(model, samples, grids, config, checkpoint)
+    result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in groups.by_name.items()}
+    for (name, bits), loss in losses.items():
+        result[_group(slots[name], groups)][bits] += loss
+    return result
+
+
+def _from_moments(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    grids: Mapping[Candidate, Grid],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> dict[Candidate, float]:
+    is_whitened = config.sensitivity == "hawq_v2"
+    moments = checkpoint.arrays(
+        f"activation_moments_{config.sensitivity}",
+        lambda: dataclasses.asdict(
+            activation_moments(
+                model, samples, list(grids.values()), is_whitened=is_whitened, seed=config.seed
+            )
+        ),
+    )
+    losses = 0.5 * moments["weighted"]
+    if is_whitened:
+        losses = 0.5 * moments["traces"] / moments["sizes"] * moments["squares"]
+    return dict(zip(grids, losses.tolist(), strict=True))
+
+
+def _slots(model: keras.Model, groups: ActivationGroups) -> dict[str, Slot]:
+    """Quantizers of the file by name, where every layer has 8 bits; those of copies left out."""
+    widths = dict.fromkeys((n for g in groups.by_name.values() for n in g.layers), 8)
+    plan = Plan(LayerGraph.of(model), widths)
+    return {slot.name: slot for slot in plan.slots.values()}
+
+
+def _group(slot: Slot, groups: ActivationGroups) -> str:
+    return groups.of_tensor(slot.sources[0])
+
+
+def _grids(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    slots: Mapping[str, Slot],
+    groups: ActivationGroups,
+) -> dict[Candidate, Grid]:
+    """What every quantizer does at every candidate width of its group."""
+    layers = {call.output: call.layer for call in LayerGraph.of(model).calls}
+    free = {name: slot.sources for name, slot in slots.items() if slot.fixed is None}
+    histograms = collect_histograms(model, samples, free)
+    grids: dict[Candidate, Grid] = {}
+    for name, slot in slots.items():
+        for bits in groups.by_name[_group(slot, groups)].widths:
+            parameters = (
+                asymmetric_parameters(*best_range(histograms[name], bits=bits), bits=bits)
+                if slot.fixed is None
+                else fixed_parameters(layers[slot.sources[0]], bits)
+            )
+            assert parameters is not None
+            scale, zero_point = parameters
+            grids[name, bits] = Grid(tuple(slot.sources), float(scale), int(zero_point), bits)
+    return grids
