@@ -77,7 +77,7 @@ class QuantizationConfig:
     learning_rate: float = 3e-3
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
-    output_loss: float = 0.0
+    output_loss: float = 10.0
     sensitivity: str = "inter_layer"
     budget: Budget | None = None
     accuracy_target: AccuracyTarget | None = None
