@@ -16,6 +16,8 @@ import tflite_export
 from tfeptq.layer_graph import LayerGraph
 from tflite_export import reference
 from tflite_export.codes import lowest_code
+from tflite_export.reader import parse
+from tflite_export.targets.tflite_runtime import obstacles
 from tflite_export.verify import witness_tensors
 
 #: Both borders, an addition and a concatenation of unequal inputs, a pooled 16-bit tensor.
@@ -108,6 +110,13 @@ def test_reported_widths_configure_the_same_model():
     again = quantized({name: bits for name, (_, bits) in model.bit_widths.items()})
     data = small_models.images(4, seed=5)
     np.testing.assert_array_equal(again.predict(data, verbose=0), model.predict(data, verbose=0))
+
+
+def test_the_old_runtime_is_known_to_lack_requantizations_to_sixteen_bits(mixed):
+    found = obstacles(parse(mixed[2].path.read_bytes()))
+    wide = [sentence for sentence in found if sentence.startswith("QUANTIZE")]
+    assert len(wide) == BORDERS["int8", "int16"]
+    assert "it requantizes int8 to 8 bits only" in wide[0]
 
 
 def test_narrow_weights_of_wide_depthwise_layers_are_stored_in_bytes(tmp_path):
