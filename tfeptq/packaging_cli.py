@@ -31,6 +31,20 @@ def add_package(commands: Any) -> None:
     parser.add_argument("--accelerator", default="ethos-u55-128", metavar="NAME", help="ethos-u")
     parser.add_argument("--system-config", metavar="NAME", help="ethos-u: of Vela's configuration")
     parser.add_argument("--memory-mode", metavar="NAME", help="ethos-u: of Vela's configuration")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="L.txt",
+        help="android: class names, one a line; writes an image classifier with metadata",
+    )
+    for name, default in (("mean", 0.0), ("std", 1.0)):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            default=default,
+            metavar="R",
+            help=f"android: of the pixels that the model was trained on ({default:g})",
+        )
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(command=_package)
 
@@ -44,6 +58,8 @@ def _package(options: argparse.Namespace) -> int:
 def _for_android(options: argparse.Namespace) -> int:
     from tflite_export.android import android_report
 
+    if options.labels is not None:
+        return _classifier(options)
     report = android_report(options.file)
     if options.json:
         _print_json(report)
@@ -58,6 +74,23 @@ def _for_android(options: argparse.Namespace) -> int:
         print(f"tflite-runtime 2.14: {obstacle}")
     for warning in report.warnings:
         print(f"warning: {warning}")
+    return DONE
+
+
+def _classifier(options: argparse.Namespace) -> int:
+    from tflite_export.packaging import write_image_classifier
+
+    if options.output is None:
+        raise ValueError("--labels writes a file: give --output DIR")
+    labels = options.labels.read_text("utf-8").splitlines()
+    path = options.output / f"{options.file.stem}_classifier.tflite"
+    made = write_image_classifier(
+        options.file, path, labels=labels, mean=options.mean, std=options.std
+    )
+    if options.json:
+        _print_json(made)
+    else:
+        print(f"{made.path}: {made.size_bytes} bytes, uint8 pixels in, {made.labels} labels")
     return DONE
 
 

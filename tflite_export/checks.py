@@ -84,6 +84,8 @@ def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuR
 def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
     if operator.kind == _DECODE and target == "microcontroller":
         return []
+    if target == "android" and _makes_an_end_unsigned(operator, model):
+        return []
     outputs = [model.tensors[index] for index in operator.outputs if index >= 0]
     where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
     inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
@@ -110,6 +112,17 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     table = targets.capabilities(target)
     source = f"capability table of {table.title}, measured"
     return [Finding(where, problem, table.advice, source)]
+
+
+def _makes_an_end_unsigned(operator: StoredOperator, model: StoredModel) -> bool:
+    """What `packaging.unsigned_ends` adds: the ends of a network as bytes, int8 inside."""
+    if operator.kind != "QUANTIZE" or len(operator.inputs) != 1 or len(operator.outputs) != 1:
+        return False
+    ends = {*model.inputs, *model.outputs}
+    types = {
+        index in ends: model.tensors[index].type for index in (*operator.inputs, *operator.outputs)
+    }
+    return types == {True: "uint8", False: "int8"}
 
 
 def _parameters(tensor: StoredTensor) -> tuple[list[float], list[int]]:

@@ -75,3 +75,15 @@ def test_android_is_reported(file, capsys):
     printed = capsys.readouterr().out
     assert "XNNPACK takes 1 of 1 operators" in printed
     assert "tflite-runtime 2.14: no known obstacle" in printed
+
+
+def test_labels_that_do_not_fit_are_one_line(file, tmp_path, capsys):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("ant\nbee\n")
+    arguments = ["package", str(file), "--target", "android", "--labels", str(labels)]
+    assert main(arguments) == 2
+    assert "give --output DIR" in capsys.readouterr().err
+    assert main([*arguments, "--output", str(tmp_path / "app")]) == 2
+    error = capsys.readouterr().err
+    assert "extra 'metadata'" in error or "need pictures (1, H, W, 3)" in error
+    assert list((tmp_path / "app").iterdir()) == []

@@ -1,0 +1,138 @@
+"""Image classifiers as MediaPipe tasks and Android Studio take them: bytes in, labels inside.
+
+Those read TensorFlow Lite metadata (normalization of the input, names of the classes) and feed
+pixels as uint8: MediaPipe refuses int8 inputs. The metadata's classes come from MediaPipe's package
+(extra `metadata`); its own writers do not import in release 1.2.2, whose native part is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.files import write_atomically
+from tflite_export.packaging.unsigned_ends import with_unsigned_ends
+from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.runtimes import RuntimeUnavailableError
+from tflite_export.writer import serialize
+
+_LABELS = "labels.txt"
+_METADATA, _IDENTIFIER = "TFLITE_METADATA", b"M001"
+#: The oldest parser that knows all that is written here.
+_PARSER_VERSION = "1.0.0"
+_RGB = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageClassifier:
+    """A written file.
+
+    Attributes:
+        labels: number of classes.
+    """
+
+    path: Path
+    size_bytes: int
+    labels: int
+
+
+def write_image_classifier(
+    model: str | Path | bytes,
+    output: str | Path,
+    *,
+    labels: Sequence[str],
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> ImageClassifier:
+    """Writes an int8 file again with uint8 pixels as input, uint8 scores as output and metadata.
+
+    Args:
+        model: path or content; one int8 input (1, H, W, 3) and one int8 output (1, classes).
+        output: path of the new file; it appears only after it has been run and compared.
+        labels: names of the classes, in order.
+        mean, std: what the model was trained on is (pixel - mean) / std, pixels in 0..255.
+
+    Raises:
+        ValueError: another kind of model, another number of labels, see `with_unsigned_ends`.
+        RuntimeUnavailableError: the extra `metadata` is not installed.
+    """
+    if importlib.util.find_spec("mediapipe") is None:
+        raise RuntimeUnavailableError("metadata needs MediaPipe: install the extra 'metadata'")
+    content = model if isinstance(model, bytes) else read_bytes(model)
+    stored = parse(content)
+    unsigned = with_unsigned_ends(content, mean=mean, std=std)
+    _check(stored, labels)
+    described = _with_metadata(unsigned, stored, labels, mean, std)
+    path = Path(output)
+    write_atomically(path, described)
+    return ImageClassifier(path, len(described), len(labels))
+
+
+def _check(model: StoredModel, labels: Sequence[str]) -> None:
+    image, scores = (model.tensors[index] for index in (model.inputs[0], model.outputs[0]))
+    if len(image.shape) != 4 or image.shape[-1] != _RGB:
+        raise ValueError(f"input {image.name!r} is {image.shape}, need pictures (1, H, W, {_RGB})")
+    if scores.shape[-1] != len(labels) or int(np.prod(scores.shape)) != len(labels):
+        raise ValueError(f"{len(labels)} labels for an output of {scores.shape}")
+
+
+def _with_metadata(
+    content: bytes, stored: StoredModel, labels: Sequence[str], mean: float, std: float
+) -> bytes:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(_metadata(stored, mean, std), np.uint8)
+    model.buffers.append(buffer)
+    entry.name, entry.buffer = _METADATA, len(model.buffers) - 1
+    model.metadata = [
+        *(old for old in model.metadata or () if old.name not in (_METADATA, _METADATA.encode())),
+        entry,
+    ]
+    file = io.BytesIO(serialize(model))
+    # Readers find associated files in a ZIP archive behind the flatbuffer.
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "a") as archive:
+        # A fixed date: the same input gives the same bytes.
+        archive.writestr(zipfile.ZipInfo(_LABELS), "\n".join(labels))
+    return file.getvalue()
+
+
+def _metadata(stored: StoredModel, mean: float, std: float) -> bytes:
+    from mediapipe.tasks.metadata import metadata_schema_py_generated as meta
+
+    normalization, step = meta.NormalizationOptionsT(), meta.ProcessUnitT()
+    normalization.mean, normalization.std = [mean], [std]
+    step.optionsType = meta.ProcessUnitOptions.NormalizationOptions
+    step.options = normalization
+    picture = meta.ImagePropertiesT()
+    picture.colorSpace = meta.ColorSpaceType.RGB
+    image = _endpoint(meta, stored.input_names[0], "ImageProperties", picture)
+    image.processUnits = [step]
+    labels = meta.AssociatedFileT()
+    labels.name, labels.type = _LABELS, meta.AssociatedFileType.TENSOR_AXIS_LABELS
+    scores = _endpoint(meta, stored.output_names[0], "FeatureProperties", meta.FeaturePropertiesT())
+    scores.associatedFiles = [labels]
+    graph, root = meta.SubGraphMetadataT(), meta.ModelMetadataT()
+    graph.inputTensorMetadata, graph.outputTensorMetadata = [image], [scores]
+    root.name, root.minParserVersion = stored.name, _PARSER_VERSION
+    root.subgraphMetadata = [graph]
+    builder = flatbuffers.Builder()
+    builder.Finish(root.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _endpoint(meta: Any, name: str, kind: str, properties: Any) -> Any:
+    entry, content = meta.TensorMetadataT(), meta.ContentT()
+    content.contentPropertiesType = getattr(meta.ContentProperties, kind)
+    content.contentProperties = properties
+    entry.name, entry.content = name, content
+    return entry

@@ -1,0 +1,139 @@
+"""A file with uint8 ends: what feeds pixels as bytes, and refuses int8, can use it.
+
+A QUANTIZE at the input takes pixels p as (p - mean) / std, one at the output makes scores unsigned;
+both are integer operators, and everything between them stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.isolation import guarded
+from tflite_export.reader import StoredModel, StoredTensor, parse
+from tflite_export.runtimes import open_session
+from tflite_export.writer import serialize
+
+#: uint8 code u means what int8 code u - 128 does.
+_OFFSET = 128
+_QUANTIZE_VERSION = 2
+_SAMPLES = 4
+
+
+def with_unsigned_ends(content: bytes, *, mean: float, std: float) -> bytes:
+    """The same network for uint8 pixels, with uint8 outputs; proven on random pixels.
+
+    Args:
+        content: a file with one int8 input and one int8 output, both quantized.
+        mean, std: what the model was trained on is (pixel - mean) / std, pixels in 0..255. The
+            mean is rounded, because a zero point is an integer.
+
+    Raises:
+        ValueError: other ends, a mean outside of 0..255, or the new file computes something else.
+    """
+    stored = parse(content)
+    _check(stored, mean, std)
+    unsigned = _unsigned(content, stored, float(np.float32(1.0 / std)), round(mean))
+    guarded(unsigned, "litert-reference", _compare, content, unsigned, mean, std)
+    return unsigned
+
+
+def _check(model: StoredModel, mean: float, std: float) -> None:
+    if (len(model.inputs), len(model.outputs)) != (1, 1):
+        raise ValueError(
+            f"the file has {len(model.inputs)} inputs and {len(model.outputs)} outputs, need one "
+            "of each"
+        )
+    for role, index in (("input", model.inputs[0]), ("output", model.outputs[0])):
+        tensor = model.tensors[index]
+        if tensor.type != "int8" or tensor.scale is None:
+            raise ValueError(f"{role} {tensor.name!r} is {tensor.type}, need quantized int8")
+    if not 0 <= mean <= 255 or not std > 0:
+        raise ValueError(
+            f"mean={mean:g}, std={std:g}: need 0 to 255 and more than 0, in units of pixels"
+        )
+
+
+def _unsigned(content: bytes, stored: StoredModel, scale: float, zero_point: int) -> bytes:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    subgraph = model.subgraphs[0]
+    (given,), (made,) = stored.inputs, stored.outputs
+    pixels = _add_tensor(subgraph, stored.tensors[given], scale, zero_point)
+    scores = stored.tensors[made]
+    assert scores.scale is not None
+    assert scores.zero_point is not None
+    unsigned = _add_tensor(
+        subgraph, scores, float(scores.scale[0]), int(scores.zero_point[0]) + _OFFSET
+    )
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = _QUANTIZE_VERSION
+    model.operatorCodes.append(code)
+    index = len(model.operatorCodes) - 1
+    subgraph.operators = [
+        _quantize(index, pixels, given),
+        *subgraph.operators,
+        _quantize(index, made, unsigned),
+    ]
+    subgraph.inputs, subgraph.outputs = [pixels], [unsigned]
+    for signature in model.signatureDefs or ():
+        for entry, tensor in ((signature.inputs, pixels), (signature.outputs, unsigned)):
+            entry[0].tensorIndex = tensor
+    return serialize(model)
+
+
+def _add_tensor(subgraph: Any, like: StoredTensor, scale: float, zero_point: int) -> int:
+    entry = schema.TensorT()
+    entry.name = f"{like.name}/uint8"
+    entry.shape = list(like.shape)
+    entry.type = schema.TensorType.UINT8
+    entry.buffer = 0
+    entry.quantization = schema.QuantizationParametersT()
+    entry.quantization.scale = np.array([scale], np.float32)
+    entry.quantization.zeroPoint = np.array([zero_point], np.int64)
+    subgraph.tensors.append(entry)
+    return len(subgraph.tensors) - 1
+
+
+def _quantize(code: int, source: int, target: int) -> schema.OperatorT:
+    entry = schema.OperatorT()
+    entry.opcodeIndex = code
+    entry.inputs, entry.outputs = [source], [target]
+    entry.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+    entry.builtinOptions = schema.QuantizeOptionsT()
+    return entry
+
+
+def _compare(content: bytes, unsigned: bytes, mean: float, std: float) -> None:
+    """Runs both files on the same pictures; the scores must be the same integers.
+
+    The new file says itself which int8 picture its first operator makes of pixels: it must be at
+    most one step from the picture that the old file would be given.
+    """
+    stored = parse(content)
+    image = stored.tensors[stored.inputs[0]]
+    assert image.scale is not None
+    assert image.zero_point is not None
+    shape = (_SAMPLES, *image.shape[1:])
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    (picture,) = open_session(_first_operator_only(unsigned), "litert-reference")([pixels])
+    real = (pixels.astype(np.float64) - round(mean)) / std
+    expected = np.clip(np.round(real / image.scale[0]) + image.zero_point[0], -128, 127)
+    if np.abs(picture - expected).max() > 1:
+        raise ValueError("the file's first operator does not normalize pixels as asked")
+    (scores,) = open_session(unsigned, "litert-reference")([pixels])
+    (signed,) = open_session(content, "litert-reference")([picture])
+    if not np.array_equal(scores.astype(np.int16) - _OFFSET, signed):
+        raise ValueError("the file computes something else between its unsigned ends")
+
+
+def _first_operator_only(content: bytes) -> bytes:
+    """The file up to its first operator."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    subgraph = model.subgraphs[0]
+    subgraph.operators = subgraph.operators[:1]
+    subgraph.outputs = list(subgraph.operators[0].outputs)
+    model.signatureDefs = []
+    return serialize(model)
