@@ -1,9 +1,10 @@
 """Widths by layer within a size: sensitivities against uniform widths and random draws.
 
     python -m benchmarks.mixed_precision [--models resnet8 dscnn resnet20 resnet56] [--steps 1000]
-        [--parts correlation divergence before after target]
+        [--parts correlation activations divergence before after target]
 
 correlation  rank correlation of predicted with measured losses, one layer and pairs of layers;
+activations  rank correlation of predicted with measured losses, groups of activations;
 divergence   measured divergence of the outputs at many budgets, by forward passes, with and without
              pair terms, against random draws;
 before       accuracy of exported files, rounded to nearest with bias correction;
@@ -38,13 +39,16 @@ from scipy.stats import spearmanr
 import tfeptq
 import tflite_export
 from benchmarks.models import Task, load
+from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import SENSITIVITIES
 from tfeptq.graph import prepare
+from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.hessian.label_free import weight_scores
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.activation_groups import ActivationGroups
+from tfeptq.precision.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.precision.choice import Choice, prepare_choice
-from tfeptq.precision.rounding import rounding_errors
+from tfeptq.precision.measured import MeasuredDivergence
 from tfeptq.precision.selection import select
 from tfeptq.precision.widths import first_and_last
 from tfeptq.report.scores import score
@@ -54,7 +58,8 @@ RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)
 BUDGETS = (0.5, 0.375, 0.3125)
 TARGET = "ethos-u"
-PARTS = ["correlation", "divergence", "before", "after", "target"]
+PARTS = ["correlation", "activations", "divergence", "before", "after", "target"]
+ACTIVATION_WIDTHS = (4, 6, 8)
 #: Budgets of the part "divergence", where a choice costs a forward pass.
 FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
@@ -71,6 +76,7 @@ class Bench:
             weight_bits=WIDTHS,
             target=TARGET,
             first_last_bits=ends,
+            measured_moves=0,
             samples=min(samples, len(task.calibration)),
             seed=seed,
         )
@@ -101,6 +107,13 @@ class Bench:
     def fraction(self, widths: dict[str, int]) -> float:
         size = sum(self.table[name][bits] for name, bits in widths.items())
         return (size - self.scale_bytes) / self.kernel_bytes
+
+    def improved(self, method: str, fraction: float, moves: int) -> dict[str, int]:
+        """The choice of a sensitivity after measurements on calibration samples."""
+        choice = self.choices[method]
+        measure = MeasuredDivergence(self.canonical, self.samples, choice.sensitivity.errors)
+        measured = dataclasses.replace(choice, measure=measure, moves=moves)
+        return measured.within({"weight_bytes": self.limit(fraction)})
 
     def uniform(self, bits: int) -> dict[str, int]:
         """One width, but for the first and last layers where those are pinned."""
@@ -152,9 +165,9 @@ class Bench:
 
 def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
     """Predicted against measured divergence, on test images that no prediction has seen."""
-    measured, candidates = _Measured(bench), bench.table
+    measured, candidates = _measured(bench), bench.table
     free = [name for name, widths in candidates.items() if len(widths) > 1]
-    singles = {(name, bits): measured([(name, bits)]) for name in free for bits in candidates[name]}
+    singles = {(name, bits): measured({name: bits}) for name in free for bits in candidates[name]}
     for method, choice in bench.choices.items():
         for bits in (2, 3, 4):
             predicted = [choice.sensitivity.losses[name][bits] for name in free]
@@ -170,41 +183,15 @@ def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
         yield _row(bench, "own term of inter_layer", f"layers at {bits} bits", own, found)
         pairs = [((a, bits), (b, bits)) for a, b in itertools.combinations(free, 2)]
         predicted = [float(terms[index[a], index[b]]) for a, b in pairs]
-        added = [measured([a, b]) - singles[a] - singles[b] for a, b in pairs]
+        added = [measured(dict([a, b])) - singles[a] - singles[b] for a, b in pairs]
         yield _row(bench, "pair terms", f"pairs at {bits} bits", predicted, added)
 
 
-class _Measured:
-    """Divergence of the float model with some layers rounded, by a forward pass."""
-
-    def __init__(self, bench: Bench) -> None:
-        scores = weight_scores(bench.canonical, bench.samples)
-        candidates = {name: tuple(entries) for name, entries in bench.table.items()}
-        self._errors = rounding_errors(
-            bench.canonical, bench.samples, candidates, scores, bench.config
-        )
-        self._model = bench.canonical
-        graph, self._divergence = LayerGraph.of(bench.canonical), SelfDistillation(bench.canonical)
-        inputs = [tf.constant(bench.task.images[:500].astype("float32"))]
-
-        @tf.function
-        def logits() -> list[tf.Tensor]:
-            tensors = graph.execute(inputs)
-            return [tensors[key] for key in self._divergence.keys]
-
-        self._logits = logits
-        self._reference = dict(zip(self._divergence.keys, logits(), strict=True))
-
-    def __call__(self, rounded: list[tuple[str, int]]) -> float:
-        old = {name: self._model.get_layer(name).get_weights() for name, _ in rounded}
-        for name, bits in rounded:
-            error = self._errors[name, bits]
-            kernel, bias = old[name]
-            self._model.get_layer(name).set_weights([kernel + error.kernel, bias + error.bias])
-        tensors = dict(zip(self._divergence.keys, self._logits(), strict=True))
-        for name, weights in old.items():
-            self._model.get_layer(name).set_weights(weights)
-        return float(tf.reduce_mean(self._divergence.divergence(self._reference, tensors)))
+def _measured(bench: Bench) -> MeasuredDivergence:
+    """On test images, which no prediction has seen."""
+    images = [bench.task.images[:500].astype("float32")]
+    errors = bench.choices["inter_layer"].sensitivity.errors
+    return MeasuredDivergence(bench.canonical, images, errors, count=500)
 
 
 def _row(
@@ -223,7 +210,7 @@ def _row(
 
 def divergences(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measured divergence of whole choices; "own terms" is inter_layer without its pair terms."""
-    measured = _Measured(bench)
+    measured = _measured(bench)
     losses = {method: choice.sensitivity.losses for method, choice in bench.choices.items()}
     losses["own terms"] = _own_terms(bench)
     for budget in FINE_BUDGETS:
@@ -232,18 +219,64 @@ def divergences(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str,
         limits = {"weight_bytes": bench.limit(budget)}
         for method, table in losses.items():
             widths = select(table, {"weight_bytes": bench.table}, limits)
-            yield {
-                "method": method,
-                "budget": budget,
-                "divergence": round(measured(list(widths.items())), 4),
-            }
-        draws = [measured(list(bench.random(budget, i).items())) for i in range(options.draws)]
+            yield _divergence(method, budget, measured(widths))
+        for method in bench.choices if options.moves else ():
+            widths = bench.improved(method, budget, options.moves)
+            yield _divergence(f"{method}, measured", budget, measured(widths))
+        draws = [measured(bench.random(budget, i)) for i in range(options.draws)]
         yield {
             "method": f"random, mean of {options.draws}",
             "budget": budget,
             "divergence": round(float(np.mean(draws)), 4),
             "best": round(min(draws), 4),
         }
+
+
+def _divergence(method: str, budget: float, value: float) -> dict[str, Any]:
+    return {"method": method, "budget": budget, "divergence": round(value, 4)}
+
+
+def activation_correlation(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Predicted against measured divergence of groups of activations, weights as trained."""
+    images = tf.constant(bench.task.images[:256].astype("float32"))
+    graph, distillation = LayerGraph.of(bench.canonical), SelfDistillation(bench.canonical)
+    for method in SENSITIVITIES:
+        config = dataclasses.replace(
+            bench.config, weight_bits=8, activation_bits=ACTIVATION_WIDTHS, sensitivity=method
+        )
+        groups = ActivationGroups(bench.canonical, config)
+        begin = time.perf_counter()
+        losses = activation_sensitivity(
+            bench.canonical, bench.samples, groups, config, Checkpoint(None, "")
+        )
+        seconds = round(time.perf_counter() - begin, 1)
+        grids = activation_grids(bench.canonical, bench.samples, groups)
+        reference = graph.execute([images])
+        for bits in ACTIVATION_WIDTHS:
+            predicted, found = [], []
+            for name, group in groups.by_name.items():
+                if bits in group.widths and len(group.widths) > 1:
+                    keys = {
+                        key: grid
+                        for (_, width), grid in grids.items()
+                        for key in grid.keys
+                        if width == bits and groups.of_tensor(key) == name
+                    }
+                    moved = graph.execute([images], hook=_rounding(keys))
+                    divergence = distillation.divergence(reference, moved)
+                    found.append(float(tf.reduce_mean(divergence)))
+                    predicted.append(losses[name][bits])
+            row = _row(bench, method, f"{len(found)} groups at {bits} bits", predicted, found)
+            yield {**row, "seconds": seconds}
+
+
+def _rounding(grids: dict[Any, Grid]) -> Any:
+    """A hook that rounds the outputs of some calls; inputs have 8 bits and stay as they are."""
+
+    def hook(call: Any, _: Any, output: tf.Tensor) -> tf.Tensor:
+        return output + grids[call.output].error(output) if call.output in grids else output
+
+    return hook
 
 
 def _own_terms(bench: Bench) -> dict[str, dict[int, float]]:
@@ -271,6 +304,11 @@ def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str,
                 break
             result = bench.file_accuracy(widths, **settings)
             yield {"method": method, "budget": budget, **result, "widths": list(widths.values())}
+            if options.moves:
+                widths = bench.improved(method, budget, options.moves)
+                result = bench.file_accuracy(widths, **settings)
+                named = {"method": f"{method}, measured", "budget": budget}
+                yield {**named, **result, "widths": list(widths.values())}
         if options.draws and options.part == "before" and bench.smallest <= budget:
             yield {"budget": budget, **_random(bench, budget, options.draws, settings)}
 
@@ -344,6 +382,7 @@ def main() -> None:
     parser.add_argument("--uniform", nargs="*", type=int, default=list(WIDTHS))
     parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--search-steps", type=int, default=0)
@@ -378,6 +417,8 @@ def main() -> None:
 def _results(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.part == "correlation":
         return correlation(bench)
+    if options.part == "activations":
+        return activation_correlation(bench)
     if options.part == "divergence":
         return divergences(bench, options)
     if options.part == "target":

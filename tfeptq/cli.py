@@ -117,7 +117,7 @@ def _add_quantize(commands: Any) -> None:
         "--minimize", choices=COSTS, default="weight_bytes", help="with --min-accuracy"
     )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
-    for name in ("steps", "batch_size"):
+    for name in ("steps", "batch_size", "measured_moves"):
         _add_number(parser, name)
     parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")
     parser.add_argument("--save-keras", type=Path, metavar="F.keras")

@@ -36,6 +36,9 @@ class QuantizationConfig:
         sensitivity: what tells how much a layer's width matters when candidates are given:
             "label_free" (Jacobian bound), "hawq_v2" (average Hessian trace) or "inter_layer" (the
             same with pair terms between layers).
+        measured_moves: improves the widths that are predicted to be best within a budget by so
+            many measurements of single changes, each a forward pass, and compares them with uniform
+            widths; 0 keeps the prediction. Widths of weights only.
         budget: what the chosen widths may cost.
         accuracy_target: what the quantized model must score; the smallest such widths are taken.
         ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
@@ -79,6 +82,7 @@ class QuantizationConfig:
     regularization: float = 1.0
     output_loss: float = 10.0
     sensitivity: str = "inter_layer"
+    measured_moves: int = 32
     budget: Budget | None = None
     accuracy_target: AccuracyTarget | None = None
     ordered_widths: bool = False
@@ -98,7 +102,8 @@ class QuantizationConfig:
         _check_member("sensitivity", self.sensitivity, SENSITIVITIES)
         self._check_goals()
         for name in ("steps", "batch_size", "samples"):
-            _check_positive(name, getattr(self, name))
+            _check_count(name, getattr(self, name), 1)
+        _check_count("measured_moves", self.measured_moves, 0)
 
     @property
     def has_candidates(self) -> bool:
@@ -195,6 +200,6 @@ def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r} is unknown; allowed are {', '.join(allowed)}")
 
 
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")

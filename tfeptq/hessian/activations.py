@@ -42,6 +42,10 @@ class Grid:
         """Scale, zero point, lowest and highest code, float32 (4,)."""
         return tf.constant([self.scale, self.zero_point, *activation_range(self.bits)], tf.float32)
 
+    def error(self, values: tf.Tensor) -> tf.Tensor:
+        """Q(values) - values."""
+        return _error(values, self.settings)
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationMoments:
@@ -162,7 +166,7 @@ class _Moments:
     def _of_grid(
         self, grid: Grid, tensors: Mapping[Key, tf.Tensor], squares: Mapping[Key, tf.Tensor]
     ) -> tuple[tf.Tensor, ...]:
-        errors = {key: tf.square(_error(tensors[key], grid.settings)) for key in grid.keys}
+        errors = {key: tf.square(grid.error(tensors[key])) for key in grid.keys}
         return (
             tf.add_n([_by_sample(squares[key]) for key in grid.keys]),
             tf.add_n([_by_sample(errors[key]) for key in grid.keys]),

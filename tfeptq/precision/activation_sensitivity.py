@@ -18,7 +18,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.pairs import Candidate, PairTerms, pair_terms
 from tfeptq.layer_graph import LayerGraph
-from tfeptq.plan import Plan, Slot, fixed_parameters
+from tfeptq.plan import Plan, fixed_parameters
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.sensitivity import Losses, augmented
 from tfeptq.quantizers import asymmetric_parameters
@@ -44,8 +44,7 @@ def activation_sensitivity(
         samples: one array a model input, float32 (N, ...).
         checkpoint: where curvatures are kept.
     """
-    slots = _slots(model, groups)
-    grids = _grids(model, samples, slots, groups)
+    grids = activation_grids(model, samples, groups)
     if config.sensitivity == "inter_layer":
         arrays = checkpoint.arrays(
             "activation_pairs", lambda: dataclasses.asdict(pair_terms(model, samples, grids))
@@ -55,7 +54,7 @@ def activation_sensitivity(
         losses = _from_moments(model, samples, grids, config, checkpoint)
     result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in groups.by_name.items()}
     for (name, bits), loss in losses.items():
-        result[_group(slots[name], groups)][bits] += loss
+        result[groups.of_tensor(grids[name, bits].keys[0])][bits] += loss
     return result
 
 
@@ -81,30 +80,23 @@ def _from_moments(
     return dict(zip(grids, losses.tolist(), strict=True))
 
 
-def _slots(model: keras.Model, groups: ActivationGroups) -> dict[str, Slot]:
-    """Quantizers of the file by name, where every layer has 8 bits; those of copies left out."""
-    widths = dict.fromkeys((n for g in groups.by_name.values() for n in g.layers), 8)
-    plan = Plan(LayerGraph.of(model), widths)
-    return {slot.name: slot for slot in plan.slots.values()}
-
-
-def _group(slot: Slot, groups: ActivationGroups) -> str:
-    return groups.of_tensor(slot.sources[0])
-
-
-def _grids(
-    model: keras.Model,
-    samples: Sequence[np.ndarray],
-    slots: Mapping[str, Slot],
-    groups: ActivationGroups,
+def activation_grids(
+    model: keras.Model, samples: Sequence[np.ndarray], groups: ActivationGroups
 ) -> dict[Candidate, Grid]:
-    """What every quantizer does at every candidate width of its group."""
-    layers = {call.output: call.layer for call in LayerGraph.of(model).calls}
+    """(Quantizer name, width) -> what it does, at every candidate width of its group.
+
+    Ranges are those of calibration. Copies in another integer type are left out: they are as wide
+    as what they copy, or have 8 bits where their readers do.
+    """
+    graph = LayerGraph.of(model)
+    layers = {call.output: call.layer for call in graph.calls}
+    plan = Plan(graph, dict.fromkeys((n for g in groups.by_name.values() for n in g.layers), 8))
+    slots = {slot.name: slot for slot in plan.slots.values()}
     free = {name: slot.sources for name, slot in slots.items() if slot.fixed is None}
     histograms = collect_histograms(model, samples, free)
     grids: dict[Candidate, Grid] = {}
     for name, slot in slots.items():
-        for bits in groups.by_name[_group(slot, groups)].widths:
+        for bits in groups.by_name[groups.of_tensor(slot.sources[0])].widths:
             parameters = (
                 asymmetric_parameters(*best_range(histograms[name], bits=bits), bits=bits)
                 if slot.fixed is None

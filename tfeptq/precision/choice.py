@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint, WidthChoice
 from tfeptq.precision.joint_choice import prepare_joint_choice
+from tfeptq.precision.measured import MeasuredDivergence
+from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Sensitivity, relevant, sensitivity
 from tfeptq.precision.widths import candidate_widths
@@ -26,18 +28,26 @@ from tfeptq.precision.widths import candidate_widths
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Everything that a choice of the weights' widths rests on."""
+    """Everything that a choice of the weights' widths rests on.
+
+    Attributes:
+        order: layers by rising average trace, for HAWQ-V2's rule.
+        measure: loss of a choice by measurement, to improve the predicted one; None: it stays.
+        moves: most measurements for that, see `tfeptq.precision.refinement`.
+    """
 
     costs: Costs
     sensitivity: Sensitivity
     order: list[str] | None
+    measure: Callable[[Mapping[str, int]], float] | None = None
+    moves: int = 0
 
     @property
     def cost_names(self) -> tuple[str, ...]:
         return tuple(self.costs.tables)
 
     def within(self, limits: Mapping[str, float]) -> dict[str, int]:
-        """Layer name -> width, of least predicted loss under every limit.
+        """Layer name -> width, of least predicted loss under every limit, improved as measured.
 
         Raises:
             ValueError: a limit that nothing meets, with the smallest possible.
@@ -46,15 +56,15 @@ class Choice:
         self._check_activations(limits.get("activation_bytes"))
         if not additive:
             return {layer: max(entries) for layer, entries in self.sensitivity.losses.items()}
-        return self._named(
-            select(
-                self.sensitivity.losses,
-                self.costs.tables,
-                additive,
-                constants=self.costs.constants,
-                order=self.order,
-            )
+        losses, tables = self.sensitivity.losses, self.costs.tables
+        constants = self.costs.constants
+        widths = self._named(
+            select(losses, tables, additive, constants=constants, order=self.order)
         )
+        if self.measure is None:
+            return widths
+        left = {name: limit - constants.get(name, 0.0) for name, limit in additive.items()}
+        return refined(widths, losses, tables, left, self.measure, moves=self.moves)
 
     def frontier(self, cost: str) -> list[FrontierPoint]:
         """All undominated choices of loss against one cost, the cheapest first."""
@@ -125,7 +135,12 @@ def prepare_choice(
     costs = model_costs(model, candidates, config)
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
     result = sensitivity(model, samples, candidates, config, checkpoint)
-    return Choice(costs, result, result.order if config.ordered_widths else None)
+    if config.ordered_widths:
+        return Choice(costs, result, result.order)
+    if not config.measured_moves:
+        return Choice(costs, result, None)
+    measure = MeasuredDivergence(model, samples, result.errors)
+    return Choice(costs, result, None, measure, config.measured_moves)
 
 
 def pareto_frontier(

@@ -32,6 +32,7 @@ class Sensitivity:
         losses: layer name -> width -> predicted rise of the loss, zero or more.
         curvature: layer name -> average curvature, for HAWQ-V2's ordering rule.
         pairs: terms of all candidates in the order of `candidates`, with "inter_layer".
+        errors: what each candidate adds to its layer's weights.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Sensitivity:
     curvature: dict[str, float]
     candidates: tuple[Candidate, ...] = ()
     pairs: PairTerms | None = None
+    errors: Mapping[Candidate, RoundingError] = dataclasses.field(default_factory=dict)
 
     @property
     def order(self) -> list[str]:
@@ -67,6 +69,18 @@ def sensitivity(
     )
     shaping = scores if config.threshold == "hmse" else {}
     errors = rounding_errors(model, samples, candidates, shaping, config)
+    found = _estimated(model, samples, errors, scores, config, checkpoint)
+    return dataclasses.replace(found, errors=errors)
+
+
+def _estimated(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    errors: Mapping[Candidate, RoundingError],
+    scores: Mapping[str, np.ndarray],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+) -> Sensitivity:
     if config.sensitivity == "label_free":
         return label_free(errors, scores)
     if config.sensitivity == "hawq_v2":

@@ -102,13 +102,28 @@ def test_a_budget_is_met_and_the_file_carries_the_widths(tmp_path, model):
     points = tfeptq.pareto_frontier(model, small_models.images(32), configuration())
     middle = points[len(points) // 2]
     budget = tfeptq.Budget(weight_bytes=int(middle.costs["weight_bytes"]))
-    config = configuration(budget=budget, rounding="eptq", steps=3, batch_size=8)
+    settings = {"rounding": "eptq", "steps": 3, "batch_size": 8, "measured_moves": 0}
+    config = configuration(budget=budget, **settings)
     quantized = tfeptq.quantize(model, small_models.images(32), config)
     chosen = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
     assert chosen == middle.widths
     result = tflite_export.export(quantized, tmp_path / "m.tflite", target="ethos-u")
     assert {layer.name: layer.weight_bits for layer in result.layers if layer.weight_bits} == chosen
     assert middle.file_bytes == pytest.approx(result.size_bytes, rel=0.03)
+
+
+def test_measured_moves_never_make_a_choice_worse(model):
+    canonical, samples = prepare(model), [small_models.images(32)]
+    plain, moved = (
+        prepare_choice(canonical, samples, configuration(measured_moves=moves)) for moves in (0, 6)
+    )
+    limit = {"weight_bytes": 810}
+    before, after = plain.within(limit), moved.within(limit)
+    assert moved.measure(after) <= moved.measure(before)
+    assert moved.costs.of(after)["weight_bytes"] <= 810
+    uniform = {name: 8 if name in ("stem", "classes") else 4 for name in before}
+    assert moved.costs.of(uniform)["weight_bytes"] <= 810
+    assert moved.measure(after) <= moved.measure(uniform)
 
 
 def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused(model):
