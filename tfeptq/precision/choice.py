@@ -22,7 +22,7 @@ from tfeptq.precision.joint_choice import prepare_joint_choice
 from tfeptq.precision.measured import MeasuredDivergence
 from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
-from tfeptq.precision.sensitivity import Sensitivity, relevant, sensitivity
+from tfeptq.precision.sensitivity import Losses, Sensitivity, relevant, sensitivity
 from tfeptq.precision.widths import candidate_widths
 
 
@@ -58,13 +58,17 @@ class Choice:
             return {layer: max(entries) for layer, entries in self.sensitivity.losses.items()}
         losses, tables = self.sensitivity.losses, self.costs.tables
         constants = self.costs.constants
-        widths = self._named(
-            select(losses, tables, additive, constants=constants, order=self.order)
-        )
+
+        def best(predicted: Losses) -> dict[str, int]:
+            return self._named(
+                select(predicted, tables, additive, constants=constants, order=self.order)
+            )
+
         if self.measure is None:
-            return widths
+            return best(losses)
+        starts = [best(predicted) for predicted in (losses, *self.sensitivity.rivals)]
         left = {name: limit - constants.get(name, 0.0) for name, limit in additive.items()}
-        return refined(widths, losses, tables, left, self.measure, moves=self.moves)
+        return refined(starts, losses, tables, left, self.measure, moves=self.moves)
 
     def frontier(self, cost: str) -> list[FrontierPoint]:
         """All undominated choices of loss against one cost, the cheapest first."""

@@ -2,13 +2,13 @@
 
 Predictions add up terms of small errors. At 2 and 3 bits errors are not small, and a choice that
 looks best can be worse than one width for all. So the prediction's optimum is measured against
-the uniform widths that fit as well, and the best of them is improved by single steps: one layer a
-width up, and where that exceeds a bound, another one down.
+those of other predictions and the uniform widths that fit as well, and the best of them is improved
+by single steps: one layer a width up, and where that exceeds a bound, another one down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfeptq.precision.frontier import Table
 
@@ -16,7 +16,7 @@ Widths = dict[str, int]
 
 
 def refined(
-    widths: Widths,
+    starts: Sequence[Widths],
     losses: Table,
     costs: Mapping[str, Table],
     limits: Mapping[str, float],
@@ -24,17 +24,17 @@ def refined(
     *,
     moves: int,
 ) -> Widths:
-    """The best choice measured, never worse than `widths` or a uniform width that fits.
+    """The best choice measured, never worse than any of `starts` or a uniform width that fits.
 
     Args:
-        widths: layer name -> width, within the limits.
+        starts: layer name -> width, within the limits.
         losses: layer name -> width -> predicted loss; promising moves are measured first.
         costs, limits: cost name -> layer name -> width -> cost, and what it may add up to.
         measure: loss of a choice.
         moves: most measurements of changed choices.
     """
     search = _Search(losses, costs, limits)
-    best = min([widths, *search.uniform(widths)], key=measure)
+    best = min([*starts, *search.uniform(starts[0])], key=measure)
     tried = {tuple(best.items())}
     while moves > 0:
         fresh = [w for w in search.neighbours(best) if tuple(w.items()) not in tried]

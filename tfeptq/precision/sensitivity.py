@@ -33,6 +33,7 @@ class Sensitivity:
         curvature: layer name -> average curvature, for HAWQ-V2's ordering rule.
         pairs: terms of all candidates in the order of `candidates`, with "inter_layer".
         errors: what each candidate adds to its layer's weights.
+        rivals: losses by simpler estimates that came for free; their optima are worth measuring.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Sensitivity:
     candidates: tuple[Candidate, ...] = ()
     pairs: PairTerms | None = None
     errors: Mapping[Candidate, RoundingError] = dataclasses.field(default_factory=dict)
+    rivals: tuple[Losses, ...] = ()
 
     @property
     def order(self) -> list[str]:
@@ -70,7 +72,13 @@ def sensitivity(
     shaping = scores if config.threshold == "hmse" else {}
     errors = rounding_errors(model, samples, candidates, shaping, config)
     found = _estimated(model, samples, errors, scores, config, checkpoint)
-    return dataclasses.replace(found, errors=errors)
+    rivals = []
+    if found.method != "label_free":
+        rivals.append(label_free(errors, scores).losses)
+    if found.pairs is not None:
+        own = 0.5 * np.diag(found.pairs.terms)
+        rivals.append(_nested(dict(zip(errors, own.tolist(), strict=True))))
+    return dataclasses.replace(found, errors=errors, rivals=tuple(rivals))
 
 
 def _estimated(

@@ -43,7 +43,7 @@ def within(widths, limit):
 def test_refinement_finds_what_is_better_and_stays_within_the_limits():
     start = {"a": 2, "b": 4, "c": 4, "d": 8, "pinned": 8}
     truth = Truth()
-    found = refined(start, LOSSES, COSTS, {"weight_bytes": 26}, truth, moves=100)
+    found = refined([start], LOSSES, COSTS, {"weight_bytes": 26}, truth, moves=100)
     fitting = [
         {**dict(zip(NAMES, widths, strict=True)), "pinned": 8}
         for widths in itertools.product(WIDTHS, repeat=4)
@@ -56,15 +56,24 @@ def test_refinement_finds_what_is_better_and_stays_within_the_limits():
 
 def test_a_uniform_width_that_measures_better_is_taken():
     start = {"a": 2, "b": 8, "c": 2, "d": 4, "pinned": 8}
-    found = refined(start, LOSSES, COSTS, {"weight_bytes": 24}, Truth(), moves=0)
+    found = refined([start], LOSSES, COSTS, {"weight_bytes": 24}, Truth(), moves=0)
     assert found == {"a": 4, "b": 4, "c": 4, "d": 4, "pinned": 8}
+
+
+def test_of_several_starts_the_best_measured_one_is_taken():
+    starts = [
+        {"a": 2, "b": 8, "c": 2, "d": 2, "pinned": 8},
+        {"a": 8, "b": 2, "c": 2, "d": 2, "pinned": 8},
+    ]
+    found = refined(starts, LOSSES, COSTS, {"weight_bytes": 22}, Truth(), moves=0)
+    assert found == starts[1]
 
 
 def test_measurements_are_counted():
     start = {"a": 2, "b": 4, "c": 4, "d": 8, "pinned": 8}
     for moves in (0, 1, 5):
         truth = Truth()
-        refined(start, LOSSES, COSTS, {"weight_bytes": 26}, truth, moves=moves)
+        refined([start], LOSSES, COSTS, {"weight_bytes": 26}, truth, moves=moves)
         changed = {tuple(widths.items()) for widths in truth.seen}
         # The start and the uniform choices of 2 and 4 bits come on top.
         assert len(changed) <= 3 + moves
