@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfeptq.config import TARGETS
+
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
 
 DONE, NO = 0, 1
-#: Targets that have something to package for; the others take the file as it is.
-_TARGETS = ("android", "ethos-u", "microcontroller")
 
 
 def add_package(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add_package(commands: Any) -> None:
         "package", help="C++ sources, look-up tables, Vela: a file with its target's tools"
     )
     parser.add_argument("file", type=Path, metavar="F.tflite")
-    parser.add_argument("--target", choices=_TARGETS, required=True)
+    parser.add_argument("--target", choices=TARGETS, required=True)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
     parser.add_argument(
         "--compress", action="store_true", help="microcontroller: weights as look-up tables"
@@ -50,7 +50,7 @@ def add_package(commands: Any) -> None:
 
 
 def _package(options: argparse.Namespace) -> int:
-    if options.output is not None:
+    if options.target != "coral" and options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
     return _BY_TARGET[options.target](options)
 
@@ -82,6 +82,8 @@ def _classifier(options: argparse.Namespace) -> int:
 
     if options.output is None:
         raise ValueError("--labels writes a file: give --output DIR")
+    if not options.labels.is_file():
+        raise ValueError(f"{options.labels}: no such file")
     labels = options.labels.read_text("utf-8").splitlines()
     path = options.output / f"{options.file.stem}_classifier.tflite"
     made = write_image_classifier(
@@ -102,11 +104,15 @@ def _for_boards(options: argparse.Namespace) -> int:
     source = options.file
     if options.compress:
         source = options.output / "model.tflite"
-        compress(options.file, source)
+        packed = compress(options.file, source)
     package = write_c_source(source, options.output)
     if options.json:
         _print_json(package)
     else:
+        if options.compress:
+            print(f"look-up tables for {len(packed.tensors)} tensors")
+            print(f"flash {packed.size_bytes_before} to {packed.size_bytes} bytes")
+            print(f"arena {packed.arena_bytes_before} to {packed.arena_bytes} bytes")
         _show_sources(package)
     return DONE
 
@@ -160,12 +166,20 @@ def _show_vela(report: VelaReport) -> None:
         print("all operators run on the NPU")
 
 
+def _for_coral(options: argparse.Namespace) -> int:
+    raise ValueError(
+        "--target coral takes the file as it is: compile it with edgetpu_compiler; `tfeptq check "
+        "--target coral` lists known blockers"
+    )
+
+
 def _print_json(report: Any) -> None:
     print(json.dumps(dataclasses.asdict(report), default=os.fspath))
 
 
 _BY_TARGET = {
     "android": _for_android,
+    "coral": _for_coral,
     "ethos-u": _for_ethos_u,
     "microcontroller": _for_boards,
 }

@@ -65,7 +65,25 @@ def _of_the_model(model: StoredModel) -> list[Finding]:
 def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
     if target == "coral":
         return list(coral.findings(model))
-    return [finding for operator in model.operators for finding in _check(operator, model, target)]
+    found = [finding for operator in model.operators for finding in _check(operator, model, target)]
+    return [*found, *(_zero_points(model) if target == "android" else ())]
+
+
+def _zero_points(model: StoredModel) -> list[Finding]:
+    """LiteRT wants as many zero points as scales; TFLM does not count them."""
+    return [
+        Finding(
+            f"tensor {tensor.name!r}",
+            f"has {tensor.zero_point.size} zero points for {tensor.scale.size} scales, which "
+            "LiteRT refuses",
+            "compressed files run in TFLM only: take the file as it was before",
+            "LiteRT's check when it loads a file, measured",
+        )
+        for tensor in model.tensors
+        if tensor.scale is not None
+        and tensor.zero_point is not None
+        and tensor.zero_point.size != tensor.scale.size
+    ]
 
 
 def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:

@@ -52,7 +52,15 @@ def test_sources_for_a_board(file, tmp_path, capsys, compress):
     assert ("AddDecode" in package["operators"]) == compress
     assert (package["flash_bytes"] < file.stat().st_size) == compress
     assert main([*arguments, *options]) == 0
-    assert f"arena of {package['arena_bytes']} bytes" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"arena of {package['arena_bytes']} bytes" in printed
+    assert f"flash: {package['flash_bytes']} bytes: weights" in printed
+    assert (f"flash {file.stat().st_size} to {package['flash_bytes']} bytes" in printed) == compress
+
+
+def test_coral_has_nothing_to_package(file, capsys):
+    assert main(["package", str(file), "--target", "coral"]) == 2
+    assert "tfeptq check --target coral" in capsys.readouterr().err
 
 
 def test_a_board_needs_a_folder(file, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import one_operator as one
@@ -20,6 +21,7 @@ from tflite_export.graph import ATTRIBUTES, IntegerGraph
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.runtimes import RUNTIMES, TFLITE_RUNTIME_PYTHON, open_session
 from tflite_export.targets import TARGETS, capabilities, check_operator
+from tflite_export.targets.__main__ import allowed as allowed_table
 from tflite_export.targets.__main__ import matrix
 from tflite_export.targets.capabilities import GRANULARITIES
 from tflite_export.targets.forbidden import ForbiddenRow, forbidden, forbidden_rows
@@ -245,3 +247,10 @@ def test_the_matrix_shows_rows_evidence_and_exclusions():
     assert "| FULLY_CONNECTED | int8 | int4 | 4 | yes | no | no | per tensor |" in text
     assert "garbage" in text
     assert "SIGFPE" in text
+
+
+def test_the_readme_shows_what_is_allowed():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert allowed_table() in readme.read_text("utf-8"), (
+        "copy it from python -m tflite_export.targets"
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 from test_compression import layer
 from test_exporter import convolution
 
+import tflite_export
 from tflite_export import tflm
 from tflite_export.packaging import compress, memory_budget
 from tflite_export.runtimes import RuntimeUnavailableError
@@ -55,3 +57,14 @@ def test_a_missing_tflm_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeUnavailableError, match="extra 'microcontroller'"):
         memory_budget(write(convolution(8)))
+
+
+def test_a_compressed_file_is_no_android_file(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(write(layer("CONV_2D", 8)))
+    assert tflite_export.check(path, target="android").ok
+    compress(path, path)
+    result = tflite_export.check(path, target="android")
+    assert any("which LiteRT refuses" in finding.rule for finding in result.findings)
+    with pytest.raises(ValueError, match="LiteRT refuses the file"):
+        tflite_export.run(path, np.zeros((1, 6, 7, 24), "float32"))

@@ -13,10 +13,7 @@ def matrix() -> str:
     """What is allowed by target, what runtimes fail at by measurement, what vendors rule out."""
     return "\n\n".join(
         (
-            _table(
-                ("operator", "activations", "weights", "version", *TARGETS),
-                [*_weighted_rows(), *_weightless_rows()],
-            ),
+            allowed(),
             "Refused because measured:",
             _table(
                 ("operator", "activations", "weights", "runtimes", "outcome", "evidence"),
@@ -27,6 +24,14 @@ def matrix() -> str:
             "To know:",
             _table(("target", "operator", "remark"), _remark_rows()),
         )
+    )
+
+
+def allowed() -> str:
+    """What each target executes: one row an operator, activation type and weight type."""
+    return _table(
+        ("operator", "activations", "weights", "version", *TARGETS),
+        [*_weighted_rows(), *_weightless_rows()],
     )
 
 
