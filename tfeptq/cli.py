@@ -427,6 +427,8 @@ def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Sco
     from tfeptq.report.tables import show_layers, show_seconds
 
     show_layers(result)
+    if quantized.choice is not None:
+        print(f"widths by {quantized.choice.source}")
     show_seconds(quantized.stage_seconds)
     for name, value in scores.items():
         print(f"{name}: {value}")

@@ -43,6 +43,10 @@ class Choice:
     moves: int = 0
 
     @property
+    def source(self) -> str:
+        return f"{self.sensitivity.method}: {self.sensitivity.source}"
+
+    @property
     def cost_names(self) -> tuple[str, ...]:
         return tuple(self.costs.tables)
 

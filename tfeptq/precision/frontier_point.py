@@ -43,6 +43,11 @@ class WidthChoice(Protocol):
     """A choice of widths that is still to be made; `Any` widths are its own, and opaque."""
 
     @property
+    def source(self) -> str:
+        """What predicted losses rest on, in words."""
+        ...
+
+    @property
     def cost_names(self) -> tuple[str, ...]:
         """Costs that a frontier can be drawn against."""
         ...

@@ -53,6 +53,7 @@ class JointChoice:
         losses: variable -> width -> predicted loss.
         factors: tables of all costs.
         config: with candidates, as it was given.
+        source: what the losses rest on, in words.
     """
 
     cost_names = ("weight_bytes", "activation_bytes", "bit_operations")
@@ -64,7 +65,9 @@ class JointChoice:
         factors: Sequence[Factor],
         groups: ActivationGroups,
         config: QuantizationConfig,
+        source: str,
     ) -> None:
+        self.source = source
         self._model, self._groups, self._config = model, groups, config
         self._program = Program(losses, factors)
         self._steps = step_names(factors)
@@ -220,12 +223,13 @@ def prepare_joint_choice(
     candidates = _weight_candidates(model, at_8)
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
     losses: dict[Variable, Mapping[int, float]] = {}
-    of_weights = sensitivity(model, samples, candidates, at_8, checkpoint).losses
-    losses.update({weights(name): table for name, table in of_weights.items()})
+    of_weights = sensitivity(model, samples, candidates, at_8, checkpoint)
+    losses.update({weights(name): table for name, table in of_weights.losses.items()})
     of_activations = activation_sensitivity(model, samples, groups, config, checkpoint)
     losses.update({activations(name): table for name, table in of_activations.items()})
     factors = cost_factors(model, candidates, groups, config)
-    return JointChoice(model, losses, factors, groups, config)
+    source = f"{of_weights.method}: {of_weights.source}"
+    return JointChoice(model, losses, factors, groups, config, source)
 
 
 def _weight_candidates(

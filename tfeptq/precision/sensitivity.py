@@ -16,7 +16,7 @@ from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.label_free import weight_scores
 from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
-from tfeptq.hessian.traces import as_arrays, average_traces, from_arrays
+from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
 from tfeptq.precision.rounding import rounding_errors
 
 Losses = dict[str, dict[int, float]]
@@ -97,7 +97,7 @@ def _estimated(
             "traces",
             lambda: as_arrays(average_traces(model, samples, curvatures=rough, seed=config.seed)),
         )
-        return hawq_v2(errors, from_arrays(arrays).mean)
+        return hawq_v2(errors, from_arrays(arrays))
     pairs = checkpoint.arrays(
         "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors))
     )
@@ -134,19 +134,21 @@ def label_free(
     return Sensitivity("label_free", "squared Jacobian of the logits", _nested(losses), curvature)
 
 
-def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Mapping[str, float]) -> Sensitivity:
+def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Traces) -> Sensitivity:
     """Omega = 1/2 * average trace * ||Q(W) - W||^2 (HAWQ-V2, eq. 6; its constant 1/2 made plain).
 
     The Hessian is taken to be the same in every direction of a layer's weights.
     """
     losses = {
-        (name, bits): 0.5 * max(traces[name], 0.0) * error.squared_norm
+        (name, bits): 0.5 * max(traces.mean[name], 0.0) * error.squared_norm
         for (name, bits), error in errors.items()
     }
-    curvature = {name: traces[name] for name, _ in errors}
-    return Sensitivity(
-        "hawq_v2", "self-distillation, trace by Hutchinson", _nested(losses), curvature
+    curvature = {name: traces.mean[name] for name, _ in errors}
+    source = (
+        f"self-distillation, traces by Hutchinson in {traces.draws} draws, standard error of a "
+        f"layer at most {traces.relative_error:.0%}"
     )
+    return Sensitivity("hawq_v2", source, _nested(losses), curvature)
 
 
 def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> Sensitivity:
@@ -169,12 +171,19 @@ def inter_layer(errors: Mapping[Candidate, RoundingError], pairs: PairTerms) -> 
     }
     return Sensitivity(
         "inter_layer",
-        "self-distillation, products with the Jacobian",
+        "self-distillation, products with the Jacobian, standard error of a layer's own term at "
+        f"most {_relative_error(pairs):.0%}",
         _nested(losses),
         curvature,
         candidates,
         pairs,
     )
+
+
+def _relative_error(pairs: PairTerms) -> float:
+    """The largest standard error of an own term as a fraction of it."""
+    own, errors = np.diag(pairs.terms), np.diag(pairs.errors)
+    return float(np.max(errors / np.maximum(own, 1e-30)))
 
 
 def augmented(candidates: Sequence[Candidate], terms: np.ndarray) -> dict[Candidate, float]:

@@ -199,7 +199,7 @@ def _sizes(result: ExportResult) -> list[tuple[str, int]]:
 def _frontier(quantized: QuantizedModel) -> dict[str, str | None]:
     """The plot and what draws it; 2 MB that only reports with a plot carry."""
     if quantized.choice is None:
-        return {"figure": None, "plotly": None}
+        return {"figure": None, "plotly": None, "source": None}
     from tfeptq.report.frontier_plot import frontier_figure, packed_plotly
 
     choice, config = quantized.choice, quantized.quantization_config
@@ -207,4 +207,4 @@ def _frontier(quantized: QuantizedModel) -> dict[str, str | None]:
     cost = next((name for name in limits if name in choice.cost_names), "weight_bytes")
     chosen = choice.point_of(quantized.bit_widths)
     figure = frontier_figure(choice.frontier(cost), chosen, cost)
-    return {"figure": figure, "plotly": packed_plotly()}
+    return {"figure": figure, "plotly": packed_plotly(), "source": choice.source}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -58,6 +59,12 @@ def test_the_frontier_runs_from_all_narrow_to_all_wide(choice):
     assert costs == sorted(costs)
     assert losses == sorted(losses, reverse=True)
     assert list(points[0].widths) == list(choice.sensitivity.losses)
+
+
+def test_predictions_say_what_they_rest_on(choice):
+    method, _, source = choice.source.partition(": ")
+    assert method == choice.sensitivity.method
+    assert method == "label_free" or re.search(r"standard error .* at most \d+%", source)
 
 
 def test_an_unknown_cost_is_refused(choice):
