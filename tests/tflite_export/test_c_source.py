@@ -32,6 +32,7 @@ template <unsigned int> struct MicroMutableOpResolver {{
 }}
 """
 PROGRAM = """
+#include <cstdint>
 #include <cstdio>
 #include "model.h"
 #include "ops.h"
@@ -71,6 +72,13 @@ def test_a_program_made_of_the_sources_holds_the_model(tmp_path):
     assert np.float32(scale) == np.float32(0.04)
     assert np.float32(output_scale) == np.float32(0.05)
     assert (int(zero_point), int(elements), int(offset)) == (3, 4 * 6 * 5, 0)
+
+
+@needs_compiler
+def test_the_sources_need_no_cpp_library(tmp_path):
+    write_c_source(write(convolution(8)), tmp_path)
+    command = ["g++", "-fsyntax-only", "-ffreestanding", "-nostdinc++", "-std=c++17"]
+    subprocess.run([*command, str(tmp_path / "model.cc")], check=True)
 
 
 def test_the_readme_says_what_the_board_needs(tmp_path):

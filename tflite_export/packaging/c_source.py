@@ -131,7 +131,9 @@ def check_syntax(source: Path) -> str | None:
     compiler = next((name for name in _COMPILERS if shutil.which(name)), None)
     if compiler is None:
         return None
-    command = [compiler, "-fsyntax-only", "-std=c++17", "-Wall", "-Wextra", "-Werror", str(source)]
+    # Freestanding: the compiler's own headers are enough, a C++ library may be missing.
+    command = [compiler, "-fsyntax-only", "-ffreestanding", "-std=c++17", "-Wall", "-Wextra"]
+    command += ["-Werror", str(source)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise ValueError(f"{compiler} refuses {source}: {finished.stderr.strip()[:300]}")

@@ -8,7 +8,7 @@ namespace {namespace} {{
 // TensorFlow Lite Micro reads the flatbuffer in place and needs it aligned.
 alignas({alignment}) const unsigned char kModel[] = {{
 {data}}};
-const std::size_t kModelBytes = sizeof(kModel);
+const size_t kModelBytes = sizeof(kModel);
 
 }}  // namespace {namespace}
 """
@@ -17,24 +17,24 @@ HEADER = """\
 #ifndef {guard}
 #define {guard}
 
-#include <cstddef>
-#include <cstdint>
+#include <stddef.h>
+#include <stdint.h>
 
 namespace {namespace} {{
 
 extern const unsigned char kModel[];
-extern const std::size_t kModelBytes;
+extern const size_t kModelBytes;
 
 // Tensor arena measured with TensorFlow Lite Micro's portable kernels on a 64-bit computer.
 // 32-bit pointers need less; kernels such as CMSIS-NN's may need scratch memory on top.
-constexpr std::size_t kArenaBytes = {arena};
+constexpr size_t kArenaBytes = {arena};
 
 // real = scale * (integer - zero_point); scale 0 where a tensor is not quantized.
 struct Endpoint {{
   const char* name;
   float scale;
-  std::int32_t zero_point;
-  std::size_t elements;
+  int32_t zero_point;
+  size_t elements;
 }};
 
 constexpr Endpoint kInputs[{input_count}] = {{
@@ -94,7 +94,7 @@ real = scale * (integer - zero point)
 #include "ops.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 
-alignas(16) static std::uint8_t arena[{namespace}::kArenaBytes];
+alignas(16) static uint8_t arena[{namespace}::kArenaBytes];
 
 TfLiteStatus Run() {{
   static {namespace}::Resolver resolver;
