@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.wrappers import QuantizedWeights
@@ -26,20 +27,26 @@ def fold(model: QuantizedModel) -> None:
     for layer in model.layers:
         if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
             layer.fold()
-    for layer, scales in _scales(LayerGraph.of(model)).items():
+    graph = LayerGraph.of(model)
+    _set_codes(graph)
+    for layer, scales in _scales(graph).items():
         if len(scales) == 1:
             input_scale, output_scale = scales.pop()
-            layer.snap_bias(input_scale)
+            if isinstance(layer, QuantizedWeights):
+                layer.snap_bias(input_scale)
             layer.set_accumulator_grid(input_scale, output_scale)
 
 
-def _scales(graph: LayerGraph) -> dict[QuantizedWeights, set[tuple[np.float32, np.float32]]]:
-    """Input and output scales with which each weighted layer is called."""
+_Scales = dict[QuantizedWeights | QuantizedMean, set[tuple[np.float32, np.float32]]]
+
+
+def _scales(graph: LayerGraph) -> _Scales:
+    """Input and output scales with which each layer that accumulates is called."""
     producers = {call.output: call for call in graph.calls}
     consumers = graph.consumers()
-    scales: dict[QuantizedWeights, set[tuple[np.float32, np.float32]]] = {}
+    scales: _Scales = {}
     for call in graph.calls:
-        if isinstance(call.layer, QuantizedWeights):
+        if isinstance(call.layer, (QuantizedWeights, QuantizedMean)):
             source = quantizer_of(call.inputs[0], producers)
             target = _quantizer_behind(call, consumers)
             pair = (source.parameters()[0], target.parameters()[0])
@@ -47,8 +54,21 @@ def _scales(graph: LayerGraph) -> dict[QuantizedWeights, set[tuple[np.float32, n
     return scales
 
 
+def _set_codes(graph: LayerGraph) -> None:
+    """Tells average pooling on which codes it works, unless it works on several."""
+    producers = {call.output: call for call in graph.calls}
+    codes: dict[QuantizedAveragePooling, set[tuple[np.float32, int]]] = {}
+    for call in graph.calls:
+        if isinstance(call.layer, QuantizedAveragePooling):
+            source = quantizer_of(call.inputs[0], producers)
+            codes.setdefault(call.layer, set()).add(source.parameters())
+    for layer, parameters in codes.items():
+        if len(parameters) == 1:
+            layer.set_codes(*parameters.pop())
+
+
 def _quantizer_behind(call: Call, consumers: Mapping[Key, list[Call]]) -> ActivationQuantizer:
-    """The quantizer in which a weighted layer's result is written; a ReLU may come first."""
+    """The quantizer in which a layer's result is written; a ReLU may come first."""
     while not isinstance(call.layer, ActivationQuantizer):
         call = consumers[call.output][0]
     return call.layer

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfeptq import linear
+from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.grids import written_bits
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.model import QuantizedModel
@@ -369,6 +370,10 @@ _BUILDERS: dict[type, _Builder] = {
     keras.layers.MaxPooling2D: _pool("MAX_POOL_2D"),
     keras.layers.AveragePooling2D: _pool("AVERAGE_POOL_2D"),
     keras.layers.GlobalAveragePooling2D: _mean,
+    QuantizedAveragePooling: lambda wrapper, *shapes: _pool("AVERAGE_POOL_2D")(
+        wrapper.layer, *shapes
+    ),
+    QuantizedMean: lambda wrapper, *_: _mean(wrapper.layer),
     **dict.fromkeys(_MERGES, _merge),
     keras.layers.Concatenate: _concatenation,
     keras.layers.Reshape: _reshape,

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from tfeptq import linear
+from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Slot, keeps_grid
 from tfeptq.quantizers import ActivationQuantizer
@@ -46,7 +47,8 @@ def wrap(
     Args:
         weight_bits: width of every weighted layer, by name.
         per_channel: whether the layer's weights have one scale a channel, by name.
-        requantization: how the target's kernel rounds its accumulator, by layer name.
+        requantization: how the target's kernel rounds its accumulator, by name of the layers with
+            weights and the global means.
         activation_bits: width of the output of every layer that has one of its own, by name; see
             `tfeptq.precision.activations`.
     """
@@ -62,6 +64,10 @@ def wrap(
             )
         elif isinstance(call.layer, keras.layers.PReLU):
             copy = QuantizedPReLU(copy)
+        elif isinstance(call.layer, keras.layers.GlobalAveragePooling2D):
+            copy = QuantizedMean(copy, requantization[name])
+        elif isinstance(call.layer, keras.layers.AveragePooling2D):
+            copy = QuantizedAveragePooling(copy)
         layers[name] = copy
     builder = _Builder(model, graph, plan, layers)
     _copy_weights(model, layers)

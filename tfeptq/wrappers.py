@@ -24,6 +24,28 @@ from tfeptq.quantizers import (
 TIE_NUDGE = 0.01
 
 
+def rounded_to_grid(outputs: Any, grid: Any, *, requantization: str) -> Any:
+    """First of a kernel's two roundings, with a nudge that decides ties in the second.
+
+    Args:
+        grid: distance of the values in between, broadcast against `outputs`; 0: not known yet.
+        requantization: "once" (nothing to imitate), "twice" or "twice_up".
+    """
+    if requantization == "once":
+        return outputs
+    known = ops.where(grid > 0.0, grid, 1.0)
+    steps = ops.floor(outputs / known + 0.5)
+    nudge = TIE_NUDGE * (ops.sign(steps) if requantization == "twice" else 1.0)
+    rounded = straight_through(outputs, (steps + nudge) * known)
+    return ops.where(grid > 0.0, rounded, outputs)
+
+
+def multiplier_exponent(multiplier: Any) -> np.ndarray:
+    """e of a real multiplier q * 2^e, q in [0.5, 1) with 31 fractional bits, as kernels hold it."""
+    fraction, exponent = np.frexp(np.asarray(multiplier, np.float64))
+    return exponent + (np.round(fraction * 2.0**31) == 2.0**31)
+
+
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedWeights(keras.layers.Wrapper):
     """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
@@ -101,16 +123,7 @@ class QuantizedWeights(keras.layers.Wrapper):
     def call(self, inputs: Any) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
         outputs += self.quantized_bias()
-        return outputs if self.requantization == "once" else self._rounded_to_grid(outputs)
-
-    def _rounded_to_grid(self, outputs: Any) -> Any:
-        """First of the kernel's two roundings, with a nudge that decides ties in the second."""
-        grid = ops.where(self.grid > 0.0, self.grid, 1.0)
-        steps = ops.floor(outputs / grid + 0.5)
-        away_from_zero = self.requantization == "twice"
-        nudge = TIE_NUDGE * (ops.sign(steps) if away_from_zero else 1.0)
-        rounded = straight_through(outputs, (steps + nudge) * grid)
-        return ops.where(self.grid > 0.0, rounded, outputs)
+        return rounded_to_grid(outputs, self.grid, requantization=self.requantization)
 
     def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:
         """Makes the layer round as its integer kernel does, once all scales are final.
@@ -121,8 +134,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         ties are common: they go away from zero ("twice") or up ("twice_up").
         """
         multiplier = np.float64(input_scale) * self.scales().astype(np.float64) / output_scale
-        fraction, exponent = np.frexp(multiplier)
-        exponent = np.minimum(exponent + (np.round(fraction * 2.0**31) == 2.0**31), 0)
+        exponent = np.minimum(multiplier_exponent(multiplier), 0)
         grid = np.float64(output_scale) * 2.0**exponent
         self.grid.assign(np.broadcast_to(grid, self.grid.shape).astype(np.float32))
 

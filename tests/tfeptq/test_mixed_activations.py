@@ -151,11 +151,11 @@ def test_keras_computes_the_integers_of_the_file():
     graph, data = model.freeze(), small_models.images(16, seed=5)
     image = graph.tensors["image"].quantization
     codes = np.clip(np.round(data / image.scale) + image.zero_point, -128, 127).astype(np.int8)
-    expected = reference.run(graph, [codes])["joined"].astype(np.float32)
-    made = graph.tensors["joined"]
+    expected = reference.run(graph, [codes])["mean"].astype(np.float32)
+    made = graph.tensors["mean"]
     assert made.bits == 4
     layers = LayerGraph.of(model)
-    found = layers.execute([tf.constant(data)])["joined", 0]
+    found = layers.execute([tf.constant(data)])["mean_quantizer", 0]
     steps = np.asarray(found) / made.quantization.scale + made.quantization.zero_point
     np.testing.assert_allclose(steps, expected, atol=1e-3)
 

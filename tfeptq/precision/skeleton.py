@@ -13,7 +13,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.freeze import freeze
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.widths import layer_granularity
+from tfeptq.precision.widths import layer_granularity, layer_requantizations
 from tfeptq.thresholds import weight_steps
 from tfeptq.wrap import wrap
 from tflite_export.exporter import plan_storage
@@ -61,7 +61,7 @@ def _uncalibrated(
         model,
         weight_bits=widths,
         per_channel=layer_granularity(model, widths, config),
-        requantization=dict.fromkeys(widths, "once"),
+        requantization=layer_requantizations(model, widths, config),
         activation_bits=config.activation_bits,
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)

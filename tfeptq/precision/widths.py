@@ -88,21 +88,22 @@ def layer_granularity(
 def layer_requantizations(
     model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
 ) -> dict[str, str]:
-    """Layer name -> how the target's kernel rounds its accumulator.
+    """Layer name -> how the target's kernel rounds its accumulator, of weights and global means.
 
     Only int8 kernels are worth the imitation: a step of int16 is far below the noise.
     """
-    return {
-        layer.name: targets.requantization(
-            config.target,
-            linear.operator_kind(layer),
-            container=container(layer, widths[layer.name], config),
-        )
-        if kernel_dtype(layer, config) == "int8"
-        else "once"
-        for layer in model.layers
-        if linear.is_weighted(layer)
-    }
+    result = {}
+    for layer in model.layers:
+        if linear.is_weighted(layer):
+            kind, stored = linear.operator_kind(layer), container(layer, widths[layer.name], config)
+        elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            kind, stored = "MEAN", None
+        else:
+            continue
+        is_narrow = kernel_dtype(layer, config) == "int8"
+        rounding = targets.requantization(config.target, kind, container=stored)
+        result[layer.name] = rounding if is_narrow else "once"
+    return result
 
 
 def first_and_last(model: keras.Model) -> list[str]:

@@ -42,6 +42,8 @@ class Capabilities:
         advice: what to do about refused widths.
         weights: rows of the weighted operators.
         operators: weightless operator -> activation types it executes.
+        rounding: weightless operator -> how it rounds an int8 result, see `WeightRow`, where that
+            is not once.
         same_parameters: operators that are right only where the input and the output have the
             same scale and zero point.
         remarks: operator -> limit or trap to know.
@@ -55,6 +57,7 @@ class Capabilities:
     advice: str
     weights: tuple[WeightRow, ...]
     operators: Mapping[str, tuple[str, ...]]
+    rounding: Mapping[str, str]
     same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
     excluded: Mapping[str, str]
@@ -76,6 +79,7 @@ def capabilities(target: str) -> Capabilities:
         table["advice"],
         tuple(rows),
         {kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
+        table.get("rounding", {}),
         tuple(table.get("same_parameters", ())),
         table.get("remarks", {}),
         table.get("excluded", {}),
@@ -152,8 +156,14 @@ def weight_granularity(target: str, kind: str, *, bits: int, activation_dtype: s
     return min(GRANULARITIES, key=narrowest)
 
 
-def requantization(target: str, kind: str, *, container: str) -> str:
-    """How the kernel that the target runs at int8 activations rounds; see `WeightRow.rounding`."""
+def requantization(target: str, kind: str, *, container: str | None) -> str:
+    """How the kernel that the target runs at int8 activations rounds; see `WeightRow.rounding`.
+
+    Args:
+        container: type of the weights of a weighted operator as stored, otherwise None.
+    """
+    if container is None:
+        return capabilities(target).rounding.get(kind, "once")
     rows = _weight_rows(capabilities(target), kind, "int8")
     return next(row.rounding for row in rows if row.container == container)
 
