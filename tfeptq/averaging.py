@@ -54,7 +54,7 @@ class QuantizedMean(keras.layers.Wrapper):
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedAveragePooling(keras.layers.Wrapper):
-    """AveragePooling2D: a half goes away from the code zero, neither from the real zero nor to even."""
+    """AveragePooling2D: a half goes away from the code zero, not from the real one, not to even."""
 
     def __init__(self, layer: keras.layers.AveragePooling2D, **kwargs: Any) -> None:
         kwargs.setdefault("name", layer.name)
