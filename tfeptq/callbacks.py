@@ -16,8 +16,7 @@ from tfeptq.data import take_samples
 from tfeptq.graph import prepare
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.widths import layer_widths
+from tfeptq.precision.choice import check_widths
 
 
 class QuantizationCallback(keras.callbacks.Callback):
@@ -72,7 +71,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         if self._export_path is not None and not self._export_path.parent.is_dir():
             raise ValueError(f"{self._export_path}: its folder does not exist")
         canonical = prepare(self.model)
-        layer_widths(canonical, resolve_activations(canonical, self.config))
+        check_widths(canonical, self.config)
         if self._samples is None:
             self._samples = take_samples(
                 self._calibration,

@@ -14,6 +14,7 @@ from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
+from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
@@ -23,7 +24,7 @@ from tfeptq.precision.measured import MeasuredDivergence
 from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Losses, Sensitivity, relevant, sensitivity
-from tfeptq.precision.widths import candidate_widths
+from tfeptq.precision.widths import candidate_widths, layer_widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +150,18 @@ def prepare_choice(
         return Choice(costs, result, None)
     measure = MeasuredDivergence(model, samples, result.errors)
     return Choice(costs, result, None, measure, config.measured_moves)
+
+
+def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
+    """Refuses, before any work, widths that a canonical model or its target cannot have.
+
+    Raises:
+        ValueError: names the layer, what was asked and what is allowed.
+    """
+    if isinstance(config.activation_bits, tuple):
+        ActivationGroups(model, config)
+        config = dataclasses.replace(config, activation_bits=8)
+    layer_widths(model, resolve_activations(model, config))
 
 
 def pareto_frontier(

@@ -15,7 +15,7 @@ import tflite_export
 from tfeptq.cli import main
 from tfeptq.graph import prepare
 from tfeptq.precision.activation_groups import ActivationGroups
-from tfeptq.precision.choice import prepare_choice
+from tfeptq.precision.choice import check_widths, prepare_choice
 from tfeptq.precision.joint_costs import activations, weights
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tflite_export.graph import WEIGHTED
@@ -74,6 +74,15 @@ def test_ends_and_fixed_codes_keep_eight_bits_and_targets_their_operators(model)
     assert coral["stem_relu"].widths == (4, 8)
     with pytest.raises(ValueError, match=r"layer 'sum', activation_bits=16"):
         ActivationGroups(model, configuration(target="coral", activation_bits=(16,)))
+
+
+def test_widths_are_checked_before_any_work(model):
+    check_widths(model, configuration())
+    check_widths(model, configuration(activation_bits={"mean": 4}))
+    with pytest.raises(ValueError, match="layer 'sum', activation_bits=16"):
+        check_widths(model, configuration(target="coral", activation_bits=(16,)))
+    with pytest.raises(ValueError, match="layer 'depthwise', weight_bits=4"):
+        check_widths(model, configuration(target="coral", weight_bits=(2, 4)))
 
 
 MIXES = (
