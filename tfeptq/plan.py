@@ -88,6 +88,14 @@ class Topology:
         )
         return readers[0] if fuses else None
 
+    def owner(self, key: Key) -> Key:
+        """The tensor whose quantizer a tensor has, past the layers that only move integers."""
+        call = self.producers.get(key)
+        while call is not None and self.is_tied(call):
+            key = call.inputs[0]
+            call = self.producers.get(key)
+        return key
+
     def is_tied(self, call: Call) -> bool:
         """Whether the output has its input's quantizer: the layer only moves or clips integers."""
         if isinstance(call.layer, EXACT_LAYERS + SAME_SCALE_LAYERS):

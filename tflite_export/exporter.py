@@ -199,22 +199,3 @@ def _notes(layers: Sequence[LayerReport]) -> tuple[str, ...]:
         f"activations of {', '.join(map(str, narrow))} bits are int8 tensors with fewer codes: "
         "exact in every runtime, but no runtime of today is smaller or faster with them",
     )
-
-
-def layers_table(layers: Sequence[LayerReport]) -> list[tuple[str, ...]]:
-    """Rows of the layers that have weights.
-
-    Layer, operator, weight bits, stored as, activation bits, weight bytes.
-    """
-    return [
-        (
-            layer.name,
-            layer.kind,
-            str(layer.weight_bits),
-            str(layer.container),
-            str(layer.activation_bits),
-            str(layer.weight_bytes),
-        )
-        for layer in layers
-        if layer.weight_bits is not None
-    ]

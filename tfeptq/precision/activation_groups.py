@@ -15,10 +15,9 @@ import keras
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.freeze import operator_kind
-from tfeptq.hessian.probes import logit_keys
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import Topology, has_fixed_parameters
-from tfeptq.precision.activations import resolve_activations
+from tfeptq.precision.activations import boundary_layers, resolve_activations
 from tflite_export import targets
 
 
@@ -62,7 +61,7 @@ class ActivationGroups:
         members: dict[str, list[str]] = {}
         for name in self._parents:
             members.setdefault(self._root(name), []).append(name)
-        allowed = _Allowed(model, config, self._boundary(model))
+        allowed = _Allowed(model, config, boundary_layers(model, self._topology))
         self.by_name: dict[str, ActivationGroup] = {
             layers[0]: ActivationGroup(layers[0], tuple(layers), allowed(layers))
             for layers in members.values()
@@ -73,7 +72,7 @@ class ActivationGroups:
 
     def of_tensor(self, key: Key) -> str:
         """The group whose width a tensor of the file has."""
-        return self._group_of[self._owner(key)]
+        return self._group_of[self._topology.owner(key)[0]]
 
     def of_layer(self, name: str) -> str:
         """The group whose width the output of a layer has, which has one of its own."""
@@ -94,15 +93,7 @@ class ActivationGroups:
         ends = call.output in self._graph.outputs and has_fixed_parameters(call.layer)
         if len(call.inputs) > 1 or ends:
             for key in call.inputs:
-                self._unite(name, self._owner(key))
-
-    def _owner(self, key: Key) -> str:
-        """The layer whose quantizer a tensor has, past those that only move integers."""
-        call = self._topology.producers.get(key)
-        while call is not None and self._topology.is_tied(call):
-            key = call.inputs[0]
-            call = self._topology.producers.get(key)
-        return key[0]
+                self._unite(name, self._topology.owner(key)[0])
 
     def _root(self, name: str) -> str:
         while self._parents[name] != name:
@@ -111,10 +102,6 @@ class ActivationGroups:
 
     def _unite(self, left: str, right: str) -> None:
         self._parents[self._root(right)] = self._root(left)
-
-    def _boundary(self, model: keras.Model) -> set[str]:
-        keys = (*self._graph.inputs, *self._graph.outputs, *logit_keys(model))
-        return {self._owner(key) for key in keys}
 
 
 class _Allowed:

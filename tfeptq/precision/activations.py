@@ -52,6 +52,13 @@ def kernel_dtype(layer: keras.Layer, config: QuantizationConfig) -> str:
     return activation_dtype(activation_bits(layer.name, config))
 
 
+def boundary_layers(model: keras.Model, topology: Topology) -> set[str]:
+    """Layers that compute the model's inputs, outputs and logits."""
+    graph = topology.graph
+    keys = (*graph.inputs, *graph.outputs, *logit_keys(model))
+    return {topology.owner(key)[0] for key in keys}
+
+
 class _Resolver:
     """Walks the calls in order.
 
@@ -64,7 +71,7 @@ class _Resolver:
         self._topology = Topology(graph)
         self._given = dict(asked) if isinstance(asked, Mapping) else {}
         self._default = 8 if isinstance(asked, Mapping) else asked
-        self._wide = self._boundary(model, graph) if self._default < 8 else set()
+        self._wide = boundary_layers(model, self._topology) if self._default < 8 else set()
         self._bits: dict[Key, int] = {}
         self.by_layer: dict[str, int] = {}
         names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
@@ -76,19 +83,6 @@ class _Resolver:
                 self._tie(call)
             elif self._topology.fused_relu(call) is None:
                 self._set(call.output, self._width(call))
-
-    def _boundary(self, model: keras.Model, graph: LayerGraph) -> set[str]:
-        """Layers that compute the model's inputs, outputs and logits."""
-        keys = [*graph.inputs, *graph.outputs, *logit_keys(model)]
-        return {self._source(key)[0] for key in keys}
-
-    def _source(self, key: Key) -> Key:
-        """The tensor whose quantizer a tensor has, past the layers that only move integers."""
-        call = self._topology.producers.get(key)
-        while call is not None and self._topology.is_tied(call):
-            key = call.inputs[0]
-            call = self._topology.producers.get(key)
-        return key
 
     def _set(self, key: Key, bits: int) -> None:
         self._bits[key] = bits
@@ -146,7 +140,7 @@ class _Resolver:
             raise ValueError(
                 f"activation_bits[{name!r}]={self._given[name]}: the layer "
                 f"({type(call.layer).__name__}) keeps the integers of its input, which has {bits} "
-                f"bits; give the width to {self._source(call.output)[0]!r} instead"
+                f"bits; give the width to {self._topology.owner(call.output)[0]!r} instead"
             )
 
     def kernels(self) -> Iterable[tuple[Call, int]]:
