@@ -25,6 +25,10 @@ _POWER_OF_TWO = (
     "at input scales of 2^-12, and 2^-11 for tanh, the optimized kernel evaluates the function in "
     "fixed point, the reference kernel interpolates a table"
 )
+_SUM_OF_16_BITS = (
+    "the optimized kernel's sum, before it is rescaled, differs from the reference kernel's in the "
+    "last bit; that decides where it is halfway, in about one of 10^5 results"
+)
 _ROUNDED_TWICE = "TFLM's kernel rounds twice where LiteRT's rounds once"
 _MEASURED = "TFLM's kernel rescales a little differently; measured, the cause is not established"
 
@@ -35,6 +39,7 @@ _RESCALED_BY_XNNPACK = (*_WEIGHTED, "ADD", "SUB", "MUL", "MEAN", "LEAKY_RELU", "
 TOLERANCE: dict[tuple[str, str, str], tuple[int, str]] = {
     **{("litert", kind, "int8"): (1, _XNNPACK) for kind in _RESCALED_BY_XNNPACK},
     ("litert", "RESIZE_BILINEAR", "int8"): (1, _XNNPACK_BILINEAR),
+    ("litert", "ADD", "int16"): (1, _SUM_OF_16_BITS),
     ("litert", "LOGISTIC", "int16"): (7, _POWER_OF_TWO),
     ("litert", "TANH", "int16"): (12, _POWER_OF_TWO),
     ("tflm", "FULLY_CONNECTED", "int8"): (1, _ROUNDED_TWICE),
