@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.config import TARGETS
+from tfeptq.startup import load_tensorflow
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
@@ -85,6 +87,9 @@ def _classifier(options: argparse.Namespace) -> int:
     if not options.labels.is_file():
         raise ValueError(f"{options.labels}: no such file")
     labels = options.labels.read_text("utf-8").splitlines()
+    if importlib.util.find_spec("mediapipe") is not None:
+        # MediaPipe imports TensorFlow, which would chatter.
+        load_tensorflow()
     path = options.output / f"{options.file.stem}_classifier.tflite"
     made = write_image_classifier(
         options.file, path, labels=labels, mean=options.mean, std=options.std

@@ -166,3 +166,11 @@ def test_wrong_results_are_never_written(tmp_path, monkeypatch):
     with pytest.raises(CompressionError, match=r"stays: .*other results in TFLM"):
         compress(write(layer("CONV_2D", 3, per_channel=False)), tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_without_scales_are_no_candidates(assets, tmp_path):
+    path = assets / "mlperf_tiny" / "ic_float.tflite"
+    assert compression.candidates(parse(path.read_bytes())) == {}
+    with pytest.raises(CompressionError, match="stays"):
+        compress(path, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []

@@ -145,7 +145,7 @@ def candidates(model: StoredModel) -> dict[int, int]:
 
 def index_bits(tensor: StoredTensor) -> int | None:
     """Bits of an index into the tensor's different integers; None where a table does not pay."""
-    if tensor.values is None or tensor.type not in ("int8", "int4"):
+    if tensor.values is None or tensor.scale is None or tensor.type not in ("int8", "int4"):
         return None
     different = np.unique(tensor.values).size
     bits = max((different - 1).bit_length(), 1)
@@ -282,10 +282,11 @@ def _drop_unread_parameters(model: Any) -> None:
     codes = {getattr(schema.BuiltinOperator, kind): kind for kind in WEIGHTED}
     for operator in subgraph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
-        if max(code.builtinCode, code.deprecatedBuiltinCode) not in codes:
+        weighted = max(code.builtinCode, code.deprecatedBuiltinCode) in codes
+        if not weighted or len(operator.inputs) < 2:
             continue
         weights = subgraph.tensors[operator.inputs[1]].quantization
-        if weights is None or len(weights.scale) == 1:
+        if weights is None or weights.scale is None or len(weights.scale) == 1:
             # With one scale, TFLM's dense layer compares it with the bias's, and little is gained.
             continue
         if not np.any(weights.zeroPoint):
