@@ -1,12 +1,13 @@
 """Widths by layer within a size: sensitivities against uniform widths and random draws.
 
     python -m benchmarks.mixed_precision [--models resnet8 dscnn resnet20 resnet56] [--steps 1000]
-        [--parts correlation activations divergence before after target]
+        [--parts correlation activations divergence joint before after target]
 
 correlation  rank correlation of predicted with measured losses, one layer and pairs of layers;
 activations  rank correlation of predicted with measured losses, groups of activations;
 divergence   measured divergence of the outputs at many budgets, by forward passes, with and without
              pair terms, against random draws;
+joint        accuracy of files whose weights and activations are chosen within bit operations;
 before       accuracy of exported files, rounded to nearest with bias correction;
 after        the same after EPTQ;
 target       the smallest size that holds 99 % of the float accuracy.
@@ -58,7 +59,7 @@ RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)
 BUDGETS = (0.5, 0.375, 0.3125)
 TARGET = "ethos-u"
-PARTS = ["correlation", "activations", "divergence", "before", "after", "target"]
+PARTS = ["correlation", "activations", "divergence", "joint", "before", "after", "target"]
 ACTIVATION_WIDTHS = (4, 6, 8)
 #: Budgets of the part "divergence", where a choice costs a forward pass.
 FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
@@ -147,6 +148,12 @@ class Bench:
 
     def _file_accuracy(self, widths: dict[str, int], settings: dict[str, Any]) -> dict[str, Any]:
         config = dataclasses.replace(self.config, weight_bits=widths, **settings)
+        return self.accuracy_of(config)[0]
+
+    def accuracy_of(
+        self, config: tfeptq.QuantizationConfig
+    ) -> tuple[dict[str, Any], tfeptq.QuantizedModel]:
+        """Quantizes with fixed widths, exports, runs the file in LiteRT."""
         begin = time.perf_counter()
         quantized = tfeptq.quantize(self.task.model, self.samples, config)
         seconds = time.perf_counter() - begin
@@ -155,12 +162,14 @@ class Bench:
             tflite_export.export(quantized, path, target=TARGET, verify=False)
             outputs = tflite_export.run(path, self.task.images)
         value = score(outputs, self.task.labels)
-        return {
+        widths = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
+        result = {
             "size": round(100 * self.fraction(widths), 2),
             "accuracy": round(100 * value.value, 2),
             "error": round(100 * value.error, 2),
             "seconds": round(seconds, 1),
         }
+        return result, quantized
 
 
 def correlation(bench: Bench) -> Iterator[dict[str, Any]]:
@@ -359,6 +368,33 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
         }
 
 
+def joint(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Weights and activations together: files within the bit operations of uniform widths.
+
+    Ends have 8 bits in both; rounding to nearest.
+    """
+    config = dataclasses.replace(bench.config, activation_bits=ACTIVATION_WIDTHS)
+    choice = prepare_choice(bench.canonical, bench.samples, config)
+    for weights, activations in ((8, 4), (4, 6), (4, 4), (3, 4)):
+        plain = dataclasses.replace(
+            config, weight_bits=bench.uniform(weights), activation_bits=activations
+        )
+        result, quantized = bench.accuracy_of(dataclasses.replace(plain, rounding="nearest"))
+        limit = choice.point_of(quantized.bit_widths).costs["bit_operations"]
+        yield {"method": f"uniform W{weights}A{activations}", "operations": limit, **result}
+        chosen = choice.within({"bit_operations": limit})
+        fixed = choice.configured(config, chosen)
+        result, _ = bench.accuracy_of(dataclasses.replace(fixed, rounding="nearest"))
+        point = choice.point(chosen)
+        yield {
+            "method": "inter_layer, joint",
+            "operations": point.costs["bit_operations"],
+            **result,
+            "widths": list(point.widths.values()),
+            "activations": list(point.activation_widths.values()),
+        }
+
+
 def record(result: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
@@ -419,6 +455,8 @@ def _results(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, An
         return correlation(bench)
     if options.part == "activations":
         return activation_correlation(bench)
+    if options.part == "joint":
+        return joint(bench)
     if options.part == "divergence":
         return divergences(bench, options)
     if options.part == "target":
