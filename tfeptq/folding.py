@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
+from tfeptq.borders import Narrowing
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.wrappers import QuantizedWeights
@@ -29,6 +30,7 @@ def fold(model: QuantizedModel) -> None:
             layer.fold()
     graph = LayerGraph.of(model)
     _set_codes(graph)
+    _set_grids(graph)
     for layer, scales in _scales(graph).items():
         if len(scales) == 1:
             input_scale, output_scale = scales.pop()
@@ -65,6 +67,14 @@ def _set_codes(graph: LayerGraph) -> None:
     for layer, parameters in codes.items():
         if len(parameters) == 1:
             layer.set_codes(*parameters.pop())
+
+
+def _set_grids(graph: LayerGraph) -> None:
+    """Tells 8-bit copies of 16-bit tensors in which steps those come."""
+    producers = {call.output: call for call in graph.calls}
+    for call in graph.calls:
+        if isinstance(call.layer, Narrowing):
+            call.layer.set_grid(quantizer_of(call.inputs[0], producers).parameters()[0])
 
 
 def _quantizer_behind(call: Call, consumers: Mapping[Key, list[Call]]) -> ActivationQuantizer:

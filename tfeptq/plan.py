@@ -57,12 +57,14 @@ class Slot:
         bits: width of its codes.
         fixed: scale and zero point where the kernel demands them.
         sources: tensors of the canonical model that the range must cover.
+        narrows: it makes the 8-bit copy of a 16-bit tensor.
     """
 
     name: str
     bits: int
     fixed: tuple[float, int] | None = None
     sources: list[Key] = dataclasses.field(default_factory=list)
+    narrows: bool = False
 
     @property
     def dtype(self) -> str:
@@ -135,7 +137,9 @@ class Plan:
         """The quantizer of the copy of a tensor that kernels of another integer type read."""
         if (key, dtype) not in self._borders:
             bits = 16 if dtype == "int16" else 8
-            self._borders[key, dtype] = Slot(f"{_name(key)}_to_{dtype}", bits, None, [key])
+            self._borders[key, dtype] = Slot(
+                f"{_name(key)}_to_{dtype}", bits, None, [key], narrows=bits == 8
+            )
         return self._borders[key, dtype]
 
     def sources(self) -> dict[str, list[Key]]:

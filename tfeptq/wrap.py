@@ -15,6 +15,7 @@ import keras
 
 from tfeptq import linear
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
+from tfeptq.borders import Narrowing
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Slot, keeps_grid
 from tfeptq.quantizers import ActivationQuantizer
@@ -110,7 +111,8 @@ class _Builder:
 
     def _quantize(self, slot: Slot, tensor: Any) -> Any:
         if slot.name not in self.quantizers:
-            self.quantizers[slot.name] = ActivationQuantizer(slot.bits, slot.fixed, name=slot.name)
+            kind = Narrowing if slot.narrows else ActivationQuantizer
+            self.quantizers[slot.name] = kind(slot.bits, slot.fixed, name=slot.name)
         return self.quantizers[slot.name](tensor)
 
     def _output(self, call: Call, layer: keras.Layer) -> Any:
