@@ -61,7 +61,7 @@ class QuantizationConfig:
     """
 
     weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8
-    activation_bits: int | Mapping[str, int] = 8
+    activation_bits: int | tuple[int, ...] | Mapping[str, int] = 8
     target: str = "android"
     first_last_bits: int | None = 8
     threshold: str = "hmse"

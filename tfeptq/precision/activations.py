@@ -36,7 +36,9 @@ def resolve_activations(model: keras.Model, config: QuantizationConfig) -> Quant
         ValueError: an unknown layer name, a layer that cannot have the width given to it, or one
             that the target does not execute at 16 bits.
     """
-    resolver = _Resolver(model, config.activation_bits)
+    asked = config.activation_bits
+    assert not isinstance(asked, tuple), "candidates have been chosen from before"
+    resolver = _Resolver(model, asked)
     _refuse_missing(model, resolver, config.target)
     return dataclasses.replace(config, activation_bits=resolver.by_layer)
 
@@ -44,6 +46,7 @@ def resolve_activations(model: keras.Model, config: QuantizationConfig) -> Quant
 def activation_bits(name: str, config: QuantizationConfig) -> int:
     """Width of a layer's output under a configuration that is resolved."""
     bits = config.activation_bits
+    assert not isinstance(bits, tuple), "candidates have been chosen from before"
     return bits.get(name, 8) if isinstance(bits, Mapping) else bits
 
 
