@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 
 import keras
@@ -25,6 +24,7 @@ from tfeptq.freeze import operator_kind
 from tfeptq.hessian.probes import logit_keys
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
+from tfeptq.precision.layer_names import refuse_unknown
 from tfeptq.quantizers import activation_dtype
 from tflite_export import targets
 
@@ -78,7 +78,7 @@ class _Resolver:
         self._bits: dict[Key, int] = {}
         self.by_layer: dict[str, int] = {}
         names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
-        _refuse_unknown(self._given, names)
+        refuse_unknown("activation_bits", self._given, names, "layers")
         for key in graph.inputs:
             self._set(key, self._own(key[0]))
         for call in graph.calls:
@@ -152,17 +152,6 @@ class _Resolver:
             if self._fused_producer(call) is None:
                 relu = self._topology.fused_relu(call)
                 yield call, self._bits[(relu or call).output]
-
-
-def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
-    for name in given:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"activation_bits names the layer {name!r}, which the model does not have once it "
-                f"is prepared; {hint}Layers: {', '.join(dict.fromkeys(names))}"
-            )
 
 
 def _refuse_missing(model: keras.Model, resolver: _Resolver, target: str) -> None:

@@ -6,7 +6,6 @@ resolved first (`tfeptq.precision.activations`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -15,6 +14,7 @@ from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.precision.activations import kernel_dtype
+from tfeptq.precision.layer_names import refuse_unknown
 from tflite_export import targets
 
 
@@ -30,7 +30,7 @@ def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, in
     names = [layer.name for layer in layers]
     if isinstance(config.weight_bits, Mapping):
         given = dict(config.weight_bits)
-        _refuse_unknown(given, names)
+        refuse_unknown("weight_bits", given, names, "layers with weights")
         widths = {name: given.get(name, 8) for name in names}
     else:
         widths = dict.fromkeys(names, config.weight_bits)
@@ -127,17 +127,6 @@ def _reached(graph: LayerGraph, *, forwards: bool) -> set[Key]:
         if linear.is_weighted(call.layer) or any(key in reached for key in source):
             reached.update(target)
     return reached
-
-
-def _refuse_unknown(given: Mapping[str, int], names: list[str]) -> None:
-    for name in given:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"weight_bits names the layer {name!r}, which the model does not have or which has "
-                f"no weights; {hint}Layers with weights: {', '.join(names)}"
-            )
 
 
 def granularity(layer: keras.Layer, bits: int, config: QuantizationConfig) -> str:
