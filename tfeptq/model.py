@@ -24,7 +24,7 @@ class QuantizedModel(keras.Model):
     """What `tfeptq.quantize` returns: a Keras model that predicts as the integer file will.
 
     `predict`, `evaluate`, `save` and `summary` are Keras's own. With a distillation attached
-    (`attach`), `fit` runs EPTQ's training step on pairs (samples, attention scores); without one,
+    (`attach`), `fit` runs EPTQ's training step on what `tfeptq.training` feeds it; without one,
     `fit` is quantization-aware training on labels.
 
     Attributes:

@@ -18,10 +18,11 @@ import tensorflow as tf
 from keras import ops
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.hessian.probes import logit_keys, weighted_calls
+from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
+from tfeptq.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +74,11 @@ class Distillation:
         attention: Sequence[np.ndarray],
         config: QuantizationConfig,
     ) -> None:
-        self._teacher = LayerGraph.of(teacher)
+        self.teacher = Teacher(teacher)
         self._student = LayerGraph.of(quantized)
-        self._keys = [call.output for call in weighted_calls(self._teacher)]
-        self._logits = logit_keys(teacher)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         self._normalizer = float(mean.max())
-        self._layer_weight = _sum_by_layer(self._keys, mean / self._normalizer)
+        self._layer_weight = _sum_by_layer(self.teacher.weighted, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._output_weight = config.output_loss
         self._sums_positions = config.sample_layer_attention and config.channel_attention
@@ -87,13 +86,20 @@ class Distillation:
         self.traces = 0
 
     def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
-        """One step of the optimizer, compiled by Keras."""
+        """One step of the optimizer, compiled by Keras.
+
+        Args:
+            data: samples, attention scores, and the teacher's tensors; where there are none of
+                these, they are computed.
+        """
         self.traces += 1
-        samples, attention = data
+        samples, attention, remembered = data
+        samples = tf.nest.flatten(samples)
+        teacher = self.teacher.named(remembered or self.teacher.tensors(samples))
         step = model.optimizer.iterations
         self._set_shares(model, step)
         with tf.GradientTape() as tape:
-            distillation = self._distillation_loss(tf.nest.flatten(samples), attention)
+            distillation = self._distillation_loss(samples, attention, teacher)
             rounding = self._rounding_loss(model, self._schedule.beta(step))
             loss = distillation + rounding
             # Gradients of replicas are added up.
@@ -116,10 +122,12 @@ class Distillation:
         for layer in model.weighted_layers:
             layer.soft_share.assign(soft_share)
 
-    def _distillation_loss(self, samples: list[Any], attention: Sequence[Any]) -> Any:
-        teacher, student = self._teacher.execute(samples), self._student.execute(samples)
+    def _distillation_loss(
+        self, samples: list[Any], attention: Sequence[Any], teacher: dict[Key, Any]
+    ) -> Any:
+        student = self._student.execute(samples)
         loss = self._output_loss(student, teacher)
-        for key, scores in zip(self._keys, attention, strict=True):
+        for key, scores in zip(self.teacher.weighted, attention, strict=True):
             error = student[key] - tf.stop_gradient(teacher[key])
             loss += weighted_square(error, scores, sums_positions=self._sums_positions)
         return loss / self._normalizer
@@ -127,7 +135,7 @@ class Distillation:
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
         loss = 0.0
-        for key in self._logits:
+        for key in self.teacher.logits:
             error = student[key] - tf.stop_gradient(teacher[key])
             loss += weighted_square(error, tf.ones([1, 1]))
         return self._output_weight * loss
@@ -179,7 +187,8 @@ def distil(
         backup_dir: where the optimisation is saved and resumed (`BackupAndRestore`).
     """
     _choose_variables(quantized, teacher, samples, config)
-    quantized.attach(Distillation(quantized, teacher, attention, config))
+    distillation = Distillation(quantized, teacher, attention, config)
+    quantized.attach(distillation)
     quantized.compile(optimizer=_optimizer(config), jit_compile=_gains_from_xla(quantized))
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
@@ -188,8 +197,9 @@ def distil(
     watchers = [StepProgress(steps_per_epoch * epochs, "distillation"), *(callbacks or ())]
     if backup_dir is not None:
         watchers.append(keras.callbacks.BackupAndRestore(str(backup_dir)))
+    remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
     history = quantized.fit(
-        _dataset(samples, attention, config),
+        _dataset(samples, attention, remembered, config),
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         callbacks=watchers,
@@ -217,12 +227,23 @@ def _optimizer(config: QuantizationConfig) -> keras.optimizers.Optimizer:
 
 
 def _dataset(
-    samples: Sequence[np.ndarray], attention: Sequence[np.ndarray], config: QuantizationConfig
+    samples: Sequence[np.ndarray],
+    attention: Sequence[np.ndarray],
+    remembered: Sequence[np.ndarray],
+    config: QuantizationConfig,
 ) -> tf.data.Dataset:
+    """Endless batches of all three; indices are shuffled, not what they stand for."""
     count = len(samples[0])
-    dataset = tf.data.Dataset.from_tensor_slices((tuple(samples), tuple(attention)))
-    dataset = dataset.shuffle(count, seed=config.seed, reshuffle_each_iteration=True).repeat()
-    return dataset.batch(min(config.batch_size, count), drop_remainder=True).prefetch(2)
+    columns = tf.nest.map_structure(
+        tf.constant, (tuple(samples), tuple(attention), tuple(remembered))
+    )
+
+    def rows(indices: tf.Tensor) -> Any:
+        return tf.nest.map_structure(lambda column: tf.gather(column, indices), columns)
+
+    indices = tf.data.Dataset.range(count)
+    indices = indices.shuffle(count, seed=config.seed, reshuffle_each_iteration=True).repeat()
+    return indices.batch(min(config.batch_size, count), drop_remainder=True).map(rows).prefetch(2)
 
 
 def _choose_variables(
