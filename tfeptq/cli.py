@@ -23,6 +23,8 @@ from tfeptq.packaging_cli import add_package
 from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
 
 if TYPE_CHECKING:
+    import keras
+
     from tfeptq.model import QuantizedModel
     from tfeptq.report.scores import Score
     from tflite_export import ExportResult, Inspection
@@ -116,6 +118,14 @@ def _add_quantize(commands: Any) -> None:
     parser.add_argument(
         "--minimize", choices=COSTS, default="weight_bytes", help="with --min-accuracy"
     )
+    parser.add_argument(
+        "--search-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --min-accuracy: learn for N steps before each evaluation of the search; 0 "
+        "rounds to nearest, which is quick but ends at more bytes",
+    )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
     for name in ("steps", "batch_size", "measured_moves"):
         _add_number(parser, name)
@@ -155,6 +165,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
     parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=defaults.sensitivity)
     parser.add_argument(
+        "--trace-loss",
+        metavar="LOSS",
+        help="with --sensitivity hawq_v2: take the traces of this Keras loss, with the labels of "
+        "the calibration data, for example sparse_categorical_crossentropy",
+    )
+    parser.add_argument(
         "--latency-table", type=Path, metavar="T.csv", help="columns operator, bits, ms"
     )
     for name in ("samples", "seed"):
@@ -173,7 +189,7 @@ def _add_frontier(commands: Any) -> None:
     )
     _add_choice(parser)
     parser.add_argument("--cost", choices=COSTS, default="weight_bytes")
-    parser.add_argument("--input-key", metavar="NAME", help="array of inputs in .npz files")
+    _add_keys(parser)
     parser.add_argument("--json", action="store_true", help="every point with its widths")
     parser.set_defaults(command=_frontier)
 
@@ -259,13 +275,14 @@ def _quantize(options: argparse.Namespace) -> int:
         _check_output(options.report, ".html")
         require_installed()
 
-    from tfeptq.data import load_npz
-
-    calibration, _ = load_npz(options.calibration, input_key=options.input_key)
+    calibration = _calibration(options)
     validation = _labelled(options.validation, options) if options.validation else None
     if options.min_accuracy is not None and validation:
         target = AccuracyTarget(
-            _accuracy_on(*validation), options.min_accuracy, cost=options.minimize
+            _accuracy_on(*validation),
+            options.min_accuracy,
+            cost=options.minimize,
+            search_steps=options.search_steps,
         )
         config = dataclasses.replace(config, accuracy_target=target)
     # Standard output is the result's alone where a program reads it.
@@ -327,22 +344,20 @@ def _accuracy_on(inputs: np.ndarray, labels: np.ndarray) -> Callable[[Any], np.n
 def _frontier(options: argparse.Namespace) -> int:
     config = _configuration(options, _budget(options))
 
-    from tfeptq.data import load_npz
-
-    calibration, _ = load_npz(options.calibration, input_key=options.input_key)
+    calibration, labels = _calibration(options)
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         from tfeptq.startup import load_tensorflow
 
         load_tensorflow()
-        from tfeptq.loading import load_model
         from tfeptq.precision.choice import pareto_frontier
 
         points = pareto_frontier(
-            load_model(options.model),
+            _model(options),
             calibration,
             config,
             cost=options.cost,
             checkpoint_dir=options.resume,
+            labels=labels,
         )
     if options.json:
         print(json.dumps([dataclasses.asdict(point) for point in points]))
@@ -363,6 +378,28 @@ def _check_output(path: Path, suffix: str) -> None:
         raise ValueError(f"{path} is a folder")
 
 
+def _calibration(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples, and labels where a loss takes them."""
+    if options.trace_loss:
+        return _labelled(options.calibration, options)
+
+    from tfeptq.data import load_npz
+
+    return load_npz(options.calibration, input_key=options.input_key)[0], None
+
+
+def _model(options: argparse.Namespace) -> keras.Model:
+    """Compiled if a loss is given."""
+    import keras
+
+    from tfeptq.loading import load_model
+
+    model = load_model(options.model)
+    if options.trace_loss:
+        model.compile(loss=keras.losses.get(options.trace_loss))
+    return model
+
+
 def _labelled(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     from tfeptq.data import load_npz
 
@@ -375,24 +412,24 @@ def _labelled(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.n
 def _quantized(
     options: argparse.Namespace,
     config: QuantizationConfig,
-    calibration: np.ndarray,
+    calibration: tuple[np.ndarray, np.ndarray | None],
     validation: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[QuantizedModel, ExportResult, dict[str, Score]]:
     from tfeptq.startup import load_tensorflow
 
     load_tensorflow()
     import tflite_export
-    from tfeptq.loading import load_model
     from tfeptq.pipeline import quantize
     from tfeptq.report.scores import score
 
-    model = load_model(options.model)
+    model = _model(options)
     scores = {}
     if validation:
         # Before the work: it finds data that do not fit the model.
         inputs, labels = validation[0].astype("float32"), validation[1]
         scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)
-    quantized = quantize(model, calibration, config, checkpoint_dir=options.resume)
+    samples, classes = calibration
+    quantized = quantize(model, samples, config, checkpoint_dir=options.resume, labels=classes)
     result = _write(quantized, options, config.target)
     if validation:
         scores["quantized Keras"] = score(quantized.predict(inputs, verbose=0), labels)

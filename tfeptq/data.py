@@ -44,6 +44,30 @@ def take_samples(
     return floats
 
 
+def take_labels(
+    labels: Any, calibration: Any, inputs: Sequence[Any], *, samples: int, seed: int
+) -> np.ndarray:
+    """Labels of the samples that `take_samples` takes, (n, ...).
+
+    Args:
+        labels: one array in the order of all samples of `calibration`.
+
+    Raises:
+        ValueError: not one label a sample, or no numbers.
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "fiub" or array.ndim == 0:
+        raise ValueError(
+            f"labels have dtype {array.dtype}, shape {array.shape}; one array of numbers is needed"
+        )
+    if _is_batches(calibration):
+        return array[:samples]
+    count = len(_checked(calibration, inputs)[0])
+    if len(array) != count:
+        raise ValueError(f"calibration holds {count} samples and {len(array)} labels")
+    return _choose([array], samples, seed)[0]
+
+
 def _is_batches(calibration: Any) -> bool:
     """Whether it is read batch by batch; otherwise it holds all samples as arrays."""
     if _is_py_dataset(calibration):

@@ -21,7 +21,7 @@ from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.choice import prepare_choice
+from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
@@ -37,6 +37,7 @@ def quantize(
     *,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
     checkpoint_dir: str | Path | None = None,
+    labels: Any = None,
 ) -> QuantizedModel:
     """Quantizes a trained Keras model with a few hundred unlabelled samples.
 
@@ -48,6 +49,9 @@ def quantize(
         callbacks: Keras callbacks for the optimisation.
         checkpoint_dir: where finished steps are kept; a second call with the same model, data and
             configuration continues there.
+        labels: of the calibration samples, one array in their order, for sensitivity="hawq_v2" with
+            candidates of weight_bits: the traces are then those of the loss that `model` was
+            compiled with, instead of self-distillation's. Nothing else uses them.
 
     Returns:
         A Keras model that predicts as the integer file will; `tflite_export.export` writes it.
@@ -62,6 +66,7 @@ def quantize(
     watch = Stopwatch()
     with watch("prepare"):
         canonical = prepare(model)
+        labelled = labelled_loss(model, labels, calibration, config)
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
         samples = take_samples(
@@ -72,7 +77,7 @@ def quantize(
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
-        choice = prepare_choice(canonical, samples, config, checkpoint_dir)
+        choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):

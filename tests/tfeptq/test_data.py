@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfeptq.data import load_npz, take_samples
+from tfeptq.data import load_npz, take_labels, take_samples
 
 SHAPE = (5, 7, 3)
 IMAGES = np.arange(40 * 105, dtype="float32").reshape(40, *SHAPE)
@@ -64,6 +64,21 @@ def test_arrays_with_more_samples_are_chosen_from_with_a_seed(inputs):
     assert len(first) == 11
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("form", ["array", "PyDataset", "list of one array"])
+def test_labels_stay_with_their_samples(inputs, form):
+    images = [IMAGES] if form.startswith("list") else IMAGES if form == "array" else Batches()
+    labels = IMAGES[:, 0, 0, 0]
+    (samples,) = take_samples(images, inputs, samples=11, seed=3)
+    taken = take_labels(labels, images, inputs, samples=11, seed=3)
+    np.testing.assert_array_equal(samples[:, 0, 0, 0], taken)
+
+
+@pytest.mark.parametrize("labels", [None, "cat", ["cat"] * 40, np.zeros(41)])
+def test_labels_that_do_not_fit_are_refused(inputs, labels):
+    with pytest.raises(ValueError, match="labels"):
+        take_labels(labels, IMAGES, inputs, samples=11, seed=3)
 
 
 def test_reading_stops_when_there_are_enough(inputs):

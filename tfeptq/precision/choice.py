@@ -12,8 +12,9 @@ import numpy as np
 
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import take_samples
+from tfeptq.data import take_labels, take_samples
 from tfeptq.graph import prepare
+from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.costs import Costs, LayerCosts, model_costs
@@ -132,18 +133,23 @@ def prepare_choice(
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     checkpoint_dir: str | Path | None = None,
+    labelled: LabelledLoss | None = None,
 ) -> WidthChoice:
     """Costs and sensitivities of all candidates of a canonical model.
 
     Sensitivities are kept in `checkpoint_dir` for every later choice with the same model, samples
     and thresholds, whatever its budget.
+
+    Args:
+        labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
     """
     if isinstance(config.activation_bits, tuple):
         return prepare_joint_choice(model, samples, config, checkpoint_dir)
     candidates = candidate_widths(model, config)
     costs = model_costs(model, candidates, config)
-    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
-    result = sensitivity(model, samples, candidates, config, checkpoint)
+    data = [*samples, *labelled.key] if labelled else samples
+    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, data, relevant(config)))
+    result = sensitivity(model, samples, candidates, config, checkpoint, labelled)
     if config.ordered_widths:
         return Choice(costs, result, result.order)
     if not config.measured_moves:
@@ -164,6 +170,30 @@ def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
     layer_widths(model, resolve_activations(model, config))
 
 
+def labelled_loss(
+    model: keras.Model, labels: Any, calibration: Any, config: QuantizationConfig
+) -> LabelledLoss | None:
+    """What `labels` of `calibration` are for: the traces of "hawq_v2" in the model's own loss.
+
+    Raises:
+        ValueError: labels that nothing takes or that do not fit, or a model without a loss.
+    """
+    if labels is None:
+        return None
+    if (
+        config.sensitivity != "hawq_v2"
+        or isinstance(config.activation_bits, tuple)
+        or not config.has_candidates
+    ):
+        raise ValueError(
+            "labels are taken by sensitivity='hawq_v2' alone, to choose weight_bits from a tuple "
+            f"of candidates; received sensitivity={config.sensitivity!r}, "
+            f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
+        )
+    taken = take_labels(labels, calibration, model.inputs, samples=config.samples, seed=config.seed)
+    return LabelledLoss(model, taken)
+
+
 def pareto_frontier(
     model: keras.Model,
     calibration: Any,
@@ -171,6 +201,7 @@ def pareto_frontier(
     *,
     cost: str = "weight_bytes",
     checkpoint_dir: str | Path | None = None,
+    labels: Any = None,
 ) -> list[FrontierPoint]:
     """Every undominated choice of widths, from the cheapest to the most accurate.
 
@@ -182,6 +213,7 @@ def pareto_frontier(
         cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
             "latency_ms"; with candidates of activations "activation_bytes" instead of times.
         checkpoint_dir: where sensitivities are kept.
+        labels: see `tfeptq.quantize`.
 
     Raises:
         ValueError: no candidates, an unknown cost, or data that do not fit the model.
@@ -192,7 +224,9 @@ def pareto_frontier(
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
     canonical = prepare(model)
+    labelled = labelled_loss(model, labels, calibration, config)
     if not isinstance(config.activation_bits, tuple):
         config = resolve_activations(canonical, config)
     samples = take_samples(calibration, canonical.inputs, samples=config.samples, seed=config.seed)
-    return prepare_choice(canonical, samples, config, checkpoint_dir).frontier(cost)
+    choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
+    return choice.frontier(cost)

@@ -15,6 +15,7 @@ import numpy as np
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.label_free import weight_scores
+from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
 from tfeptq.precision.rounding import rounding_errors
@@ -57,6 +58,7 @@ def sensitivity(
     candidates: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
+    labelled: LabelledLoss | None = None,
 ) -> Sensitivity:
     """Predicted loss of every layer at every candidate width, by `config.sensitivity`.
 
@@ -65,13 +67,14 @@ def sensitivity(
         samples: one array a model input, float32 (N, ...).
         candidates: layer name -> widths.
         checkpoint: where traces and pair terms are kept.
+        labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
     scores = checkpoint.arrays(
         "weight_scores", lambda: weight_scores(model, samples, seed=config.seed)
     )
     shaping = scores if config.threshold == "hmse" else {}
     errors = rounding_errors(model, samples, candidates, shaping, config)
-    found = _estimated(model, samples, errors, scores, config, checkpoint)
+    found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
     if found.method != "label_free":
         rivals.append(label_free(errors, scores).losses)
@@ -88,6 +91,7 @@ def _estimated(
     scores: Mapping[str, np.ndarray],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
+    labelled: LabelledLoss | None,
 ) -> Sensitivity:
     if config.sensitivity == "label_free":
         return label_free(errors, scores)
@@ -95,9 +99,19 @@ def _estimated(
         rough = {name: float(score.mean()) for name, score in scores.items()}
         arrays = checkpoint.arrays(
             "traces",
-            lambda: as_arrays(average_traces(model, samples, curvatures=rough, seed=config.seed)),
+            lambda: as_arrays(
+                average_traces(
+                    model,
+                    samples,
+                    curvatures=rough,
+                    labels=labelled.labels if labelled else None,
+                    loss=labelled,
+                    seed=config.seed,
+                )
+            ),
         )
-        return hawq_v2(errors, from_arrays(arrays))
+        loss = f"{labelled.name} with labels" if labelled else "self-distillation"
+        return hawq_v2(errors, from_arrays(arrays), loss)
     pairs = checkpoint.arrays(
         "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors))
     )
@@ -134,10 +148,13 @@ def label_free(
     return Sensitivity("label_free", "squared Jacobian of the logits", _nested(losses), curvature)
 
 
-def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Traces) -> Sensitivity:
+def hawq_v2(
+    errors: Mapping[Candidate, RoundingError], traces: Traces, loss: str = "self-distillation"
+) -> Sensitivity:
     """Omega = 1/2 * average trace * ||Q(W) - W||^2 (HAWQ-V2, eq. 6; its constant 1/2 made plain).
 
-    The Hessian is taken to be the same in every direction of a layer's weights.
+    The Hessian is taken to be the same in every direction of a layer's weights. With labels its
+    trace can be negative, away from a minimum: such a layer counts as flat.
     """
     losses = {
         (name, bits): 0.5 * max(traces.mean[name], 0.0) * error.squared_norm
@@ -145,7 +162,7 @@ def hawq_v2(errors: Mapping[Candidate, RoundingError], traces: Traces) -> Sensit
     }
     curvature = {name: traces.mean[name] for name, _ in errors}
     source = (
-        f"self-distillation, traces by Hutchinson in {traces.draws} draws, standard error of a "
+        f"{loss}, traces by Hutchinson in {traces.draws} draws, standard error of a "
         f"layer at most {traces.relative_error:.0%}"
     )
     return Sensitivity("hawq_v2", source, _nested(losses), curvature)

@@ -10,6 +10,7 @@ from keras import layers as L
 
 from tfeptq.graph import prepare
 from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import HessianProducts, as_arrays, average_traces, from_arrays
 from tfeptq.layer_graph import LayerGraph
@@ -127,6 +128,28 @@ def test_labels_and_a_loss_give_the_hessian_of_that_loss():
     residual = np.asarray(model(x)) - y
     expected = (6 * residual.sum(1) * np.square(x).sum(1)).mean() / (C * K)
     assert abs(traces.mean["a"] - expected) < 4 * traces.error["a"]
+
+
+@pytest.mark.parametrize(
+    ("compiled", "delta"), [(keras.losses.Huber(delta=0.5), 0.5), ("huber", 1.0)]
+)
+def test_labels_with_a_compiled_model_give_the_hessian_of_its_loss(compiled, delta):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((C,))
+    dense = L.Dense(K, name="a", kernel_regularizer="l2", kernel_initializer="he_normal")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(loss=compiled)
+    x, y = (GENERATOR.normal(size=(N, size)).astype("float32") for size in (C, K))
+    loss = LabelledLoss(model, y)
+    traces = average_traces(
+        prepare(model), [x], labels=y, loss=loss, batch_size=N, tolerance=0.0, draws=(2, 400)
+    )
+    # Curvature 1 within delta and 0 outside, averaged over samples and outputs.
+    inside = np.abs(np.asarray(model(x)) - y) < delta
+    assert 0 < inside.sum() < inside.size
+    expected = (np.square(x).sum(1) * inside.sum(1)).mean() / K / (C * K)
+    assert abs(traces.mean["a"] - expected) < 4 * traces.error["a"] + 1e-6
+    assert loss.name.startswith("huber")
 
 
 def test_the_stopping_rule_ends_early_and_reports_its_error():

@@ -149,6 +149,54 @@ def test_sensitivities_are_kept_for_every_budget(tmp_path, model, monkeypatch):
     assert first == second
 
 
+def labelled(model, loss):
+    """A copy that is compiled, with images and one class an image."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.compile(loss=loss)
+    images = small_models.images(40)
+    return copy, images, np.random.default_rng(7).integers(0, copy.output_shape[-1], 40)
+
+
+def test_labels_choose_by_the_loss_that_the_model_was_compiled_with(tmp_path, model):
+    config = configuration(sensitivity="hawq_v2")
+    found = {}
+    for loss in ("sparse_categorical_crossentropy", "mean_squared_error"):
+        copy, images, labels = labelled(model, loss)
+        if loss == "mean_squared_error":
+            labels = np.eye(copy.output_shape[-1])[labels]
+        found[loss] = tfeptq.pareto_frontier(
+            copy, images, config, labels=labels, checkpoint_dir=tmp_path
+        )
+    plain = tfeptq.pareto_frontier(copy, images, config, checkpoint_dir=tmp_path)
+    losses = [points[0].loss for points in (plain, *found.values())]
+    assert len({round(loss, 6) for loss in losses}) == 3
+    budget = tfeptq.Budget(weight_bytes=int(plain[0].costs["weight_bytes"]) + 60)
+    config = dataclasses.replace(config, budget=budget, measured_moves=0)
+    quantized = tfeptq.quantize(copy, images, config, labels=labels)
+    assert "mean_squared_error with labels" in quantized.choice.source
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "message"),
+    [
+        ({"sensitivity": "label_free"}, 40, "sensitivity='hawq_v2' alone"),
+        ({"sensitivity": "hawq_v2", "activation_bits": (8, 16)}, 40, "hawq_v2' alone"),
+        ({"sensitivity": "hawq_v2"}, 39, "holds 40 samples and 39 labels"),
+    ],
+)
+def test_labels_that_nothing_takes_are_refused(model, settings, count, message):
+    copy, images, labels = labelled(model, "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=message):
+        tfeptq.pareto_frontier(copy, images, configuration(**settings), labels=labels[:count])
+
+
+def test_labels_without_a_compiled_loss_are_refused(model):
+    config = configuration(sensitivity="hawq_v2")
+    with pytest.raises(ValueError, match="is not compiled with one"):
+        tfeptq.pareto_frontier(model, small_models.images(40), config, labels=np.zeros(40))
+
+
 def test_a_shared_layer_is_one_choice():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((9, 7, 3))

@@ -47,15 +47,22 @@ def test_a_minimal_accuracy_is_held(folder, capsys):
     assert scores["quantized Keras"]["value"] >= 0.9 * scores["float Keras"]["value"]
 
 
+GOAL = ("--max-weight-bytes", "9")
+TRACES = ("--sensitivity", "hawq_v2", "--trace-loss")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--weight-bits", "2,4"), "add --max-weight-bytes or --min-accuracy"),
         (("--weight-bits", "4", "--min-accuracy", "0.9"), "--min-accuracy needs candidates"),
         (("--weight-bits", "2,4", "--min-accuracy", "0.9"), "needs labelled data"),
-        (("--weight-bits", "4", "--max-weight-bytes", "9"), "budget needs widths to choose from"),
+        (("--weight-bits", "4", *GOAL), "budget needs widths to choose from"),
         (("--weight-bits", "2,4", "--max-latency-ms", "9"), "latency_ms needs latency_table"),
         (("--weight-bits", "2,4", "--max-weight-bytes", "9"), "the smallest possible is"),
+        (("--weight-bits", "2,4", *GOAL, "--trace-loss", "huber"), "'hawq_v2' alone"),
+        (("--weight-bits", "2,4", *GOAL, *TRACES, "cats"), "cats"),
+        (("--weight-bits", "2,4", *GOAL, *TRACES, "huber", "--label-key", "z"), "no array ['z']"),
         (("--weight-bits", "2;4", "--max-weight-bytes", "9"), "nor WIDTH,WIDTH"),
     ],
 )
@@ -68,6 +75,21 @@ def test_bad_goals_are_one_line(folder, capsys, options, message):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("tfeptq: error: ")
     assert message in error
+
+
+def test_the_search_steps_are_those_of_the_target(folder, capsys):
+    goal = ("--min-accuracy", "0.9", "--validation", str(folder / "data.npz"))
+    assert quantize(folder, "--weight-bits", "2,4", *goal, "--search-steps", "-1") == 2
+    assert "search_steps=-1 must be 0 or more" in capsys.readouterr().err
+
+
+def test_labels_of_the_calibration_data_choose_by_a_loss(folder, capsys):
+    common = arguments(folder, "frontier", "--weight-bits", "2,8", "--sensitivity", "hawq_v2")
+    losses = []
+    for options in ((), ("--trace-loss", "sparse_categorical_crossentropy")):
+        assert main([*common, *options, "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)[0]["loss"])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
 def test_the_frontier_as_a_table_and_as_json(folder, capsys):

@@ -1,0 +1,53 @@
+"""The Hessian of the loss that a model was trained with, on labelled calibration samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledLoss:
+    """The loss of a compiled model, as the traces of HAWQ-V2 take it.
+
+    Attributes:
+        model: compiled with a loss, of one output.
+        labels: one of each calibration sample, (N, ...).
+
+    Raises:
+        ValueError: the model was not compiled with a loss, or has several outputs.
+    """
+
+    model: keras.Model
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if getattr(self.model, "loss", None) is None:
+            raise ValueError(
+                f"labels need a loss: model {self.model.name!r} is not compiled with one; call "
+                "model.compile(loss=...)"
+            )
+        if len(self.model.outputs) > 1:
+            raise ValueError(
+                f"labels need a model of one output, {self.model.name!r} has "
+                f"{len(self.model.outputs)}; without labels every model can be taken"
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the loss, as Keras calls it."""
+        loss = self.model.loss
+        return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
+
+    @property
+    def key(self) -> tuple[np.ndarray, ...]:
+        """What results depend on beside the model and the samples."""
+        return self.labels, np.frombuffer(self.name.encode(), np.uint8)
+
+    def __call__(self, outputs: list[Any], labels: Any) -> tf.Tensor:
+        """Mean loss of a batch, from the outputs of the canonical model."""
+        return self.model.compute_loss(y=labels, y_pred=outputs[0], training=False)
