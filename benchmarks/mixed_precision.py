@@ -414,7 +414,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20", "resnet56"])
     parser.add_argument("--parts", nargs="+", default=PARTS)
     parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS))
-    parser.add_argument("--methods", nargs="+", default=list(SENSITIVITIES))
+    parser.add_argument("--methods", nargs="*", default=list(SENSITIVITIES))
     parser.add_argument("--uniform", nargs="*", type=int, default=list(WIDTHS))
     parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
     parser.add_argument("--draws", type=int, default=20)
