@@ -14,7 +14,7 @@ target       the smallest size that holds 99 % of the float accuracy.
 
 Sizes are learned bits, as an entropy-coding compiler (Ethos-U) or look-up tables store them;
 budgets are fractions of the weight bytes at 8 bits. Results are appended to
-benchmarks/results/mixed_precision.jsonl; `--table` prints what is there.
+benchmarks/results/mixed_precision.jsonl; `--table` prints what is there, `--plot F.html` draws it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from scipy.stats import spearmanr
 
 import tfeptq
 import tflite_export
+from benchmarks.accuracy_plot import write_plot
 from benchmarks.models import Task, load
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import SENSITIVITIES
@@ -426,9 +427,14 @@ def main() -> None:
     parser.add_argument("--keep", help="folder in which sensitivities are kept between runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print recorded results instead")
+    parser.add_argument("--plot", type=Path, help="draw recorded accuracies against sizes")
     options = parser.parse_args()
-    if options.table:
-        tables([json.loads(line) for line in options.results.read_text().splitlines()])
+    if options.table or options.plot:
+        recorded = [json.loads(line) for line in options.results.read_text().splitlines()]
+        if options.table:
+            tables(recorded)
+        if options.plot:
+            write_plot(recorded, options.plot)
         return
     warnings.simplefilter("ignore", UserWarning)
     results = []
