@@ -14,6 +14,8 @@ TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 THRESHOLDS = ("hmse", "mse", "max")
 ROUNDINGS = ("eptq", "nearest")
 SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
+#: Measurements that improve predicted widths which are not trained afterwards.
+DEFAULT_MOVES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ class QuantizationConfig:
             same with pair terms between layers).
         measured_moves: improves the widths that are predicted to be best within a budget by so
             many measurements of single changes, each a forward pass, and compares them with uniform
-            widths; 0 keeps the prediction. Widths of weights only.
+            widths; 0 keeps the prediction. Widths of weights only. None: 32 where rounding is
+            "nearest", which is what they measure, and 0 where it is learned.
         budget: what the chosen widths may cost.
         accuracy_target: what the quantized model must score; the smallest such widths are taken.
         ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
@@ -82,7 +85,7 @@ class QuantizationConfig:
     regularization: float = 1.0
     output_loss: float = 10.0
     sensitivity: str = "inter_layer"
-    measured_moves: int = 32
+    measured_moves: int | None = None
     budget: Budget | None = None
     accuracy_target: AccuracyTarget | None = None
     ordered_widths: bool = False
@@ -103,12 +106,20 @@ class QuantizationConfig:
         self._check_goals()
         for name in ("steps", "batch_size", "samples"):
             _check_count(name, getattr(self, name), 1)
-        _check_count("measured_moves", self.measured_moves, 0)
+        if self.measured_moves is not None:
+            _check_count("measured_moves", self.measured_moves, 0)
 
     @property
     def has_candidates(self) -> bool:
         """Whether the widths are still to be chosen."""
         return isinstance(self.weight_bits, tuple) or isinstance(self.activation_bits, tuple)
+
+    @property
+    def moves(self) -> int:
+        """`measured_moves`, or what stands for None."""
+        if self.measured_moves is not None:
+            return self.measured_moves
+        return DEFAULT_MOVES if self.rounding == "nearest" else 0
 
     def _check_goals(self) -> None:
         _check_type("budget", self.budget, Budget)

@@ -152,10 +152,10 @@ def prepare_choice(
     result = sensitivity(model, samples, candidates, config, checkpoint, labelled)
     if config.ordered_widths:
         return Choice(costs, result, result.order)
-    if not config.measured_moves:
+    if not config.moves:
         return Choice(costs, result, None)
     measure = MeasuredDivergence(model, samples, result.errors)
-    return Choice(costs, result, None, measure, config.measured_moves)
+    return Choice(costs, result, None, measure, config.moves)
 
 
 def check_widths(model: keras.Model, config: QuantizationConfig) -> None:

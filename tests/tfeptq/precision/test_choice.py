@@ -109,7 +109,7 @@ def test_a_budget_is_met_and_the_file_carries_the_widths(tmp_path, model):
     points = tfeptq.pareto_frontier(model, small_models.images(32), configuration())
     middle = points[len(points) // 2]
     budget = tfeptq.Budget(weight_bytes=int(middle.costs["weight_bytes"]))
-    settings = {"rounding": "eptq", "steps": 3, "batch_size": 8, "measured_moves": 0}
+    settings = {"rounding": "eptq", "steps": 3, "batch_size": 8}
     config = configuration(budget=budget, **settings)
     quantized = tfeptq.quantize(model, small_models.images(32), config)
     chosen = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
@@ -131,6 +131,15 @@ def test_measured_moves_never_make_a_choice_worse(model):
     uniform = {name: 8 if name in ("stem", "classes") else 4 for name in before}
     assert moved.costs.of(uniform)["weight_bytes"] <= 810
     assert moved.measure(after) <= moved.measure(uniform)
+
+
+@pytest.mark.parametrize(("rounding", "moves"), [("nearest", 32), ("eptq", 0)])
+def test_what_is_not_trained_is_measured(model, rounding, moves):
+    canonical, samples = prepare(model), [small_models.images(32)]
+    config = configuration(rounding=rounding, sensitivity="label_free")
+    assert prepare_choice(canonical, samples, config).moves == moves
+    config = dataclasses.replace(config, measured_moves=5)
+    assert prepare_choice(canonical, samples, config).moves == 5
 
 
 def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused(model):
