@@ -62,6 +62,8 @@ BUDGETS = (0.5, 0.375, 0.3125)
 TARGET = "ethos-u"
 PARTS = ["correlation", "activations", "divergence", "joint", "before", "after", "target"]
 ACTIVATION_WIDTHS = (4, 6, 8)
+#: Ways of the part "target".
+SEARCHES = ["layers-nearest", "frontier-nearest", "frontier-eptq"]
 #: Budgets of the part "divergence", where a choice costs a forward pass.
 FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
@@ -343,7 +345,7 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
     def metric(model: Any) -> np.ndarray:
         return model.predict(images, verbose=0).argmax(axis=1) == labels
 
-    for search, rounding in (("layers", "nearest"), ("frontier", "nearest"), ("frontier", "eptq")):
+    for search, rounding in (entry.split("-") for entry in options.searches):
         begin = time.perf_counter()
         config = dataclasses.replace(
             bench.config,
@@ -422,6 +424,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     parser.add_argument("--search-steps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="folder in which sensitivities are kept between runs")
