@@ -145,6 +145,10 @@ def prepare_choice(
     """
     if isinstance(config.activation_bits, tuple):
         return prepare_joint_choice(model, samples, config, checkpoint_dir)
+    if labelled and len(labelled.labels) != len(samples[0]):
+        raise ValueError(
+            f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
+        )
     candidates = candidate_widths(model, config)
     costs = model_costs(model, candidates, config)
     data = [*samples, *labelled.key] if labelled else samples

@@ -152,6 +152,16 @@ def test_labels_with_a_compiled_model_give_the_hessian_of_its_loss(compiled, del
     assert loss.name.startswith("huber")
 
 
+def test_results_are_kept_by_the_settings_of_a_loss():
+    keys = set()
+    for loss in (keras.losses.Huber(delta=0.5), keras.losses.Huber(delta=1.0), "mse"):
+        model = keras.Sequential([keras.Input((C,)), L.Dense(K)])
+        model.compile(loss=loss)
+        key = LabelledLoss(model, np.zeros((N, K), "float32")).key
+        keys.add(b"".join(array.tobytes() for array in key))
+    assert len(keys) == 3
+
+
 def test_the_stopping_rule_ends_early_and_reports_its_error():
     model = convolutional()
     loose = average_traces(model, IMAGES, batch_size=N, tolerance=0.5, draws=(5, 200))

@@ -200,6 +200,14 @@ def test_labels_that_nothing_takes_are_refused(model, settings, count, message):
         tfeptq.pareto_frontier(copy, images, configuration(**settings), labels=labels[:count])
 
 
+def test_too_few_labels_of_batches_are_refused(model):
+    copy, images, labels = labelled(model, "sparse_categorical_crossentropy")
+    batches = (images[start : start + 8] for start in range(0, 40, 8))
+    config = configuration(sensitivity="hawq_v2")
+    with pytest.raises(ValueError, match="holds 32 samples and 9 labels"):
+        tfeptq.pareto_frontier(copy, batches, config, labels=labels[:9])
+
+
 def test_labels_without_a_compiled_loss_are_refused(model):
     config = configuration(sensitivity="hawq_v2")
     with pytest.raises(ValueError, match="is not compiled with one"):
