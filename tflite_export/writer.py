@@ -1,7 +1,8 @@
 """Flatbuffer bytes of an integer graph.
 
 Buffers stay inside the flatbuffer (TensorFlow Lite Micro silently reads wrong weights otherwise),
-are 16-byte aligned and shared when equal. The same graph gives the same bytes.
+are 16-byte aligned and shared when equal, as are zero points, shapes and other vectors of numbers.
+The same graph gives the same bytes.
 """
 
 from __future__ import annotations
@@ -40,9 +41,27 @@ def serialize(model: schema.ModelT) -> bytes:
         aligned.data = buffer.data
         buffers.append(aligned)
     model.buffers = buffers
-    builder = flatbuffers.Builder(1024)
+    builder = _SharingBuilder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors once and points to them from every table that holds them.
+
+    Every scale of a layer has a zero point of 8 bytes, and that of its bias another: all are zero,
+    and in small models they would outweigh the scales and biases themselves.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._vectors: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        key = x.dtype.str, x.tobytes()
+        if key not in self._vectors:
+            self._vectors[key] = super().CreateNumpyVector(x)
+        return self._vectors[key]
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -97,7 +116,7 @@ class _ModelBuilder:
         container = self._storage.get(tensor.name, tensor.dtype)
         entry = schema.TensorT()
         entry.name = tensor.name
-        entry.shape = list(tensor.shape)
+        entry.shape = np.array(tensor.shape, np.int32)
         entry.type = getattr(schema.TensorType, container.upper())
         entry.buffer = self._buffer(_stored(tensor, container)) if tensor.is_constant else 0
         entry.quantization = _quantization(tensor)
@@ -106,7 +125,7 @@ class _ModelBuilder:
     def _add_operand(self, name: str, values: np.ndarray) -> int:
         entry = schema.TensorT()
         entry.name = name
-        entry.shape = list(values.shape)
+        entry.shape = np.array(values.shape, np.int32)
         entry.type = schema.TensorType.INT32
         entry.buffer = self._buffer(values)
         return self._append(entry)

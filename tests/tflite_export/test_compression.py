@@ -107,8 +107,8 @@ def test_8_bit_files_lose_the_parameters_that_tflm_does_not_read(tmp_path):
     content = write(graph)
     result = compress(content, tmp_path / "m.tflite")
     assert result.tensors == ()
-    # 8 bytes of zero point a channel, and scale and zero point of its bias.
-    assert len(content) - result.size_bytes >= 20 * (8 + 12) - 32
+    # The vector of zero points, 8 bytes a channel, and the scales of the bias, 4 bytes each.
+    assert len(content) - result.size_bytes >= 20 * (8 + 4)
     found = (tmp_path / "m.tflite").read_bytes()
     samples = one.random_samples(graph, count=8)
     left, right = (open_session(each, "tflm")(samples)[0] for each in (content, found))
@@ -169,8 +169,9 @@ def test_wrong_results_are_never_written(tmp_path, monkeypatch):
 
 
 def test_weights_without_scales_are_no_candidates(assets, tmp_path):
+    """Files of other tools shrink nevertheless where they hold equal vectors several times."""
     path = assets / "mlperf_tiny" / "ic_float.tflite"
     assert compression.candidates(parse(path.read_bytes())) == {}
-    with pytest.raises(CompressionError, match="stays"):
-        compress(path, tmp_path / "m.tflite")
-    assert list(tmp_path.iterdir()) == []
+    result = compress(path, tmp_path / "m.tflite")
+    assert result.tensors == ()
+    assert 0.95 * result.size_bytes_before < result.size_bytes < result.size_bytes_before

@@ -28,8 +28,9 @@ def test_every_byte_of_flash_belongs_to_one_part(bits, container):
     weights, bias = graph.tensors["w"], graph.tensors["b"]
     assert memory.weights == -(-weights.data.size * bits // 8)
     assert memory.biases == bias.data.nbytes
-    # Scales of weights and bias with as many zero points, and one pair each of input and output.
-    assert memory.parameters == (2 * bias.data.size + 2) * (4 + 8)
+    # Scales of weights and bias, one each of input and output; zero points of weights and bias
+    # are one vector.
+    assert memory.parameters == (2 * bias.data.size + 2) * 4 + (bias.data.size + 2) * 8
     assert memory.flash == len(content)
     assert memory.structure > 0
 

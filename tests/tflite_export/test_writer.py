@@ -61,6 +61,20 @@ def test_graphs_round_trip(kind, dtype):
         assert_same_graph(to_graph(parse(write(graph))).validate(), graph)
 
 
+def test_equal_vectors_are_written_once():
+    graph = random_graph("CONV_2D", "int8", 0)
+    subgraph = schema.Model.GetRootAs(write(graph), 0).Subgraphs(0)
+    tensors = {
+        tensor.Name().decode(): tensor.Quantization()
+        for tensor in map(subgraph.Tensors, range(subgraph.TensorsLength()))
+    }
+    zeros = {name: tensors[name].ZeroPointAsNumpy() for name in ("w", "b")}
+    assert zeros["w"].size == graph.tensors["w"].quantization.scale.size > 1
+    assert zeros["w"].ctypes.data == zeros["b"].ctypes.data
+    scales = {name: tensors[name].ScaleAsNumpy() for name in ("w", "b")}
+    assert scales["w"].ctypes.data != scales["b"].ctypes.data
+
+
 @pytest.mark.parametrize("kind", WEIGHTED)
 @pytest.mark.parametrize(("container", "bits"), [("int4", 4), ("int4", 3), ("int2", 2)])
 def test_packed_weights_round_trip_in_fewer_bytes(kind, container, bits):

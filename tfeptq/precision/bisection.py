@@ -7,43 +7,75 @@ algorithm 1: all layers start at their widest; for each narrower width in turn, 
 by rising predicted loss at that width, and the longest prefix of them that can take it is found by
 bisection; the next width is tried within that prefix. About (widths - 1) * log2(layers)
 evaluations. It looks at no cost but to break ties.
+
+Where the answer misses after the whole recipe, `step_back` looks for a dearer one that holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from tfeptq.precision.frontier import Table
 
 Widths = dict[str, int]
+#: Whole recipes are not run for less than this part of the cost.
+RESOLUTION = 0.05
 
 
-def bisect_frontier(
-    count: int, widths: Callable[[int], Widths], holds: Callable[[Widths], bool]
-) -> list[Widths]:
-    """Choices that hold, each cheaper than the one before; the last one is the answer.
+def bisect_frontier(count: int, holds: Callable[[int], bool]) -> int | None:
+    """The cheapest point that holds; None where the most accurate does not.
 
     Args:
         count: points of the frontier, from the cheapest to the most accurate.
-        widths: of one point.
+        holds: whether a point meets the target; called once a point.
+    """
+    low, high = 0, count - 1
+    if not holds(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def step_back(costs: np.ndarray, holds: Callable[[int], bool]) -> int | None:
+    """The first choice, or where it misses the cheapest dearer one that is found to hold.
+
+    Costs are raised by `RESOLUTION`, then by steps that double; once a choice holds, bisection
+    between it and the last that missed goes on to the same resolution.
+
+    Args:
+        costs: of the choices, rising, positive.
         holds: whether a choice meets the target; called once a choice.
 
     Returns:
-        every choice along the search that held, beginning with the most accurate; empty where that
-        does not hold.
+        index of the choice; None where the dearest misses.
     """
-    low, high = 0, count - 1
-    if not holds(widths(high)):
-        return []
-    held = [widths(high)]
-    while low < high:
-        middle = (low + high) // 2
-        candidate = widths(middle)
-        if holds(candidate):
-            high = middle
-            held.append(candidate)
+    if holds(0):
+        return 0
+    missed, last, step = 0, len(costs) - 1, RESOLUTION
+    while missed < last:
+        dearer = int(np.searchsorted(costs, costs[missed] * (1.0 + step)))
+        tried = min(max(dearer, missed + 1), last)
+        if holds(tried):
+            return _between(costs, missed, tried, holds)
+        missed, step = tried, 2.0 * step
+    return None
+
+
+def _between(costs: np.ndarray, missed: int, held: int, holds: Callable[[int], bool]) -> int:
+    while held - missed > 1 and costs[held] > costs[missed] * (1.0 + RESOLUTION):
+        middle = int(np.searchsorted(costs, (costs[missed] + costs[held]) / 2.0))
+        tried = min(max(middle, missed + 1), held - 1)
+        if holds(tried):
+            held = tried
         else:
-            low = middle + 1
+            missed = tried
     return held
 
 

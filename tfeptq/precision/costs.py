@@ -18,8 +18,8 @@ from tfeptq.precision.widths import container, granularity
 from tflite_export.packaging.compression import WIDEST_INDEX
 from tflite_export.packing import CONTAINER_BITS
 
-#: Bytes of one scale in a file: float32, and an int64 zero point, which compression drops.
-_SCALE_BYTES, _BARE_SCALE_BYTES = 4 + 8, 4
+#: Bytes of one scale in a file, float32; its zero point is in a vector that tensors share.
+_SCALE_BYTES = 4
 #: Of one table's DECODE operator, its tensors and metadata, as compression counts them.
 _TABLE_OVERHEAD = 256
 #: Targets whose compiler entropy-codes weights. Measured with Vela on normal weights: 2.1, 3.1,
@@ -145,8 +145,7 @@ def _bytes(layer: keras.Layer, bits: int) -> int:
 
 def _scales(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
     per_channel = granularity(layer, bits, config) == "per_channel"
-    size = _BARE_SCALE_BYTES if _is_compressed(config) else _SCALE_BYTES
-    return size * (layer.bias.shape[0] if per_channel else 1)
+    return _SCALE_BYTES * (layer.bias.shape[0] if per_channel else 1)
 
 
 def layer_multiplications(model: keras.Model) -> dict[str, int]:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from tfeptq.config import QuantizationConfig
 
 #: Layer name -> (weight bits or None, bits of its output).
@@ -33,6 +35,11 @@ class FrontierPoint:
 
 class Points(Protocol):
     """Undominated choices, from the cheapest to the most accurate."""
+
+    @property
+    def costs(self) -> np.ndarray:
+        """Float64 (points,), rising."""
+        ...
 
     def __len__(self) -> int: ...
 

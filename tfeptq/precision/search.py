@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.accuracy import Comparison, Judge
-from tfeptq.precision.bisection import Widths, bisect_frontier, bisect_layers
+from tfeptq.precision.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.precision.choice import Choice
 from tfeptq.precision.frontier_point import WidthChoice
 from tfeptq.precision.goals import AccuracyTarget
@@ -27,7 +29,7 @@ class SearchReport:
     Attributes:
         evaluations: choices that were quantized and scored on the way.
         comparison: of the model that is returned, after the whole recipe.
-        steps_back: choices that held in the search and missed after the whole recipe.
+        steps_back: choices that missed after the whole recipe, see `bisection.step_back`.
     """
 
     evaluations: int
@@ -39,7 +41,7 @@ class SearchReport:
 def hold_accuracy(
     model: keras.Model, choice: WidthChoice, config: QuantizationConfig, learn: Learn
 ) -> tuple[QuantizedModel, SearchReport]:
-    """Searches widths, learns the cheapest that hold, and steps back while they miss.
+    """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
 
     The search quantizes in the way of `AccuracyTarget.search_steps`; the final model comes from the
     whole recipe and is scored again: it computes what its file will.
@@ -60,33 +62,83 @@ def hold_accuracy(
         model,
         lambda widths: learn(_searching(choice.configured(config, widths), target), False),
     )
-    held = bisected(choice, target, judge)
-    if not held:
+    ladder = searched(choice, target, judge)
+    if ladder is None:
         raise judge.unreachable()
-    _check_budget(held[-1], choice, config)
-    for steps_back, widths in enumerate(reversed(held)):
-        quantized = learn(choice.configured(config, widths), True)
-        comparison = judge.compare(quantized)
+
+    def whole_recipe(rung: int) -> QuantizedModel:
+        widths = ladder.widths(rung)
+        _check_budget(widths, choice, config)
+        return learn(choice.configured(config, widths), True)
+
+    trials = _Trials(judge, whole_recipe)
+    if step_back(ladder.costs, trials.holds) is None:
+        raise judge.unreachable()
+    quantized, comparison = trials.best
+    judge.warn_if_too_fine(comparison)
+    report = SearchReport(judge.evaluations, judge.float_score, comparison, trials.missed)
+    return quantized, report
+
+
+class _Trials:
+    """Whole recipes at rungs of a ladder.
+
+    Attributes:
+        best: the last that held, which is the cheapest, and its comparison.
+        missed: how many did not hold.
+    """
+
+    best: tuple[QuantizedModel, Comparison]
+
+    def __init__(self, judge: Judge, whole_recipe: Callable[[int], QuantizedModel]) -> None:
+        self._judge, self._whole_recipe = judge, whole_recipe
+        self.missed = 0
+
+    def holds(self, rung: int) -> bool:
+        quantized = self._whole_recipe(rung)
+        comparison = self._judge.compare(quantized)
         if comparison.holds:
-            judge.warn_if_too_fine(comparison)
-            report = SearchReport(judge.evaluations, judge.float_score, comparison, steps_back)
-            return quantized, report
-        warnings.warn(
-            f"widths that held the accuracy target in the search score {comparison.score:.4g} "
-            "after the whole recipe, which misses it: stepping back to wider ones",
-            stacklevel=3,
-        )
-    raise judge.unreachable()
+            self.best = quantized, comparison
+        else:
+            self.missed += 1
+            _warn_of_a_miss(comparison)
+        return comparison.holds
 
 
-def bisected(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> list[Widths]:
-    """Choices that hold the target, each cheaper than the one before, by the target's search."""
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """Choices from a search's answer up to the most accurate.
+
+    Attributes:
+        costs: of each, rising.
+        widths: of one.
+    """
+
+    costs: np.ndarray
+    widths: Callable[[int], Any]
+
+
+def searched(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> Ladder | None:
+    """The cheapest choice that holds, by the target's search; None where nothing does."""
     if target.search == "layers":
         assert isinstance(choice, Choice)
         costs = choice.priced(target.cost)
-        return bisect_layers(choice.sensitivity.losses, costs, judge.holds)
+        held = bisect_layers(choice.sensitivity.losses, costs, judge.holds)[::-1]
+        sums = [choice.point(widths).costs[target.cost] for widths in held]
+        return Ladder(np.array(sums), held.__getitem__) if held else None
     frontier = choice.pareto(target.cost)
-    return bisect_frontier(len(frontier), frontier.widths, judge.holds)
+    first = bisect_frontier(len(frontier), lambda point: judge.holds(frontier.widths(point)))
+    if first is None:
+        return None
+    return Ladder(frontier.costs[first:], lambda rung: frontier.widths(first + rung))
+
+
+def _warn_of_a_miss(comparison: Comparison) -> None:
+    warnings.warn(
+        f"widths that promised to hold the accuracy target score {comparison.score:.4g} after the "
+        "whole recipe, which misses it: trying wider ones",
+        stacklevel=6,
+    )
 
 
 def _searching(config: QuantizationConfig, target: AccuracyTarget) -> QuantizationConfig:
@@ -96,7 +148,7 @@ def _searching(config: QuantizationConfig, target: AccuracyTarget) -> Quantizati
     return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
 
 
-def _check_budget(widths: Widths, choice: WidthChoice, config: QuantizationConfig) -> None:
+def _check_budget(widths: Any, choice: WidthChoice, config: QuantizationConfig) -> None:
     limits = config.budget.limits if config.budget is not None else {}
     found = choice.point(widths).costs
     for name, limit in limits.items():

@@ -26,8 +26,11 @@ def skeleton(
     model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
 ) -> IntegerGraph:
     """The graph that a canonical model will become, with arbitrary integers and scales."""
-    graph = freeze(_uncalibrated(model, widths, config))
     generator = np.random.default_rng(0)
+    quantized = _uncalibrated(model, widths, config)
+    for layer in quantized.weighted_layers:
+        layer.set_step(generator.uniform(1.0, 2.0, layer.step.shape))
+    graph = freeze(quantized)
     tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
     return dataclasses.replace(graph, tensors=tensors)
 

@@ -237,9 +237,10 @@ def _look_up_tables(
         mode = spec.PerTensor() if axis is None else spec.PerChannel(axis=axis)
         builder.add_tensor(subgraph=0, tensor=index).with_lut(index_bitwidth=bits, mode=mode)
     try:
-        return compression.compress(bytearray(content), builder.build())
+        compressed = compression.compress(bytearray(content), builder.build())
     except compressor.CompressionError as error:
         raise CompressionError(str(error)) from error
+    return bytearray(serialize(schema.ModelT.InitFromPackedBuf(compressed, 0)))
 
 
 def _prepared(

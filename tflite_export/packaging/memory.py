@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
 from tflite_export import tflm
 from tflite_export.graph import WEIGHTED
 from tflite_export.isolation import guarded
 from tflite_export.reader import StoredModel, parse, read_bytes
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
-
-_SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +54,24 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
     sizes = {tensor.buffer: tensor.stored_bytes for tensor in stored.tensors}
     bias_bytes = sum(sizes[buffer] for buffer in biases)
     weight_bytes = sum(sizes.values()) - bias_bytes
-    parameters = sum(
-        _SCALE_BYTES * tensor.scale.size + _ZERO_POINT_BYTES * tensor.zero_point.size
-        for tensor in stored.tensors
-        if tensor.scale is not None and tensor.zero_point is not None
-    )
+    parameters = _parameter_bytes(content)
     structure = len(content) - weight_bytes - bias_bytes - parameters
     arena = guarded(content, "tflm", tflm.arena, content)
     return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, arena)
+
+
+def _parameter_bytes(content: bytes) -> int:
+    """Scales and zero points; what several tensors point to lies in the file once."""
+    subgraph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    sizes: dict[int, int] = {}
+    for index in range(subgraph.TensorsLength()):
+        parameters = subgraph.Tensors(index).Quantization()
+        if parameters is None:
+            continue
+        for values in (parameters.ScaleAsNumpy(), parameters.ZeroPointAsNumpy()):
+            if isinstance(values, np.ndarray):
+                sizes[values.ctypes.data] = values.nbytes
+    return sum(sizes.values())
 
 
 def _bias_buffers(model: StoredModel) -> set[int]:

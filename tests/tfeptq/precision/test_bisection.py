@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfeptq.precision.accuracy import Judge
-from tfeptq.precision.bisection import bisect_frontier, bisect_layers
+from tfeptq.precision.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.precision.goals import AccuracyTarget
 
 LAYERS = 16
@@ -76,16 +78,46 @@ def test_layers_with_one_candidate_keep_it():
 def test_the_cheapest_point_of_the_frontier_that_holds(cheapest):
     calls = []
 
-    def holds(widths):
-        calls.append(widths)
-        return widths["point"] >= cheapest
+    def holds(point):
+        calls.append(point)
+        return point >= cheapest
 
-    held = bisect_frontier(1000, lambda index: {"point": index}, holds)
-    points = [widths["point"] for widths in held]
-    assert points[-1] == cheapest
-    assert points == sorted(points, reverse=True)
+    assert bisect_frontier(1000, holds) == cheapest
     assert len(calls) <= 11
-    assert bisect_frontier(1000, lambda index: {"point": index}, lambda _: False) == []
+    assert bisect_frontier(1000, lambda _: False) is None
+
+
+@given(
+    costs=st.lists(st.integers(1, 10_000), min_size=1, max_size=200, unique=True),
+    threshold=st.integers(0, 12_000),
+)
+def test_stepping_back_comes_close_to_the_cheapest_that_holds(costs, threshold):
+    costs = np.sort(np.array(costs, np.float64))
+    calls = []
+
+    def holds(index):
+        calls.append(index)
+        return costs[index] >= threshold
+
+    found = step_back(costs, holds)
+    assert len(set(calls)) == len(calls)
+    if threshold > costs[-1]:
+        assert found is None
+        assert calls[-1] == len(costs) - 1
+        return
+    missed = int(np.searchsorted(costs, threshold))
+    assert found >= missed
+    assert found == missed or costs[found] <= 1.05 * costs[missed - 1] + 1e-9
+
+
+def test_stepping_back_is_quick_and_exact_where_it_can_be():
+    costs, calls = np.arange(30.0, 101.0), []
+    assert step_back(costs, lambda index: calls.append(index) or costs[index] >= 60.0) is not None
+    assert [costs[index] for index in calls[:4]] == [30.0, 32.0, 36.0, 44.0]
+    assert len(calls) <= 8
+    assert step_back(costs, lambda index: True) == 0
+    # Nothing lies between two rungs far apart.
+    assert step_back(np.array([1.0, 2.0, 9.0]), lambda index: index >= 1) == 1
 
 
 class Scores:

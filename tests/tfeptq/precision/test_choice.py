@@ -16,7 +16,7 @@ import tflite_export
 from tfeptq.graph import prepare
 from tfeptq.precision.choice import Choice, prepare_choice
 from tfeptq.precision.costs import Costs
-from tfeptq.precision.search import bisected
+from tfeptq.precision.search import hold_accuracy, searched
 from tfeptq.precision.sensitivity import Sensitivity
 
 CANDIDATES = {
@@ -219,7 +219,7 @@ def test_a_shared_layer_is_one_choice():
     inputs = keras.Input((9, 7, 3))
     shared = L.Conv2D(3, 3, padding="same", name="shared")
     model = keras.Model(inputs, shared(shared(L.Conv2D(3, 1, name="first")(inputs))))
-    config = configuration(first_last_bits=None, budget=tfeptq.Budget(weight_bytes=110))
+    config = configuration(first_last_bits=None, budget=tfeptq.Budget(weight_bytes=90))
     widths = tfeptq.quantize(model, small_models.images(32), config).bit_widths
     assert widths["shared"][0] in (3, 4)
     assert [name for name, (bits, _) in widths.items() if bits] == ["first", "shared"]
@@ -257,6 +257,31 @@ def test_an_accuracy_target_out_of_reach_is_refused(model):
         tfeptq.quantize(model, small_models.images(32), config)
 
 
+def test_widths_that_miss_after_the_whole_recipe_make_way_for_wider_ones():
+    names = "abcdefgh"
+    losses = {
+        name: {2: 9.0 + i, 3: 3.0 + i, 4: 1.0 + i / 9, 8: 0.0} for i, name in enumerate(names)
+    }
+    sizes = {"weight_bytes": {name: {2: 2, 3: 3, 4: 4, 8: 8} for name in names}}
+    choice = Choice(
+        Costs(sizes, {}, 0, 0, sizes["weight_bytes"]), Sensitivity("", "", losses, {}), None
+    )
+
+    def metric(subject):
+        if subject == "float":
+            return 1.0
+        config, is_final = subject
+        return float(sum(config.weight_bits.values()) >= (40 if is_final else 25))
+
+    target = tfeptq.AccuracyTarget(metric)
+    config = configuration(accuracy_target=target)
+    with pytest.warns(UserWarning, match="misses it: trying wider ones"):
+        (found, _), report = hold_accuracy("float", choice, config, lambda *learned: learned)
+    assert 40 <= sum(found.weight_bits.values()) <= 42
+    assert report.comparison.holds
+    assert report.steps_back >= 2
+
+
 class Content:
     """A judge that any widths please."""
 
@@ -279,4 +304,4 @@ def test_the_search_makes_small_what_is_asked_for(search):
     )
     for cost, bits in (("weight_bytes", 2), ("latency_ms", 3)):
         target = tfeptq.AccuracyTarget(max, search=search, cost=cost)
-        assert bisected(choice, target, Content())[-1] == dict.fromkeys(names, bits)
+        assert searched(choice, target, Content()).widths(0) == dict.fromkeys(names, bits)

@@ -33,7 +33,7 @@ def quantize(folder, *options):
 
 
 def test_a_budget_gives_layers_their_own_widths(folder, capsys):
-    options = ("--weight-bits", "2,3,4,8", "--max-weight-bytes", "850")
+    options = ("--weight-bits", "2,3,4,8", "--max-weight-bytes", "500")
     assert quantize(folder, *options, "--sensitivity", "label_free") == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     widths = {layer["weight_bits"] for layer in layers if layer["weight_bits"]}

@@ -43,13 +43,13 @@ def test_predicted_file_size_is_within_three_percent(tmp_path, target):
 
 def test_weight_bytes_are_those_of_the_container():
     table = costs_of(small_models.residual_network()).tables["weight_bytes"]
-    # 1x1 convolution of 8 channels to 8: 64 weights, 8 scales of 12 bytes; 2 and 3 bits in int4.
-    assert table["pointwise"] == {2: 128, 3: 128, 4: 128, 8: 160}
+    # 1x1 convolution of 8 channels to 8: 64 weights, 8 scales of 4 bytes; 2 and 3 bits in int4.
+    assert table["pointwise"] == {2: 64, 3: 64, 4: 64, 8: 96}
 
 
 def test_an_entropy_coding_compiler_stores_the_learned_width():
     table = costs_of(small_models.residual_network(), target="ethos-u").tables["weight_bytes"]
-    assert table["pointwise"] == {2: 96 + 16, 3: 96 + 24, 4: 96 + 32, 8: 96 + 64}
+    assert table["pointwise"] == {2: 32 + 16, 3: 32 + 24, 4: 32 + 32, 8: 32 + 64}
 
 
 def test_predicted_size_of_compressed_files_is_within_three_percent(tmp_path):
