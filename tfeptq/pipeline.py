@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_samples
+from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
-from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.model import QuantizedModel
@@ -72,8 +73,10 @@ def quantize(
         samples = take_samples(
             calibration, canonical.inputs, samples=config.samples, seed=config.seed
         )
+    scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
+    learn = functools.partial(_learn, canonical, samples, scores, checkpoint_dir)
     if not config.has_candidates:
-        quantized = _learn(canonical, samples, config, callbacks, checkpoint_dir, watch)
+        quantized = learn(config, callbacks, watch)
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
@@ -82,16 +85,15 @@ def quantize(
         assert config.budget is not None
         with watch("selection"):
             fixed = choice.configured(config, choice.within(config.budget.limits))
-        quantized = _learn(canonical, samples, fixed, callbacks, checkpoint_dir, watch)
+        quantized = learn(fixed, callbacks, watch)
         quantized.quantization_config, quantized.choice = config, choice
         return quantized
 
-    def learn(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
-        watchers = callbacks if is_final else None
-        return _learn(canonical, samples, fixed, watchers, checkpoint_dir, Stopwatch())
+    def attempt(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
+        return learn(fixed, callbacks if is_final else None, Stopwatch())
 
     with watch("search"):
-        quantized, report = hold_accuracy(model, choice, config, learn)
+        quantized, report = hold_accuracy(model, choice, config, attempt)
     quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
     quantized.accuracy_search = report
     quantized.quantization_config, quantized.choice = config, choice
@@ -112,9 +114,10 @@ def _require_goal(config: QuantizationConfig) -> None:
 def _learn(
     canonical: keras.Model,
     samples: Sequence[np.ndarray],
+    scores: FloatScores,
+    checkpoint_dir: str | Path | None,
     config: QuantizationConfig,
     callbacks: Sequence[keras.callbacks.Callback] | None,
-    checkpoint_dir: str | Path | None,
     watch: Stopwatch,
 ) -> QuantizedModel:
     """The whole recipe with widths that are known."""
@@ -122,21 +125,20 @@ def _learn(
         config = resolve_activations(canonical, config)
         widths = layer_widths(canonical, config)
         quantized, sources = _wrapped(canonical, widths, config)
-    checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))
     with watch("calibrate"):
         _calibrate(quantized, canonical, samples, sources)
     with watch("thresholds"):
-        scores = _weight_scores(canonical, samples, config, checkpoint)
-        _set_thresholds(quantized, scores, config)
+        _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
     if config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples)
     if config.rounding == "eptq":
         with watch("attention"):
-            attention = _attention(canonical, samples, config, checkpoint)
+            attention = _attention(canonical, samples, scores, config)
         with watch("distillation"):
-            training_dir = checkpoint.directory("training")
-            distil(quantized, canonical, samples, attention, config, callbacks, training_dir)
+            checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))
+            folder = checkpoint.directory("training")
+            distil(quantized, canonical, samples, attention, config, callbacks, folder)
     quantized.fold()
     quantized.stage_seconds = watch.seconds
     return quantized
@@ -169,19 +171,6 @@ def _calibrate(
         free[name].set_range(*best_range(histogram, bits=free[name].bits))
 
 
-def _weight_scores(
-    canonical: keras.Model,
-    samples: Sequence[np.ndarray],
-    config: QuantizationConfig,
-    checkpoint: Checkpoint,
-) -> dict[str, np.ndarray]:
-    if config.threshold != "hmse":
-        return {}
-    return checkpoint.arrays(
-        "weight_scores", lambda: weight_scores(canonical, samples, seed=config.seed)
-    )
-
-
 def _set_thresholds(
     quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
 ) -> None:
@@ -201,21 +190,13 @@ def _set_thresholds(
 def _attention(
     canonical: keras.Model,
     samples: Sequence[np.ndarray],
+    scores: FloatScores,
     config: QuantizationConfig,
-    checkpoint: Checkpoint,
 ) -> list[np.ndarray]:
     """Weights of the distillation: one array (N, channels) or (N, 1) for each weighted call."""
     if not config.sample_layer_attention:
         calls = weighted_calls(LayerGraph.of(canonical))
         return [np.ones((len(samples[0]), 1), np.float32) for _ in calls]
-    by_channel = checkpoint.arrays(
-        "attention",
-        lambda: _numbered(channel_attention(canonical, samples, seed=config.seed)),
-    )
     if config.channel_attention:
-        return list(by_channel.values())
-    return [scores.max(axis=-1, keepdims=True) for scores in by_channel.values()]
-
-
-def _numbered(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    return {str(index): array for index, array in enumerate(arrays)}
+        return scores.attention
+    return [by_channel.max(axis=-1, keepdims=True) for by_channel in scores.attention]

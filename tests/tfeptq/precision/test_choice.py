@@ -12,6 +12,7 @@ import small_models
 from keras import layers as L
 
 import tfeptq
+from tfeptq import float_scores
 import tflite_export
 from tfeptq.graph import prepare
 from tfeptq.precision.choice import Choice, prepare_choice
@@ -248,6 +249,21 @@ def test_an_accuracy_target_is_held_by_fewer_bytes(model, search):
     assert target.metric(quantized).mean() == pytest.approx(report.comparison.score)
     assert report.evaluations >= 3
     assert min(bits for bits, _ in quantized.bit_widths.values() if bits) < 8
+
+
+def test_a_search_scores_the_float_model_once(model, monkeypatch):
+    calls = []
+    attention = float_scores.channel_attention
+    monkeypatch.setattr(
+        float_scores,
+        "channel_attention",
+        lambda *args, **settings: calls.append(1) or attention(*args, **settings),
+    )
+    target = tfeptq.AccuracyTarget(Agreement(model), relative=0.8, search_steps=1)
+    config = configuration(weight_bits=(4, 8), rounding="eptq", steps=2, accuracy_target=target)
+    quantized = tfeptq.quantize(model, small_models.images(32), config)
+    assert quantized.accuracy_search.evaluations >= 2
+    assert len(calls) == 1
 
 
 def test_an_accuracy_target_out_of_reach_is_refused(model):
