@@ -12,8 +12,8 @@ import small_models
 from keras import layers as L
 
 import tfeptq
-from tfeptq import float_scores
 import tflite_export
+from tfeptq import float_scores
 from tfeptq.graph import prepare
 from tfeptq.precision.choice import Choice, prepare_choice
 from tfeptq.precision.costs import Costs
