@@ -6,7 +6,7 @@ forward pass corrects all layers: each layer is corrected before the next one ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,8 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.memory import fitting_forward_batch, whole_batches
 from tfeptq.model import QuantizedModel
 from tfeptq.wrappers import QuantizedWeights
+
+FloatMeans = Callable[[list[tf.Tensor]], dict[Key, tf.Tensor]]
+MeanShifts = Callable[[list[tf.Tensor], dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 def correct_biases(
@@ -29,41 +33,43 @@ def correct_biases(
 
     Args:
         model: the canonical float model with the same layer names.
-        samples: one array a model input, float32 (N, ...); the first `count` are used at once.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, at once
+            where they fit into memory. Otherwise shifts are averaged over batches.
 
     Returns:
         layer name -> the shift that was removed, one value an output channel.
     """
-    inputs = [tf.constant(array[:count]) for array in samples]
-    means = _float_means(model, quantized, inputs)
-    shifts = _mean_shifts(quantized, inputs, means)
+    count = min(count, len(samples[0]))
+    batch_size = fitting_forward_batch(model, count)
+    float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
+    found = [
+        mean_shifts(inputs, float_means(inputs))
+        for inputs in whole_batches(samples, count, batch_size)
+    ]
+    shifts = {name: np.mean([part[name] for part in found], axis=0) for name in found[0]}
     for name, shift in shifts.items():
         quantized.get_layer(name).shift_bias(-shift)
     return shifts
 
 
-def _float_means(
-    model: keras.Model, quantized: QuantizedModel, inputs: list[tf.Tensor]
-) -> dict[Key, tf.Tensor]:
+def _float_means(model: keras.Model, quantized: QuantizedModel) -> FloatMeans:
     graph = LayerGraph.of(model)
     names = {layer.name for layer in quantized.weighted_layers}
+    calls = [call for call in graph.calls if call.layer.name in names]
 
     @tf.function
-    def run(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    def run(inputs: list[tf.Tensor]) -> dict[Key, tf.Tensor]:
         tensors = graph.execute(inputs)
-        return [_channel_mean(tensors[key]) for key in keys]
+        return {call.output: _channel_mean(tensors[call.output]) for call in calls}
 
-    keys = [call.output for call in graph.calls if call.layer.name in names]
-    return dict(zip(keys, run(inputs), strict=True))
+    return run
 
 
-def _mean_shifts(
-    quantized: QuantizedModel, inputs: list[tf.Tensor], means: dict[Key, tf.Tensor]
-) -> dict[str, np.ndarray]:
+def _mean_shifts(quantized: QuantizedModel) -> MeanShifts:
     graph = LayerGraph.of(quantized)
 
     @tf.function
-    def run(inputs: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def run(inputs: list[tf.Tensor], means: dict[Key, tf.Tensor]) -> dict[str, tf.Tensor]:
         shifts: dict[str, list[tf.Tensor]] = {}
 
         def correct(call: Call, _: list[Any], output: tf.Tensor) -> tf.Tensor:
@@ -76,7 +82,7 @@ def _mean_shifts(
         graph.execute(inputs, hook=correct)
         return {name: tf.add_n(parts) / len(parts) for name, parts in shifts.items()}
 
-    return {name: shift.numpy() for name, shift in run(inputs).items()}
+    return run
 
 
 def _channel_mean(tensor: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
@@ -54,7 +55,8 @@ def collect_histograms(
     graph = LayerGraph.of(model)
     names = list(keys)
     total = min(limit, len(samples[0]))
-    batch_size = min(batch_size, total)
+    # Histograms compute the bin of every value on the way.
+    batch_size = fitting_batch(model, min(batch_size, total), copies=6)
 
     def groups(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
         tensors = graph.execute(inputs)

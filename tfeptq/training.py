@@ -20,6 +20,7 @@ from keras import ops
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.memory import fitting_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 from tfeptq.teacher import Teacher
@@ -254,7 +255,8 @@ def _choose_variables(
 ) -> None:
     """Marks what is learned, and in which units: one learning rate suits all."""
     graph = LayerGraph.of(teacher)
-    tensors = graph.execute([tf.constant(array[:32]) for array in samples])
+    count = fitting_batch(teacher, 32, copies=1)
+    tensors = graph.execute([tf.constant(array[:count]) for array in samples])
     for call in weighted_calls(graph):
         layer = quantized.get_layer(call.layer.name)
         rms = float(tf.sqrt(tf.reduce_mean(tf.square(tensors[call.output]))))

@@ -141,6 +141,8 @@ TIED = (
     "RESIZE_NEAREST_NEIGHBOR",
     "RESIZE_BILINEAR",
 )
+#: Kernels hold scale * 2^26 of an int8 softmax's input as a multiplier greater than one.
+SOFTMAX_SCALE = 2.0**-26
 #: Operators whose second input is a constant of learned weights.
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -219,8 +221,20 @@ def _check_operands(operator: Operator, tensors: Mapping[str, Tensor], where: st
             f"{where}: the slopes are {tensors[operator.inputs[1]].dtype}, need int8, also under "
             "int16 activations: kernels read int16 slopes wrongly"
         )
+    given = tensors[operator.inputs[0]]
+    if operator.kind == "SOFTMAX" and given.dtype == "int8":
+        _check_softmax(float(given.quantization.scale[0]), where)
     if operator.kind in TIED:
         _check_tied(operator, tensors, where)
+
+
+def _check_softmax(scale: float, where: str) -> None:
+    if scale <= SOFTMAX_SCALE:
+        raise ValueError(
+            f"{where}: its input has scale {scale:.3g}, kernels abort the program at "
+            f"{SOFTMAX_SCALE:.3g} and below: the logits are the same for all samples; has the "
+            "model been trained?"
+        )
 
 
 def _check_tied(operator: Operator, tensors: Mapping[str, Tensor], where: str) -> None:

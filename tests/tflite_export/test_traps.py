@@ -109,3 +109,25 @@ def test_requantization_by_a_tied_operator_is_refused():
     output = draw.activation("y", (1, 12, 5), 0.2, 3)
     with pytest.raises(ValueError, match="RESHAPE of layer 'layer': copies integers"):
         one.graph_of("RESHAPE", [source], output, {"new_shape": (1, 12, 5)})
+
+
+def softmax(scale: float) -> IntegerGraph:
+    graph = random_graph("SOFTMAX", "int8", 0)
+    flat = dataclasses.replace(graph.tensors["x"], quantization=one.quantization(scale))
+    return dataclasses.replace(graph, tensors={**graph.tensors, "x": flat})
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_softmax_of_nearly_equal_logits(runtime):
+    assert difference(softmax(2.0**-26 * 1.01).validate(), runtime) <= 1
+
+
+def test_softmax_of_equal_logits_is_refused_and_would_kill(tmp_path):
+    graph = softmax(2.0**-26)
+    with pytest.raises(ValueError, match="the logits are the same for all samples"):
+        graph.validate()
+    path = tmp_path / "m.tflite"
+    path.write_bytes(write(graph))
+    images = np.zeros(graph.tensors["x"].shape, np.float32)
+    with pytest.raises(ValueError, match="dies of the file"):
+        tflite_export.run(path, images, runtime="litert-reference")

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.hessian.probes import Probe
+from tfeptq.hessian.probes import PARALLEL_PROBES, Probe
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
@@ -86,7 +87,7 @@ def activation_moments(
             them, so that traces are those of its Hessian; otherwise of the logits themselves.
     """
     count = min(count, len(samples[0]))
-    batch_size = min(batch_size, count)
+    batch_size = fitting_batch(model, min(batch_size, count), copies=6)
     probe = Probe(model, seed=seed)
     run = tf.function(_Moments(model, grids, is_whitened=is_whitened).batch)
     parts = []
@@ -153,7 +154,9 @@ class _Moments:
 
         count = tf.shape(vectors)[0]
         state = (tf.constant(1), *squared(vectors[0]))
-        _, *sums = tf.while_loop(lambda index, *_: index < count, body, state)
+        _, *sums = tf.while_loop(
+            lambda index, *_: index < count, body, state, parallel_iterations=PARALLEL_PROBES
+        )
         return tensors, dict(zip(self._keys, sums, strict=True))
 
     def _outputs(self, logits: list[tf.Tensor]) -> tf.Tensor:

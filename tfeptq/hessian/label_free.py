@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfeptq import linear
 from tfeptq.hessian.probes import Probe
 from tfeptq.layer_graph import Call
+from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 
 
@@ -32,7 +33,7 @@ def channel_attention(
     # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
     probe = Probe(model, seed=seed)
     total = len(samples[0])
-    batch_size = min(batch_size, total)
+    batch_size = fitting_batch(model, min(batch_size, total), copies=3)
 
     @tf.function
     def scores(inputs: list[tf.Tensor], vectors: tf.Tensor) -> list[tf.Tensor]:
@@ -92,7 +93,8 @@ def weight_scores(
     """
     probe = Probe(model, seed=seed)
     count = min(count, len(samples[0]))
-    batch_size = min(batch_size, count)
+    # Patches of inputs hold each value as often as the kernel has positions, often 9.
+    batch_size = fitting_batch(model, min(batch_size, count), copies=12)
 
     def squared(call: Call, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         return linear.squared_weight_jacobian(call.layer, inputs, gradient)

@@ -20,6 +20,7 @@ from tfeptq import linear
 from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 
 #: A layer (or an activation quantizer) by its name, at a width.
@@ -68,7 +69,7 @@ def pair_terms(
         errors: of weights, or of the activations that a grid rounds; in the order of the result.
     """
     count = min(count, len(samples[0]))
-    batch_size = min(batch_size, count)
+    batch_size = fitting_batch(model, min(batch_size, count), copies=3)
     of_weights = _JacobianProducts(model)
     of_activations = ActivationProducts(model, [e for e in errors.values() if isinstance(e, Grid)])
     sums, squares = np.zeros((2, len(errors), len(errors)))

@@ -19,6 +19,8 @@ from tfeptq.layer_graph import Call, Key, LayerGraph
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
+#: Backward passes at a time. More are not faster, and each takes its own memory.
+PARALLEL_PROBES = 2
 
 
 def logit_keys(model: keras.Model) -> list[Key]:
@@ -120,5 +122,10 @@ class Probe:
             return (index + 1, *[total + part for total, part in zip(sums, parts, strict=True)])
 
         count = tf.shape(vectors)[0]
-        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (tf.constant(1), *first))
+        _, *sums = tf.while_loop(
+            lambda index, *_: index < count,
+            body,
+            (tf.constant(1), *first),
+            parallel_iterations=PARALLEL_PROBES,
+        )
         return sums

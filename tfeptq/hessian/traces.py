@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfeptq import linear
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 
 
@@ -135,7 +136,7 @@ def average_traces(
         draws: least and largest number of pairs of batch and probe.
     """
     products = HessianProducts(model, loss)
-    batch_size = min(batch_size, len(samples[0]))
+    batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)
     scales = tf.constant(_probe_scales(products.names, curvatures or {}))
     values: list[np.ndarray] = []

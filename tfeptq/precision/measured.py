@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.memory import fitting_forward_batch, whole_batches
 
 
 class MeasuredDivergence:
@@ -36,10 +37,12 @@ class MeasuredDivergence:
     ) -> None:
         self._model, self._errors = model, errors
         graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)
-        inputs = [tf.constant(array[:count]) for array in samples]
+        count = min(count, len(samples[0]))
+        batch_size = fitting_forward_batch(model, count)
+        self._batches = list(whole_batches(samples, count, batch_size))
 
         @tf.function
-        def logits() -> list[tf.Tensor]:
+        def logits(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
             tensors = graph.execute(inputs)
             return [tensors[key] for key in self._distillation.keys]
 
@@ -67,4 +70,6 @@ class MeasuredDivergence:
         return float(tf.reduce_mean(self._distillation.divergence(self._reference, moved)))
 
     def _outputs(self) -> dict[tuple[str, int], tf.Tensor]:
-        return dict(zip(self._distillation.keys, self._logits(), strict=True))
+        parts = zip(*(self._logits(batch) for batch in self._batches), strict=True)
+        outputs = [tf.concat(part, axis=0) for part in parts]
+        return dict(zip(self._distillation.keys, outputs, strict=True))

@@ -16,6 +16,7 @@ from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.memory import fitting_forward_batch, whole_batches
 from tfeptq.precision.widths import granularity
 from tfeptq.quantizers import weight_range
 from tfeptq.thresholds import weight_steps
@@ -37,7 +38,7 @@ def rounding_errors(
         samples: one array a model input, float32 (N, ...); the first `count` are used.
         scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
     """
-    means = _mean_inputs(model, [array[:count] for array in samples])
+    means = _mean_inputs(model, samples, min(count, len(samples[0])))
     errors = {}
     for name, widths in candidates.items():
         layer = model.get_layer(name)
@@ -63,7 +64,9 @@ def _kernel_error(
     return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
 
 
-def _mean_inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> dict[str, list[tf.Tensor]]:
+def _mean_inputs(
+    model: keras.Model, samples: Sequence[np.ndarray], count: int
+) -> dict[str, list[tf.Tensor]]:
     """Layer name -> mean input of each of its calls, (1, ...)."""
     graph = LayerGraph.of(model)
     calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
@@ -74,9 +77,10 @@ def _mean_inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> dict[str,
         return [tf.reduce_mean(tensors[call.inputs[0]], axis=0, keepdims=True) for call in calls]
 
     result: dict[str, list[tf.Tensor]] = {}
-    means = run([tf.constant(array) for array in samples])
-    for call, mean in zip(calls, means, strict=True):
-        result.setdefault(call.layer.name, []).append(mean)
+    batches = whole_batches(samples, count, fitting_forward_batch(model, count))
+    parts = zip(*map(run, batches), strict=True)
+    for call, means in zip(calls, parts, strict=True):
+        result.setdefault(call.layer.name, []).append(tf.add_n(means) / len(means))
     return result
 
 
