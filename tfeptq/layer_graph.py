@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 #: A tensor of a model: (layer name, index of the layer's call).
 Key = tuple[str, int]
@@ -76,15 +75,13 @@ class LayerGraph:
         return tensors
 
     def shapes(self, model: keras.Model) -> dict[Key, tuple[int, ...]]:
-        """Shape of every tensor of `model` at batch 1, from a trace that computes nothing."""
-        signature = [tf.TensorSpec([1, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-        shapes: dict[Key, tuple[int, ...]] = {}
-
-        def run(*inputs: Any) -> None:
-            for key, tensor in self.execute(inputs).items():
-                shapes[key] = tuple(tensor.shape)
-
-        tf.function(run).get_concrete_function(*signature)
+        """Shape of every tensor of `model` at batch 1; nothing is computed or traced."""
+        inputs = [(1, *tensor.shape[1:]) for tensor in model.inputs]
+        shapes: dict[Key, tuple[int, ...]] = dict(zip(self.inputs, inputs, strict=True))
+        for call in self.calls:
+            given = [shapes[key] for key in call.inputs]
+            made = call.layer.compute_output_shape(given if call.takes_list else given[0])
+            shapes[call.output] = tuple(made)
         return shapes
 
 

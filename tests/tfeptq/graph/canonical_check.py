@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers as L
 
 from tfeptq.graph import prepare
+from tfeptq.layer_graph import LayerGraph
 
 H, W, C, N = 9, 7, 3, 5
 PRIMITIVES = (
@@ -65,6 +66,10 @@ def check(model: keras.Model) -> keras.Model:
         left, right = np.asarray(left), np.asarray(right)
         assert left.shape == right.shape
         assert np.abs(left - right).max() <= 1e-5 * np.abs(left).max()
+    graph = LayerGraph.of(canonical)
+    # Not at batch 1: Keras 3.15 takes (1, 5, 1) + (1, 1, 5) for the sum with a bias.
+    found_shapes = {key: (1, *t.shape[1:]) for key, t in graph.execute(inputs).items()}
+    assert found_shapes == graph.shapes(canonical)
     return canonical
 
 

@@ -1,0 +1,86 @@
+"""Batches that fit: fewer samples at a time, the same results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small_models
+
+import tfeptq
+from tfeptq import memory
+from tfeptq.bias_correction import correct_biases
+from tfeptq.calibration import collect_histograms
+from tfeptq.graph import prepare
+from tfeptq.hessian.label_free import channel_attention, weight_scores
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.rounding import rounding_errors
+
+SAMPLES = [small_models.images(32)]
+
+
+@pytest.fixture(scope="module")
+def canonical():
+    return prepare(small_models.residual_network())
+
+
+def sample_bytes(model):
+    return 4 * sum(np.prod(shape[1:]) for shape in LayerGraph.of(model).shapes(model).values())
+
+
+def test_batches_shrink_with_the_model(canonical, monkeypatch):
+    size = int(sample_bytes(canonical))
+    assert memory.fitting_batch(canonical, 32, copies=2) == 32
+    monkeypatch.setattr(memory, "BATCH_BYTES", 10 * size)
+    assert memory.fitting_batch(canonical, 32, copies=2) == 5
+    assert memory.fitting_batch(canonical, 3, copies=2) == 3
+    assert memory.fitting_forward_batch(canonical, 1000) > 5
+    monkeypatch.setattr(memory, "BATCH_BYTES", 1)
+    assert memory.fitting_batch(canonical, 32, copies=2) == 1
+
+
+def shifts(canonical):
+    config = tfeptq.QuantizationConfig(
+        weight_bits=3, rounding="nearest", threshold="mse", samples=32, bias_correction=False
+    )
+    quantized = tfeptq.quantize(canonical, SAMPLES[0], config)
+    return correct_biases(quantized, canonical, SAMPLES)
+
+
+def histograms(canonical):
+    keys = {call.output[0]: [call.output] for call in LayerGraph.of(canonical).calls}
+    found = collect_histograms(canonical, SAMPLES, keys)
+    return {name: histogram.counts for name, histogram in found.items()}
+
+
+def attention(canonical):
+    return dict(enumerate(channel_attention(canonical, SAMPLES)))
+
+
+def errors(canonical):
+    candidates = dict.fromkeys(("pointwise", "skip"), (2, 4))
+    config = tfeptq.QuantizationConfig(weight_bits=(2, 4), threshold="mse")
+    found = rounding_errors(canonical, SAMPLES, candidates, {}, config)
+    return {key: error.bias for key, error in found.items()}
+
+
+@pytest.mark.parametrize(
+    "stage", [histograms, attention, errors, lambda model: weight_scores(model, SAMPLES)]
+)
+def test_small_batches_give_the_same(canonical, monkeypatch, stage):
+    whole = stage(canonical)
+    monkeypatch.setattr(memory, "BATCH_BYTES", 24 * int(sample_bytes(canonical)))
+    parts = stage(canonical)
+    assert whole.keys() == parts.keys()
+    for key, expected in whole.items():
+        np.testing.assert_allclose(parts[key], expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_bias_correction_over_batches_comes_close(canonical, monkeypatch):
+    whole = shifts(canonical)
+    # Four batches of 8: every batch corrects its own layers one after the other.
+    largest = max(np.prod(s[1:]) for s in LayerGraph.of(canonical).shapes(canonical).values())
+    monkeypatch.setattr(memory, "BATCH_BYTES", 8 * 4 * 4 * int(largest))
+    assert memory.fitting_forward_batch(canonical, 32) == 8
+    parts = shifts(canonical)
+    for name, shift in whole.items():
+        assert np.abs(parts[name] - shift).max() < 0.2 * np.abs(shift).max() + 1e-6, name
