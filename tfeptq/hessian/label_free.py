@@ -55,7 +55,7 @@ def sample_layer_attention(
     """s[n, l], the largest `channel_attention` of the layer: SLA, EPTQ, section 4.2.
 
     No logarithm, no normalisation; the constant of the bound drops out of every use. With random
-    probes it is biased upwards by the maximum, about 5 % at 100 probes.
+    probes it is biased upwards by the maximum: 5 % at 100 probes, more at fewer.
 
     Returns:
         float32 (N, number of calls of weighted layers in execution order).

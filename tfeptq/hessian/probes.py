@@ -19,6 +19,9 @@ from tfeptq.layer_graph import Call, Key, LayerGraph
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
+#: Otherwise so many random ones. On MobileNetV2 with 200 classes and 64 samples they estimate weight
+#: scores to 4 % and attention to 11 % (root mean square); 100 probes to 2 and 6 %.
+RANDOM_PROBES = 32
 #: Backward passes at a time. More are not faster, and each takes its own memory.
 PARALLEL_PROBES = 2
 
@@ -52,7 +55,7 @@ class Probe:
         probes: number of random probes where the logits are too many for the exact ones.
     """
 
-    def __init__(self, model: keras.Model, *, probes: int = 100, seed: int = 0) -> None:
+    def __init__(self, model: keras.Model, *, probes: int = RANDOM_PROBES, seed: int = 0) -> None:
         self.graph = LayerGraph.of(model)
         self.calls = weighted_calls(self.graph)
         self._logits = logit_keys(model)
