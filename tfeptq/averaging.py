@@ -22,6 +22,8 @@ class QuantizedMean(keras.layers.Wrapper):
     between its two roundings are coarse where the output's scale is the finer one.
     """
 
+    knows_grid = True
+
     def __init__(
         self, layer: keras.layers.GlobalAveragePooling2D, requantization: str, **kwargs: Any
     ) -> None:
@@ -37,6 +39,8 @@ class QuantizedMean(keras.layers.Wrapper):
 
     def call(self, inputs: Any) -> Any:
         outputs = self.layer(inputs)
+        if not self.knows_grid:
+            return outputs
         return rounded_to_grid(outputs, self.grid, requantization=self.requantization)
 
     def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:

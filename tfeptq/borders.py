@@ -19,12 +19,16 @@ class Narrowing(ActivationQuantizer):
     once more: without this one value in a hundred would be another code in Keras.
     """
 
+    knows_grid = True
+
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.grid = self._constant("grid", 0.0)
 
     def call(self, inputs: Any) -> Any:
-        return super().call(rounded_to_grid(inputs, self.grid, requantization="twice"))
+        if self.knows_grid:
+            inputs = rounded_to_grid(inputs, self.grid, requantization="twice")
+        return super().call(inputs)
 
     def set_grid(self, input_scale: np.float32) -> None:
         """Starts to round as the operator does, once both scales are final."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfeptq.fused import gradual_fake_quantize
 from tflite_export.codes import lowest_code
 
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
@@ -78,7 +79,8 @@ def asymmetric_parameters(minimum: float, maximum: float, *, bits: int) -> tuple
 
 
 def _positive(scale: float) -> np.float32:
-    return np.float32(max(scale, 1e-8))
+    # Below 2^-26 kernels of softmax abort: an untrained network's logits are all but equal.
+    return np.float32(max(scale, 2.0**-25))
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
@@ -93,7 +95,12 @@ class ActivationQuantizer(keras.layers.Layer):
     Args:
         bits: 4 to 8, or 16.
         fixed: optional `(scale, zero_point)` that the kernel demands; never learned.
+
+    Attributes:
+        is_fused: computes in one kernel, see `tfeptq.fused`; the results are the same.
     """
+
+    is_fused = False
 
     def __init__(
         self, bits: int = 8, fixed: tuple[float, int] | None = None, **kwargs: Any
@@ -122,6 +129,10 @@ class ActivationQuantizer(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         low, high = self.codes
         scale = self.base_scale * ops.exp(self.log_scale)
+        if self.is_fused:
+            shares = map(ops.convert_to_tensor, (self.zero_point, self.float_share))
+            codes = ops.convert_to_tensor([low, high], "float32")
+            return gradual_fake_quantize(inputs, scale, *shares, codes)
         quantized = fake_quantize(
             inputs, scale=scale, zero_point=self.zero_point, low=low, high=high
         )

@@ -7,8 +7,9 @@ short schedules need the network to train on the integers that it will ship.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfeptq import fused
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
@@ -66,6 +68,7 @@ class Distillation:
         teacher: its canonical float model.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
             (samples, 1) for each weighted call; only means are used, each batch brings its own.
+        is_fused: computes the loss of a tensor in one kernel, see `tfeptq.fused`.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Distillation:
         teacher: keras.Model,
         attention: Sequence[np.ndarray],
         config: QuantizationConfig,
+        *,
+        is_fused: bool = False,
     ) -> None:
         self.teacher = Teacher(teacher)
         self._student = LayerGraph.of(quantized)
@@ -84,6 +89,7 @@ class Distillation:
         self._output_weight = config.output_loss
         self._sums_positions = config.sample_layer_attention and config.channel_attention
         self._regularization = 0.01 * config.regularization
+        self._is_fused = is_fused
         self.traces = 0
 
     def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
@@ -129,9 +135,15 @@ class Distillation:
         student = self._student.execute(samples)
         loss = self._output_loss(student, teacher)
         for key, scores in zip(self.teacher.weighted, attention, strict=True):
-            error = student[key] - tf.stop_gradient(teacher[key])
-            loss += weighted_square(error, scores, sums_positions=self._sums_positions)
+            loss += self._weighted_square(student[key], teacher[key], scores)
         return loss / self._normalizer
+
+    def _weighted_square(self, values: Any, targets: Any, scores: Any) -> Any:
+        if self._is_fused:
+            weights = spread(scores, values.shape, sums_positions=self._sums_positions)
+            return fused.weighted_square(values, targets, weights)
+        error = values - tf.stop_gradient(targets)
+        return weighted_square(error, scores, sums_positions=self._sums_positions)
 
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
@@ -163,6 +175,18 @@ def weighted_square(error: Any, scores: Any, *, sums_positions: bool = False) ->
     return tf.reduce_mean(tf.reduce_sum(scores * by_channel, axis=-1))
 
 
+def spread(scores: Any, shape: Any, *, sums_positions: bool) -> Any:
+    """What `weighted_square` multiplies every squared error by: (N, 1, ..., C) or (N, 1, ..., 1).
+
+    Args:
+        shape: of the error, (N, ..., C).
+    """
+    positions = 1 if sums_positions else int(np.prod(shape[1:-1]))
+    count = ops.cast(ops.shape(scores)[0], "float32")
+    middle = [1] * (len(shape) - 2)
+    return ops.reshape(scores, [-1, *middle, scores.shape[-1]]) / (count * positions)
+
+
 def _sum_by_layer(keys: list[Any], values: np.ndarray) -> dict[str, float]:
     result: dict[str, float] = {}
     for (name, _), value in zip(keys, values, strict=True):
@@ -188,9 +212,11 @@ def distil(
         backup_dir: where the optimisation is saved and resumed (`BackupAndRestore`).
     """
     _choose_variables(quantized, teacher, samples, config)
-    distillation = Distillation(quantized, teacher, attention, config)
+    uses_xla = _gains_from_xla(quantized)
+    distillation = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla)
+    remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
     quantized.attach(distillation)
-    quantized.compile(optimizer=_optimizer(config), jit_compile=_gains_from_xla(quantized))
+    quantized.compile(optimizer=_optimizer(config), jit_compile=uses_xla)
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
     epochs = min(20, config.steps)
@@ -198,17 +224,39 @@ def distil(
     watchers = [StepProgress(steps_per_epoch * epochs, "distillation"), *(callbacks or ())]
     if backup_dir is not None:
         watchers.append(keras.callbacks.BackupAndRestore(str(backup_dir)))
-    remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
-    history = quantized.fit(
-        _dataset(samples, attention, remembered, config),
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        callbacks=watchers,
-        shuffle=False,
-        verbose=0,
-    )
+    with _quick_layers(quantized, is_fused=not uses_xla):
+        history = quantized.fit(
+            _dataset(samples, attention, remembered, config),
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=watchers,
+            shuffle=False,
+            verbose=0,
+        )
     quantized.attach(None)
     return history
+
+
+@contextlib.contextmanager
+def _quick_layers(quantized: QuantizedModel, *, is_fused: bool) -> Iterator[None]:
+    """Layers without what training does not need: kernels' grids are set after it."""
+    switches = {"knows_grid": False, "is_fused": is_fused}
+    changed = [
+        (layer, name, value)
+        for layer in quantized.layers
+        for name, value in switches.items()
+        if hasattr(layer, name)
+    ]
+    for layer, name, value in changed:
+        setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        for layer, name, _ in changed:
+            delattr(layer, name)
+        # Callbacks may have had them traced.
+        quantized.make_predict_function(force=True)
+        quantized.make_test_function(force=True)
 
 
 def _gains_from_xla(quantized: QuantizedModel) -> bool:

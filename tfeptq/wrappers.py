@@ -61,7 +61,12 @@ class QuantizedWeights(keras.layers.Wrapper):
         per_channel: one scale an output channel, otherwise one for the kernel.
         requantization: how the target's kernel rounds its accumulator to the output's integers:
             "once", or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
+
+    Attributes:
+        knows_grid: False spares training the search for a grid that is set afterwards.
     """
+
+    knows_grid = True
 
     def __init__(
         self,
@@ -123,6 +128,8 @@ class QuantizedWeights(keras.layers.Wrapper):
     def call(self, inputs: Any) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
         outputs += self.quantized_bias()
+        if not self.knows_grid:
+            return outputs
         return rounded_to_grid(outputs, self.grid, requantization=self.requantization)
 
     def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:

@@ -19,8 +19,8 @@ from tfeptq.layer_graph import Call, Key, LayerGraph
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
-#: Otherwise so many random ones. On MobileNetV2 with 200 classes and 64 samples they estimate weight
-#: scores to 4 % and attention to 11 % (root mean square); 100 probes to 2 and 6 %.
+#: Otherwise so many random ones. On MobileNetV2 with 200 classes and 64 samples they estimate
+#: weight scores to 4 % and attention to 11 % (root mean square); 100 probes to 2 and 6 %.
 RANDOM_PROBES = 32
 #: Backward passes at a time. More are not faster, and each takes its own memory.
 PARALLEL_PROBES = 2
