@@ -355,7 +355,9 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
                 metric, search_steps=options.search_steps, search=search
             ),
         )
-        quantized = tfeptq.quantize(bench.task.model, bench.samples, config)
+        quantized = tfeptq.quantize(
+            bench.task.model, bench.samples, config, checkpoint_dir=options.keep
+        )
         report = quantized.accuracy_search
         widths = {name: bits for name, (bits, _) in quantized.bit_widths.items() if bits}
         yield {

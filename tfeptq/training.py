@@ -241,19 +241,19 @@ def distil(
 def _quick_layers(quantized: QuantizedModel, *, is_fused: bool) -> Iterator[None]:
     """Layers without what training does not need: kernels' grids are set after it."""
     switches = {"knows_grid": False, "is_fused": is_fused}
-    changed = [
-        (layer, name, value)
+    before = [
+        (layer, name, getattr(layer, name))
         for layer in quantized.layers
-        for name, value in switches.items()
+        for name in switches
         if hasattr(layer, name)
     ]
-    for layer, name, value in changed:
-        setattr(layer, name, value)
+    for layer, name, _ in before:
+        setattr(layer, name, switches[name])
     try:
         yield
     finally:
-        for layer, name, _ in changed:
-            delattr(layer, name)
+        for layer, name, value in before:
+            setattr(layer, name, value)
         # Callbacks may have had them traced.
         quantized.make_predict_function(force=True)
         quantized.make_test_function(force=True)

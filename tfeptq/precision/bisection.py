@@ -1,12 +1,12 @@
 """The fewest bits that still hold a metric, by bisection guided by sensitivities.
 
 Along the Pareto frontier (`bisect_frontier`): its points are ordered by predicted loss, and the
-cheapest that holds is found in log2(points) evaluations. Along the order of layers
-(`bisect_layers`), after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879),
-algorithm 1: all layers start at their widest; for each narrower width in turn, layers are ordered
-by rising predicted loss at that width, and the longest prefix of them that can take it is found by
-bisection; the next width is tried within that prefix. About (widths - 1) * log2(layers)
-evaluations. It looks at no cost but to break ties.
+cheapest that holds is found within 1 % of the cost in fewer than ten evaluations. Along the order
+of layers (`bisect_layers`), after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv
+2306.04879), algorithm 1: all layers start at their widest; for each narrower width in turn, layers
+are ordered by rising predicted loss at that width, and the longest prefix of them that can take it
+is found by bisection; the next width is tried within that prefix. About
+(widths - 1) * log2(layers) evaluations. It looks at no cost but to break ties.
 
 Where the answer misses after the whole recipe, `step_back` looks for a dearer one that holds.
 """
@@ -20,27 +20,24 @@ import numpy as np
 from tfeptq.precision.frontier import Table
 
 Widths = dict[str, int]
-#: Whole recipes are not run for less than this part of the cost.
-RESOLUTION = 0.05
+#: Parts of the cost that evaluations, and whole recipes, are not spent on.
+PRECISION, RESOLUTION = 0.01, 0.05
 
 
-def bisect_frontier(count: int, holds: Callable[[int], bool]) -> int | None:
-    """The cheapest point that holds; None where the most accurate does not.
+def bisect_frontier(costs: np.ndarray, holds: Callable[[int], bool]) -> int | None:
+    """The cheapest point that holds, within `PRECISION`; None where the most accurate does not.
 
     Args:
-        count: points of the frontier, from the cheapest to the most accurate.
+        costs: of the frontier's points, rising, positive. Large networks have many thousands of
+            points: what is halved is the range of costs, not of points.
         holds: whether a point meets the target; called once a point.
     """
-    low, high = 0, count - 1
+    high = len(costs) - 1
     if not holds(high):
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return high
+    held = _between(costs, 0, high, holds, PRECISION)
+    is_next = held == 1 or costs[held] <= costs[0] * (1.0 + PRECISION)
+    return 0 if held and is_next and holds(0) else held
 
 
 def step_back(costs: np.ndarray, holds: Callable[[int], bool]) -> int | None:
@@ -63,13 +60,15 @@ def step_back(costs: np.ndarray, holds: Callable[[int], bool]) -> int | None:
         dearer = int(np.searchsorted(costs, costs[missed] * (1.0 + step)))
         tried = min(max(dearer, missed + 1), last)
         if holds(tried):
-            return _between(costs, missed, tried, holds)
+            return _between(costs, missed, tried, holds, RESOLUTION)
         missed, step = tried, 2.0 * step
     return None
 
 
-def _between(costs: np.ndarray, missed: int, held: int, holds: Callable[[int], bool]) -> int:
-    while held - missed > 1 and costs[held] > costs[missed] * (1.0 + RESOLUTION):
+def _between(
+    costs: np.ndarray, missed: int, held: int, holds: Callable[[int], bool], precision: float
+) -> int:
+    while held - missed > 1 and costs[held] > costs[missed] * (1.0 + precision):
         middle = int(np.searchsorted(costs, (costs[missed] + costs[held]) / 2.0))
         tried = min(max(middle, missed + 1), held - 1)
         if holds(tried):

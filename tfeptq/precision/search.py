@@ -127,7 +127,7 @@ def searched(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> Ladde
         sums = [choice.point(widths).costs[target.cost] for widths in held]
         return Ladder(np.array(sums), held.__getitem__) if held else None
     frontier = choice.pareto(target.cost)
-    first = bisect_frontier(len(frontier), lambda point: judge.holds(frontier.widths(point)))
+    first = bisect_frontier(frontier.costs, lambda point: judge.holds(frontier.widths(point)))
     if first is None:
         return None
     return Ladder(frontier.costs[first:], lambda rung: frontier.widths(first + rung))
