@@ -1,20 +1,24 @@
 """Seconds of the stages and of one training step, as ratios within one run.
 
-    python -m benchmarks.speed [--models resnet8 resnet20]
+    python -m benchmarks.speed [--models resnet8 dscnn resnet20 mobilenetv2] [--batch 32]
 
 Prints, for each model: one distillation step against one plain Keras training step of the float
-model at the same batch size (both compiled with XLA), scores of all layers, and the export.
+model at the same batch size, peaks of memory, scores of all layers, and the export.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import resource
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -26,8 +30,6 @@ import tflite_export
 from benchmarks.models import Task, load
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.report.tables import show
-
-BATCH, STEPS = 32, 100
 
 
 class Clock(keras.callbacks.Callback):
@@ -52,28 +54,60 @@ class Clock(keras.callbacks.Callback):
         return float(np.median(self.seconds))
 
 
-def plain_step(task: Task) -> float:
+def task_of(name: str) -> Task:
+    """A task of the assets, or "mobilenetv2": 224 x 224 pixels, 1000 classes, untrained."""
+    if name != "mobilenetv2":
+        return load(name)
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(weights=None)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    noise = np.random.default_rng(0).uniform(-1, 1, (64, 224, 224, 3)).astype("float32")
+    # Statistics as after training: otherwise the logits all but vanish.
+    model(noise[:16], training=True)
+    return Task(name, model, noise, noise, np.zeros(64))
+
+
+def plain_step(name: str, batch: int, steps: int, jit_compile: bool) -> float:
     """Median seconds of a plain Keras training step of the float model."""
+    task = task_of(name)
     model = keras.models.clone_model(task.model)
-    model.compile("adam", "mean_squared_error", jit_compile=True)
-    samples = task.calibration[: BATCH * STEPS]
-    targets = model.predict(samples, verbose=0)
+    model.compile("adam", "mean_squared_error", jit_compile=jit_compile)
+    samples = task.calibration[: batch * steps]
+    targets = model.predict(samples, verbose=0, batch_size=batch)
     clock = Clock()
-    epochs = -(-STEPS * BATCH // len(samples))
-    whole = len(samples) // BATCH * BATCH
+    whole = len(samples) // batch * batch
     model.fit(
-        samples[:whole], targets[:whole], batch_size=BATCH, epochs=epochs, verbose=0,
+        samples[:whole],
+        targets[:whole],
+        batch_size=batch,
+        epochs=-(-steps * batch // whole),
+        verbose=0,
         callbacks=[clock],
-    )  # fmt: skip
+    )
     return clock.median
 
 
-def distillation_step(task: Task) -> float:
-    """Median seconds of an EPTQ step."""
+def distillation_step(name: str, batch: int, steps: int) -> float:
+    """Median seconds of an EPTQ step, at the end of the whole recipe."""
     clock = Clock()
-    config = tfeptq.QuantizationConfig(weight_bits=4, steps=STEPS, batch_size=BATCH)
+    task = task_of(name)
+    config = tfeptq.QuantizationConfig(weight_bits=4, steps=steps, batch_size=batch)
     tfeptq.quantize(task.model, task.calibration, config, callbacks=[clock])
     return clock.median
+
+
+def alone(function: Callable[..., float], *arguments: Any) -> tuple[float, float]:
+    """Result of a function in a process of its own, and its peak of memory in GB."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        result = pool.submit(function, *arguments).result()
+        return result, pool.submit(peak).result()
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -94,36 +128,45 @@ def export_seconds(task: Task) -> tuple[float, float]:
         )
 
 
+def row(name: str, batch: int, steps: int) -> tuple[str, ...]:
+    """All measurements of one model; a plain step is the faster of those with and without XLA."""
+    ours, ours_peak = alone(distillation_step, name, batch, steps)
+    plain, plain_peak = min(alone(plain_step, name, batch, steps, jit) for jit in (True, False))
+    task = task_of(name)
+    canonical = tfeptq.prepare(task.model)
+    samples = [task.calibration[:1024]]
+    written, verified = export_seconds(task)
+    attention = seconds(lambda: channel_attention(canonical, samples))
+    weights = seconds(lambda: weight_scores(canonical, samples))
+    return (
+        name,
+        str(batch),
+        f"{1e3 * plain:.1f}",
+        f"{1e3 * ours:.1f}",
+        f"{ours / plain:.2f}",
+        f"{plain_peak:.2f}",
+        f"{ours_peak:.2f}",
+        f"{len(samples[0])}",
+        f"{attention:.1f}",
+        f"{weights:.1f}",
+        f"{written:.2f}",
+        f"{verified:.2f}",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["resnet8", "resnet20"])
+    parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20"])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=100)
+    options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
-    rows = []
-    for name in parser.parse_args().models:
-        task = load(name)
-        canonical = tfeptq.prepare(task.model)
-        samples = [task.calibration[:1024]]
-        plain, ours = plain_step(task), distillation_step(task)
-        written, verified = export_seconds(task)
-        attention = seconds(lambda c=canonical, s=samples: channel_attention(c, s))
-        weights = seconds(lambda c=canonical, s=samples: weight_scores(c, s))
-        rows.append(
-            (
-                name,
-                f"{1e3 * plain:.1f}",
-                f"{1e3 * ours:.1f}",
-                f"{ours / plain:.2f}",
-                f"{attention:.2f}",
-                f"{weights:.2f}",
-                f"{written:.2f}",
-                f"{verified:.2f}",
-            )
-        )
+    rows = [row(name, options.batch, options.steps) for name in options.models]
     columns = (
-        "model", "plain step ms", "EPTQ step ms", "ratio", "SLA s", "weight scores s", "export s",
-        "with proof s",
+        "model", "batch", "plain step ms", "EPTQ step ms", "ratio", "plain peak GB", "peak GB",
+        "samples", "SLA s", "weight scores s", "export s", "with proof s",
     )  # fmt: skip
-    show(f"Median step at batch {BATCH}; scores of up to 1024 samples", columns, rows)
+    show("One step at a time, the median; peaks of whole processes", columns, rows)
 
 
 if __name__ == "__main__":
