@@ -80,8 +80,8 @@ def test_one_compilation_a_model(monkeypatch):
     made = []
     original = training.Distillation.__init__
 
-    def remember(self, *arguments):
-        original(self, *arguments)
+    def remember(self, *arguments, **settings):
+        original(self, *arguments, **settings)
         made.append(self)
 
     monkeypatch.setattr(training.Distillation, "__init__", remember)
