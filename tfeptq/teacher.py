@@ -44,7 +44,7 @@ class Teacher:
 
     def remember(
         self, samples: Sequence[np.ndarray], *, batch_size: int, limit: int = MEMORY_BYTES
-    ) -> list[np.ndarray]:
+    ) -> list[tf.Tensor]:
         """`tensors` of all samples, or nothing where they would take more than `limit` bytes."""
         total = len(samples[0])
         batch_size = min(batch_size, total)
@@ -62,4 +62,5 @@ class Teacher:
             begin = min(start, total - batch_size)
             for whole, part in zip(result, batch(begin), strict=True):
                 whole[begin : begin + batch_size] = part
-        return result
+        # One after the other: at no time is everything there twice.
+        return [tf.constant(result.pop(0)) for _ in range(len(result))]

@@ -278,13 +278,13 @@ def _optimizer(config: QuantizationConfig) -> keras.optimizers.Optimizer:
 def _dataset(
     samples: Sequence[np.ndarray],
     attention: Sequence[np.ndarray],
-    remembered: Sequence[np.ndarray],
+    remembered: Sequence[tf.Tensor],
     config: QuantizationConfig,
 ) -> tf.data.Dataset:
     """Endless batches of all three; indices are shuffled, not what they stand for."""
     count = len(samples[0])
     columns = tf.nest.map_structure(
-        tf.constant, (tuple(samples), tuple(attention), tuple(remembered))
+        tf.convert_to_tensor, (tuple(samples), tuple(attention), tuple(remembered))
     )
 
     def rows(indices: tf.Tensor) -> Any:
