@@ -28,7 +28,7 @@ def test_remembers_every_sample_also_those_of_a_last_short_batch():
 def test_remembers_nothing_beyond_the_limit():
     made = Teacher(prepare(small_models.residual_network()))
     images = small_models.images(27)
-    needed = sum(tensor.nbytes for tensor in made.remember([images], batch_size=8))
+    needed = sum(t.numpy().nbytes for t in made.remember([images], batch_size=8))
     assert made.remember([images], batch_size=8, limit=needed)
     assert made.remember([images], batch_size=8, limit=needed - 1) == []
 
