@@ -79,8 +79,7 @@ def asymmetric_parameters(minimum: float, maximum: float, *, bits: int) -> tuple
 
 
 def _positive(scale: float) -> np.float32:
-    # Below 2^-26 kernels of softmax abort: an untrained network's logits are all but equal.
-    return np.float32(max(scale, 2.0**-25))
+    return np.float32(max(scale, 1e-8))
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")

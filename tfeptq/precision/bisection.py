@@ -1,7 +1,7 @@
 """The fewest bits that still hold a metric, by bisection guided by sensitivities.
 
 Along the Pareto frontier (`bisect_frontier`): its points are ordered by predicted loss, and the
-cheapest that holds is found within 1 % of the cost in fewer than ten evaluations. Along the order
+cheapest that holds is found within 1 % of the cost in about ten evaluations. Along the order
 of layers (`bisect_layers`), after "Augmenting Hessians with Inter-Layer Dependencies" (arXiv
 2306.04879), algorithm 1: all layers start at their widest; for each narrower width in turn, layers
 are ordered by rising predicted loss at that width, and the longest prefix of them that can take it

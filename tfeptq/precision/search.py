@@ -155,5 +155,5 @@ def _check_budget(widths: Any, choice: WidthChoice, config: QuantizationConfig) 
         if found[name] > limit:
             raise ValueError(
                 f"budget {name}={limit:g} and the accuracy target exclude each other: the "
-                f"cheapest widths found that hold the target cost {found[name]:g}"
+                f"cheapest widths that may hold the target cost {found[name]:g}"
             )
