@@ -221,6 +221,22 @@ def test_16_bit_curves_differ_at_power_of_two_scales_only(kind):
     assert largest[1] == 0
 
 
+@pytest.mark.parametrize("scale", [0.0077, 0.05])
+def test_8_bit_shares_differ_by_one_and_rarely(scale):
+    """An export of a sound file was refused: 20 shares, one of them a tie."""
+    source = one.activation("x", (1, 5), "int8", scale, -32)
+    graph = one.graph_of("SOFTMAX", [source], one.activation("y", (1, 5), "int8", 1 / 256, -128))
+    logits = np.random.default_rng(0).integers(-128, 128, (200_000, 5)).astype(np.int8)
+    logits[0] = [-94, 115, 127, -33, -128]
+    expected = reference.run(graph, [logits])["y"]
+    for runtime in ("litert", "litert-reference"):
+        found = one.in_runtime(graph, [logits], runtime=runtime).astype(np.int64)
+        apart = np.abs(found - expected)
+        assert apart.max() <= tolerance(runtime, graph.operators[0], graph.tensors)
+        assert np.mean(apart > 0) < 1e-4
+        assert tolerance(runtime, graph.operators[0], graph.tensors) == (runtime == "litert")
+
+
 def test_16_bit_additions_differ_by_one_and_rarely():
     """Eight random files did not show it; a residual network of 16-bit sums did."""
     differing = []

@@ -112,7 +112,7 @@ def test_requantization_by_a_tied_operator_is_refused():
 
 
 def softmax(scale: float) -> IntegerGraph:
-    graph = random_graph("SOFTMAX", "int8", 0)
+    graph = random_graph("SOFTMAX", "int8", 1)
     flat = dataclasses.replace(graph.tensors["x"], quantization=one.quantization(scale))
     return dataclasses.replace(graph, tensors={**graph.tensors, "x": flat})
 
