@@ -124,7 +124,7 @@ def _add_quantize(commands: Any) -> None:
         default=0,
         metavar="N",
         help="with --min-accuracy: learn for N steps before each evaluation of the search; 0 "
-        "rounds to nearest, which is quick but ends at more bytes",
+        "trains nothing, which is quick but may end at more bytes",
     )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
     for name in ("steps", "batch_size", "measured_moves"):

@@ -12,7 +12,8 @@ WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (4, 5, 6, 7, 8, 16)
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 THRESHOLDS = ("hmse", "mse", "max")
-ROUNDINGS = ("eptq", "nearest")
+ROUNDINGS = ("eptq", "optq", "nearest")
+INITIAL_ROUNDINGS = ("optq", "nearest")
 SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
 #: Measurements that improve predicted widths which are not trained afterwards.
 DEFAULT_MOVES = 32
@@ -40,13 +41,16 @@ class QuantizationConfig:
             same with pair terms between layers).
         measured_moves: improves the widths that are predicted to be best within a budget by so
             many measurements of single changes, each a forward pass, and compares them with uniform
-            widths; 0 keeps the prediction. Widths of weights only. None: 32 where rounding is
-            "nearest", which is what they measure, and 0 where it is learned.
+            widths; 0 keeps the prediction. Widths of weights only. None: 32 where rounding is not
+            learned, for they measure what is there before, and 0 where it is.
         budget: what the chosen widths may cost.
         accuracy_target: what the quantized model must score; the smallest such widths are taken.
         ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
         threshold: where weights are clipped: "hmse" (Hessian-weighted squared error), "mse", "max".
-        rounding: "eptq" learns the rounding by network-wise distillation; "nearest" does not.
+        rounding: "eptq" learns the rounding by network-wise distillation. Without training, in
+            seconds: "optq" rounds layer by layer and makes up for the errors that are made, by
+            least squares; "nearest" does not.
+        initial_rounding: what "eptq" starts from, "optq" or "nearest".
         steps, batch_size: length of the optimisation and samples a step.
         samples: calibration samples used.
         seed: of every random choice; the same seed, data and versions give the same bytes.
@@ -69,6 +73,7 @@ class QuantizationConfig:
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
+    initial_rounding: str = "optq"
     steps: int = 2000
     batch_size: int = 32
     samples: int = 1024
@@ -80,7 +85,7 @@ class QuantizationConfig:
     gradual_rounding: bool = True
     train_scales: bool = True
     train_biases: bool = True
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
     output_loss: float = 10.0
@@ -102,6 +107,7 @@ class QuantizationConfig:
         _check_member("target", self.target, TARGETS)
         _check_member("threshold", self.threshold, THRESHOLDS)
         _check_member("rounding", self.rounding, ROUNDINGS)
+        _check_member("initial_rounding", self.initial_rounding, INITIAL_ROUNDINGS)
         _check_member("sensitivity", self.sensitivity, SENSITIVITIES)
         self._check_goals()
         for name in ("steps", "batch_size", "samples"):
@@ -119,7 +125,12 @@ class QuantizationConfig:
         """`measured_moves`, or what stands for None."""
         if self.measured_moves is not None:
             return self.measured_moves
-        return DEFAULT_MOVES if self.rounding == "nearest" else 0
+        return 0 if self.rounding == "eptq" else DEFAULT_MOVES
+
+    @property
+    def untrained_rounding(self) -> str:
+        """How weights are rounded where they are not trained, or not yet: "optq" or "nearest"."""
+        return self.initial_rounding if self.rounding == "eptq" else self.rounding
 
     def _check_goals(self) -> None:
         _check_type("budget", self.budget, Budget)

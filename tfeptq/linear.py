@@ -40,6 +40,32 @@ def by_channel(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
     return moved.reshape(int(np.prod([kernel.shape[axis] for axis in axes])), -1)
 
 
+def by_group(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
+    """Kernel as (groups, K, output channels of a group): K weights that meet the same K inputs."""
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        flat = kernel.reshape(-1, *kernel.shape[2:])
+        return np.moveaxis(flat, 1, 0)
+    return kernel.reshape(1, -1, kernel.shape[-1])
+
+
+def from_groups(layer: keras.Layer, grouped: np.ndarray) -> np.ndarray:
+    """Inverse of `by_group`."""
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        grouped = np.moveaxis(grouped, 0, 1)
+    return grouped.reshape(layer.kernel.shape)
+
+
+def input_columns(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """What the weights of `by_group` are multiplied with, (groups, positions, K)."""
+    if isinstance(layer, keras.layers.Dense):
+        return tf.reshape(inputs, [1, -1, inputs.shape[-1]])
+    patches = _patches(layer, inputs)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        split = tf.reshape(patches, [-1, int(np.prod(layer.kernel_size)), inputs.shape[-1]])
+        return tf.transpose(split, [2, 0, 1])
+    return tf.reshape(patches, [1, -1, patches.shape[-1]])
+
+
 def scale_shape(layer: keras.Layer, kernel_shape: tuple[int, ...], *, per_channel: bool) -> tuple:
     """Shape that broadcasts one scale a channel (or one in all) against the kernel."""
     axes = channel_axes(layer) if per_channel else ()

@@ -20,6 +20,7 @@ from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.layerwise import round_layer_by_layer
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.choice import labelled_loss, prepare_choice
@@ -129,7 +130,11 @@ def _learn(
         _calibrate(quantized, canonical, samples, sources)
     with watch("thresholds"):
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
-    if config.bias_correction:
+    if config.untrained_rounding == "optq":
+        with watch("layer by layer"):
+            corrects = config.bias_correction
+            round_layer_by_layer(quantized, canonical, samples, corrects_biases=corrects)
+    elif config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples)
     if config.rounding == "eptq":

@@ -22,6 +22,8 @@ from tfeptq.quantizers import (
 
 #: Part of a grid step: above the noise of float32, below anything that changes a result.
 TIE_NUDGE = 0.01
+#: How far soft rounding starts from the float weight towards the integer that stands for it.
+PULL = 0.8
 
 
 def rounded_to_grid(outputs: Any, grid: Any, *, requantization: str) -> Any:
@@ -124,6 +126,20 @@ class QuantizedWeights(keras.layers.Wrapper):
         unit = ops.convert_to_numpy(self.rounding_unit)
         self.rounding.assign(rectified_sigmoid_inverse(scaled - floor) / unit)
         self.log_scale.assign(np.zeros(step.shape, np.float32))
+
+    def set_integers(self, integers: np.ndarray) -> None:
+        """Starts from these integers, in the kernel's shape, instead of the nearest ones.
+
+        Each can change by one towards the float weight. Soft rounding starts `PULL` of the way
+        from that weight, or the end of the range that is nearer to it, to the integer.
+        """
+        scaled = self.float_kernel / ops.convert_to_numpy(self.step)
+        floor = np.where(scaled < integers, integers - 1.0, integers)
+        hard = integers - floor
+        soft = (1.0 - PULL) * np.clip(scaled - floor, 0.0, 1.0) + PULL * hard
+        unit = ops.convert_to_numpy(self.rounding_unit)
+        self.floor.assign(floor)
+        self.rounding.assign(rectified_sigmoid_inverse(soft) / unit)
 
     def call(self, inputs: Any) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())

@@ -19,7 +19,7 @@ from tfeptq.config import QuantizationConfig
         ({"first_last_bits": 1}, "first_last_bits=1"),
         ({"target": "phone"}, "allowed are android, coral, ethos-u, microcontroller"),
         ({"threshold": "best"}, "allowed are hmse, mse, max"),
-        ({"rounding": "up"}, "allowed are eptq, nearest"),
+        ({"rounding": "up"}, "allowed are eptq, optq, nearest"),
         ({"steps": 0}, "steps=0"),
         ({"samples": 2.5}, "samples=2.5"),
     ],

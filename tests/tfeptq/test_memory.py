@@ -59,7 +59,7 @@ def attention(canonical):
 def errors(canonical):
     candidates = dict.fromkeys(("pointwise", "skip"), (2, 4))
     config = tfeptq.QuantizationConfig(weight_bits=(2, 4), threshold="mse")
-    found = rounding_errors(canonical, SAMPLES, candidates, {}, config)
+    found = rounding_errors(canonical, SAMPLES, candidates, {}, config, rounding="nearest")
     return {key: error.bias for key, error in found.items()}
 
 

@@ -71,8 +71,8 @@ class AccuracyTarget:
             one value a sample, whose mean is the score. Values of samples make paired standard
             errors possible: without them nothing can warn that a target is finer than the noise.
         relative: least score as a fraction of the float model's.
-        search_steps: length of the optimisation before each evaluation of the search. 0 rounds to
-            nearest, which takes seconds but asks for more bits than the whole recipe would need.
+        search_steps: length of the optimisation before each evaluation of the search. 0 leaves it
+            out: seconds instead of minutes, but it may ask for more bits than the whole recipe.
         cost: what is made small: "weight_bytes", "bit_operations", "latency_ms", which needs
             `Budget.latency_table`, or "activation_bytes", which needs candidates of activations.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by

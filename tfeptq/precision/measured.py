@@ -1,7 +1,7 @@
 """How far the outputs move when layers are rounded, measured by a forward pass.
 
-No prediction: the float model with some layers' weights replaced by what nearest rounding and bias
-correction make of them. Activations stay float.
+No prediction: the float model with some layers' weights replaced by what rounding without training
+makes of them. Activations stay float.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How much the loss is expected to rise when a layer gets a width: three estimates.
 
-All are additive over layers, so that selection can be exact, and all measure the errors of nearest
-rounding with the configured thresholds, followed by bias correction: what ships without training.
+All are additive over layers, so that selection can be exact. The products with the Jacobian of
+"inter_layer" take the errors that ship without training. The two estimates of a diagonal take those
+of nearest rounding: the errors that OPTQ leaves are larger, and correlated so that they cancel.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Sensitivity:
         losses: layer name -> width -> predicted rise of the loss, zero or more.
         curvature: layer name -> average curvature, for HAWQ-V2's ordering rule.
         pairs: terms of all candidates in the order of `candidates`, with "inter_layer".
-        errors: what each candidate adds to its layer's weights.
+        errors: what each candidate adds to its layer's weights without training.
         rivals: losses by simpler estimates that came for free; their optima are worth measuring.
     """
 
@@ -73,15 +74,20 @@ def sensitivity(
         "weight_scores", lambda: weight_scores(model, samples, seed=config.seed)
     )
     shaping = scores if config.threshold == "hmse" else {}
-    errors = rounding_errors(model, samples, candidates, shaping, config)
+
+    def errors_of(rounding: str) -> dict[Candidate, RoundingError]:
+        return rounding_errors(model, samples, candidates, shaping, config, rounding=rounding)
+
+    shipped, nearest = errors_of(config.untrained_rounding), errors_of("nearest")
+    errors = shipped if config.sensitivity == "inter_layer" else nearest
     found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
     if found.method != "label_free":
-        rivals.append(label_free(errors, scores).losses)
+        rivals.append(label_free(nearest, scores).losses)
     if found.pairs is not None:
         own = 0.5 * np.diag(found.pairs.terms)
         rivals.append(_nested(dict(zip(errors, own.tolist(), strict=True))))
-    return dataclasses.replace(found, errors=errors, rivals=tuple(rivals))
+    return dataclasses.replace(found, errors=shipped, rivals=tuple(rivals))
 
 
 def _estimated(
@@ -129,7 +135,8 @@ def relevant(config: QuantizationConfig) -> QuantizationConfig:
         "seed",
         "bias_correction",
     )
-    return QuantizationConfig(**{name: getattr(config, name) for name in names})
+    settings = {name: getattr(config, name) for name in names}
+    return QuantizationConfig(rounding=config.untrained_rounding, **settings)
 
 
 def label_free(

@@ -1,0 +1,161 @@
+"""Layer by layer: what each layer is fitted to, and what that leaves of the network's output."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import small_models
+import tensorflow as tf
+from keras import layers as L
+
+from tfeptq import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.graph import prepare
+from tfeptq.layer_graph import LayerGraph
+from tfeptq.layerwise import InputMoments
+from tfeptq.model import QuantizedModel
+from tfeptq.pipeline import quantize
+from tfeptq.walk import Walk
+
+H, W, C, K = 9, 7, 3, 5
+CONFIG = QuantizationConfig(weight_bits=3, first_last_bits=None, rounding="optq", samples=64)
+
+
+def layers():
+    return {
+        "convolution": L.Conv2D(K, (2, 3), strides=(2, 1), padding="same"),
+        "dilated": L.Conv2D(K, (3, 2), dilation_rate=(1, 2)),
+        "depthwise": L.DepthwiseConv2D((3, 2), padding="same"),
+        "multiplied": L.DepthwiseConv2D((2, 3), depth_multiplier=2),
+        "dense": L.Dense(K),
+    }
+
+
+@pytest.mark.parametrize("name", layers())
+def test_columns_times_weights_are_the_layers_output(name):
+    layer, inputs = layers()[name], tf.constant(small_models.images(4))
+    expected = layer(inputs)
+    kernel = np.random.default_rng(0).normal(size=layer.kernel.shape).astype("float32")
+    columns, weights = linear.input_columns(layer, inputs), linear.by_group(layer, kernel)
+    by_group = np.asarray(columns) @ weights
+    found = np.moveaxis(by_group, 0, 1).reshape(expected.shape)
+    np.testing.assert_allclose(
+        found, linear.linear_operation(layer, inputs, kernel), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_array_equal(linear.from_groups(layer, weights), kernel)
+
+
+def test_moments_are_those_of_all_batches_together():
+    layer, inputs = L.DepthwiseConv2D((3, 2)), small_models.images(12)
+    layer.build(inputs.shape)
+    moved = inputs + small_models.images(12, seed=5)
+    batches, moved_batches = (
+        [tf.constant(part) for part in np.split(each, 3)] for each in (inputs, moved)
+    )
+    found = InputMoments.of(layer, moved_batches, batches)
+    x, y = (np.asarray(linear.input_columns(layer, tf.constant(e)), float) for e in (moved, inputs))
+    for group in range(C):
+        both = np.cov(x[group].T, y[group].T, bias=True)
+        np.testing.assert_allclose(found.covariance[group], both[:6, :6], atol=1e-5)
+        np.testing.assert_allclose(found.cross[group], both[:6, 6:], atol=1e-5)
+    np.testing.assert_allclose(found.mean[:, 0], x.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(found.float_mean[:, 0], y.mean(axis=1), atol=1e-5)
+
+
+def test_many_positions_are_thinned_out_without_favouring_columns():
+    layer, inputs = L.Conv2D(2, 1), np.zeros((2, 40, 30, 1), "float32")
+    layer.build(inputs.shape)
+    inputs[..., 0] = np.arange(30)
+    found = InputMoments.of(layer, [tf.constant(inputs)])
+    assert found.mean[0, 0, 0] == pytest.approx(14.5, abs=0.5)
+    assert found.covariance[0, 0, 0] == pytest.approx(np.var(np.arange(30)), rel=0.05)
+
+
+def test_a_walk_computes_what_an_execution_does_and_forgets_what_was_read():
+    model, data = prepare(small_models.residual_network()), small_models.images(6)
+    graph = LayerGraph.of(model)
+    walk = Walk(graph, [[tf.constant(data[:2])], [tf.constant(data[2:])]])
+    expected = graph.execute([data])
+    for call in reversed(graph.calls[:4]):
+        parts = walk[call.output]
+        np.testing.assert_allclose(np.concatenate(parts), expected[call.output], atol=1e-5)
+        walk = Walk(graph, [[tf.constant(data[:2])], [tf.constant(data[2:])]])
+    for key in graph.outputs:
+        np.testing.assert_allclose(np.concatenate(walk[key]), expected[key], atol=1e-5)
+    with pytest.raises(KeyError):
+        walk[graph.inputs[0]]
+
+
+def quantized_error(config, model, data):
+    found = quantize(model, data[:64], config).predict(data[64:], verbose=0)
+    return float(np.square(found - model.predict(data[64:], verbose=0)).mean())
+
+
+# With 4 bits the activations' 8 bits lose as much as the weights here.
+@pytest.mark.parametrize("bits", [2, 3])
+def test_it_loses_less_than_nearest_rounding(bits):
+    model, data = small_models.residual_network(), small_models.images(192)
+    config = dataclasses.replace(CONFIG, weight_bits=bits)
+    nearest = dataclasses.replace(config, rounding="nearest")
+    assert quantized_error(config, model, data) < quantized_error(nearest, model, data)
+
+
+def channel_means(model, data):
+    tensors = LayerGraph.of(model).execute([data])
+    return {
+        key[0]: np.asarray(value).mean(axis=tuple(range(value.ndim - 1)))
+        for key, value in tensors.items()
+    }
+
+
+def test_means_are_those_of_the_float_model(monkeypatch):
+    # Folding would round biases to integers.
+    monkeypatch.setattr(QuantizedModel, "fold", lambda self: None)
+    model, data = small_models.residual_network(), small_models.images(64)
+    quantized = quantize(model, data, CONFIG)
+    found, expected = channel_means(quantized, data), channel_means(prepare(model), data)
+    for layer in quantized.weighted_layers:
+        np.testing.assert_allclose(found[layer.name], expected[layer.name], atol=2e-5)
+
+
+def test_without_bias_correction_biases_stay():
+    model, data = small_models.residual_network(), small_models.images(64)
+    quantized = quantize(model, data, dataclasses.replace(CONFIG, bias_correction=False))
+    canonical = prepare(model)
+    for layer in quantized.weighted_layers:
+        unit = layer.scales().max()
+        bias = canonical.get_layer(layer.name).bias
+        np.testing.assert_allclose(layer.layer.bias, bias, atol=float(unit))
+
+
+def test_a_shared_layer_is_fitted_to_its_first_call():
+    keras.utils.set_random_seed(0)
+    first, second = keras.Input((H, W, C)), keras.Input((H, W, C))
+    shared = L.Conv2D(K, (3, 2), activation="relu", name="shared")
+    joined = L.Add()([shared(first), shared(second)])
+    model = keras.Model([first, second], L.Dense(2)(L.Flatten()(joined)))
+    data = (small_models.images(64), small_models.images(64, seed=3))
+    quantized = quantize(model, data, CONFIG)
+    found, expected = (each.predict(data, verbose=0) for each in (quantized, model))
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_eptq_starts_from_it_and_keeps_its_integers_in_reach():
+    model, data = small_models.residual_network(), small_models.images(64)
+    start = quantize(model, data, CONFIG)
+    config = dataclasses.replace(
+        CONFIG, rounding="eptq", steps=1, learning_rate=1e-9, rounding_learning_rate=1e-9
+    )
+    trained = quantize(model, data, config)
+    for before, after in zip(start.weighted_layers, trained.weighted_layers, strict=True):
+        np.testing.assert_array_equal(before.integers(), after.integers())
+
+
+def test_the_same_seed_gives_the_same_integers():
+    model, data = small_models.residual_network(), small_models.images(64)
+    first, second = (quantize(model, data, CONFIG) for _ in range(2))
+    for one, other in zip(first.weighted_layers, second.weighted_layers, strict=True):
+        np.testing.assert_array_equal(one.integers(), other.integers())

@@ -1,0 +1,183 @@
+"""Rounding layer by layer, in the order of the network, before any training.
+
+Each layer sees what its predecessors, already rounded, make of the calibration samples, and is
+fitted to what the float layer computes from float inputs: see `tfeptq.optq`. Biases take what is
+left of the means, so that this is bias correction as well (`tfeptq.bias_correction`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq import linear
+from tfeptq.layer_graph import Call, LayerGraph
+from tfeptq.memory import fitting_forward_batch, whole_batches
+from tfeptq.model import QuantizedModel
+from tfeptq.optq import compensated_integers, refitted
+from tfeptq.progress import progress
+from tfeptq.walk import Walk
+from tfeptq.wrappers import QuantizedWeights
+
+#: Samples that are run at once.
+_BATCH = 32
+#: Neighbouring positions say much the same, and covariances of all of them take long.
+_POSITIONS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class InputMoments:
+    """Of a layer's inputs, x in the quantized and y in the float model, over all positions.
+
+    Attributes:
+        covariance: of x, (groups, K, K), float64; see `linear.input_columns` for groups and K.
+        cross: E[x y'] less the means' product, in the same shape.
+        mean, float_mean: of x and y, (groups, 1, K).
+    """
+
+    covariance: np.ndarray
+    cross: np.ndarray
+    mean: np.ndarray
+    float_mean: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        layer: keras.Layer,
+        inputs: Sequence[tf.Tensor],
+        float_inputs: Sequence[tf.Tensor] | None = None,
+        *,
+        is_centered: bool = True,
+    ) -> InputMoments:
+        """Moments over batches of inputs.
+
+        Args:
+            layer: the weighted primitive.
+            inputs, float_inputs: x and y, one tensor (N, ...) a batch; without y it is x.
+            is_centered: leave the means out, which a bias makes up for.
+        """
+        sums: list[np.ndarray] = []
+        positions = 0
+        for index, x in enumerate(inputs):
+            y = x if float_inputs is None else float_inputs[index]
+            columns, float_columns = (_some_positions(layer, each) for each in (x, y))
+            parts = [
+                tf.matmul(columns, columns, transpose_a=True),
+                tf.matmul(columns, float_columns, transpose_a=True),
+                tf.reduce_sum(columns, axis=1, keepdims=True),
+                tf.reduce_sum(float_columns, axis=1, keepdims=True),
+            ]
+            found = [part.numpy().astype(np.float64) for part in parts]
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+            positions += columns.shape[1]
+        second, cross, mean, float_mean = (part / positions for part in sums)
+        if is_centered:
+            second = second - np.swapaxes(mean, 1, 2) @ mean
+            cross = cross - np.swapaxes(mean, 1, 2) @ float_mean
+        return cls(second, cross, mean, float_mean)
+
+
+def _some_positions(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """`linear.input_columns` at up to `_POSITIONS` positions a sample, evenly spread."""
+    columns = linear.input_columns(layer, inputs)
+    positions = columns.shape[1] // inputs.shape[0]
+    stride = -(-positions // _POSITIONS)
+    # With a divisor of the width every row would give the same columns, the border among them.
+    while math.gcd(stride, positions) > 1:
+        stride += 1
+    return columns[:, ::stride]
+
+
+def round_layer_by_layer(
+    quantized: QuantizedModel,
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    *,
+    count: int = 1024,
+    corrects_biases: bool = True,
+) -> None:
+    """Gives every layer of `quantized` its integers, and its bias what they shift in the mean.
+
+    A layer that is called several times is fitted to its first call.
+
+    Args:
+        quantized: calibrated, with the steps of its weights; activations are quantized fully.
+        model: the canonical float model with the same layer names.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, or as many
+            as fit into memory.
+        corrects_biases: otherwise biases stay, and means count as all other errors.
+    """
+    graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
+    batches = _batches(model, samples, count)
+    inputs, float_inputs = Walk(graph, batches), Walk(float_graph, batches)
+    sources = {call.output: call.inputs[0] for call in float_graph.calls}
+    for call in progress(_first_calls(graph, QuantizedWeights), "layer by layer"):
+        moments = InputMoments.of(
+            call.layer.layer,
+            inputs[call.inputs[0]],
+            float_inputs[sources[call.output]],
+            is_centered=corrects_biases,
+        )
+        _round(call.layer, moments, corrects_biases=corrects_biases)
+
+
+def _round(layer: QuantizedWeights, moments: InputMoments, *, corrects_biases: bool) -> None:
+    steps = keras.ops.convert_to_numpy(layer.step)
+    weights = linear.by_group(layer.layer, layer.float_kernel).astype(np.float64)
+    targets = refitted(weights, moments.covariance, moments.cross)
+    integers = rounded(
+        layer.layer,
+        linear.from_groups(layer.layer, targets),
+        steps,
+        moments.covariance,
+        bits=layer.bits,
+    )
+    layer.set_integers(integers)
+    if corrects_biases:
+        rounded_weights = linear.by_group(layer.layer, integers * steps.astype(np.float64))
+        shift = moments.float_mean @ weights - moments.mean @ rounded_weights
+        layer.shift_bias(shift.reshape(-1).astype(np.float32))
+
+
+def rounded(
+    layer: keras.Layer, kernel: np.ndarray, steps: np.ndarray, covariance: np.ndarray, *, bits: int
+) -> np.ndarray:
+    """Integers for a kernel, in its shape, float64; see `tfeptq.optq.compensated_integers`.
+
+    Args:
+        steps: broadcast against the kernel.
+    """
+    spread = np.broadcast_to(steps, kernel.shape)
+    weights, steps = (linear.by_group(layer, each).astype(np.float64) for each in (kernel, spread))
+    integers = compensated_integers(weights, steps[:, :1], covariance, bits=bits)
+    return linear.from_groups(layer, integers)
+
+
+def float_moments(
+    model: keras.Model, samples: Sequence[np.ndarray], *, count: int, is_centered: bool
+) -> Iterator[tuple[keras.Layer, InputMoments]]:
+    """Every weighted layer of a float model with the moments of its (first call's) inputs."""
+    graph = LayerGraph.of(model)
+    inputs = Walk(graph, _batches(model, samples, count))
+    for call in progress(_first_calls(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
+        found = InputMoments.of(call.layer, inputs[call.inputs[0]], is_centered=is_centered)
+        yield call.layer, found
+
+
+def _first_calls(graph: LayerGraph, kind: Any) -> list[Call]:
+    return [call for call in graph.calls if isinstance(call.layer, kind) and call.output[1] == 0]
+
+
+def _batches(
+    model: keras.Model, samples: Sequence[np.ndarray], count: int
+) -> list[list[tf.Tensor]]:
+    count = min(count, len(samples[0]))
+    # The largest tensors of both models, and a residual.
+    count = fitting_forward_batch(model, count, copies=3)
+    return list(whole_batches(samples, count, min(count, _BATCH)))
