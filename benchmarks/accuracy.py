@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "max": {"threshold": "max", "rounding": "nearest", "bias_correction": False},
     "hmse": {"rounding": "nearest", "bias_correction": False},
     "hmse+bias": {"rounding": "nearest"},
+    "optq": {"rounding": "optq"},
     "eptq": {},
 }
 ABLATION: dict[str, dict[str, Any]] = {
@@ -45,6 +46,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "without trained scales": {"train_scales": False},
     "without trained biases": {"train_biases": False},
     "without bias correction": {"bias_correction": False},
+    "started from nearest rounding": {"initial_rounding": "nearest", "learning_rate": 3e-3},
 }
 
 

@@ -1,6 +1,6 @@
 """Accuracy of exported files in LiteRT at narrow and mixed activation widths.
 
-    python -m benchmarks.activations [--models resnet8] [--methods nearest eptq] [--steps 1000]
+    python -m benchmarks.activations [--models resnet8] [--methods nearest optq eptq] [--steps 1000]
 
 First and last weights, inputs and logits have 8 bits. "sums 16": the residual additions, whose
 neighbours are requantized.
@@ -32,7 +32,7 @@ SCHEMES = {
     "W4A4": (4, 4, 4),
     "W4A4, sums 8": (4, 4, 8),
 }
-METHODS = {"nearest": {"rounding": "nearest"}, "eptq": {}}
+METHODS = {"nearest": {"rounding": "nearest"}, "optq": {"rounding": "optq"}, "eptq": {}}
 
 
 def widths(model: keras.Model, others: int, sums: int) -> int | Mapping[str, int]:

@@ -8,7 +8,7 @@ activations  rank correlation of predicted with measured losses, groups of activ
 divergence   measured divergence of the outputs at many budgets, by forward passes, with and without
              pair terms, against random draws;
 joint        accuracy of files whose weights and activations are chosen within bit operations;
-before       accuracy of exported files, rounded to nearest with bias correction;
+before       accuracy of exported files without training (`--untrained optq` or `nearest`);
 after        the same after EPTQ;
 target       the smallest size that holds 99 % of the float accuracy.
 
@@ -63,7 +63,7 @@ TARGET = "ethos-u"
 PARTS = ["correlation", "activations", "divergence", "joint", "before", "after", "target"]
 ACTIVATION_WIDTHS = (4, 6, 8)
 #: Ways of the part "target".
-SEARCHES = ["layers-nearest", "frontier-nearest", "frontier-eptq"]
+SEARCHES = ["layers-optq", "frontier-optq", "frontier-eptq"]
 #: Budgets of the part "divergence", where a choice costs a forward pass.
 FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
@@ -72,7 +72,14 @@ class Bench:
     """One model: its choices by every sensitivity, and the accuracy of files with given widths."""
 
     def __init__(
-        self, task: Task, *, samples: int, seed: int, ends: int | None = 8, keep: str | None = None
+        self,
+        task: Task,
+        *,
+        samples: int,
+        seed: int,
+        ends: int | None = 8,
+        untrained: str = "optq",
+        keep: str | None = None,
     ) -> None:
         self.task = task
         self._accuracies: dict[str, dict[str, Any]] = {}
@@ -80,6 +87,7 @@ class Bench:
             weight_bits=WIDTHS,
             target=TARGET,
             first_last_bits=ends,
+            initial_rounding=untrained,
             measured_moves=0,
             samples=min(samples, len(task.calibration)),
             seed=seed,
@@ -303,7 +311,8 @@ def _own_terms(bench: Bench) -> dict[str, dict[int, float]]:
 
 def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Accuracy of files: uniform widths, the three sensitivities, random draws."""
-    settings = {"rounding": "nearest"} if options.part == "before" else {"steps": options.steps}
+    untrained = {"rounding": options.untrained}
+    settings = untrained if options.part == "before" else {"steps": options.steps}
     for bits in options.uniform:
         widths = bench.uniform(bits)
         yield {"method": f"uniform {bits}", **bench.file_accuracy(widths, **settings)}
@@ -376,7 +385,7 @@ def accuracy_target(bench: Bench, options: argparse.Namespace) -> Iterator[dict[
 def joint(bench: Bench) -> Iterator[dict[str, Any]]:
     """Weights and activations together: files within the bit operations of uniform widths.
 
-    Ends have 8 bits in both; rounding to nearest.
+    Ends have 8 bits in both; OPTQ without training.
     """
     config = dataclasses.replace(bench.config, activation_bits=ACTIVATION_WIDTHS)
     choice = prepare_choice(bench.canonical, bench.samples, config)
@@ -384,12 +393,12 @@ def joint(bench: Bench) -> Iterator[dict[str, Any]]:
         plain = dataclasses.replace(
             config, weight_bits=bench.uniform(weights), activation_bits=activations
         )
-        result, quantized = bench.accuracy_of(dataclasses.replace(plain, rounding="nearest"))
+        result, quantized = bench.accuracy_of(dataclasses.replace(plain, rounding="optq"))
         limit = choice.point_of(quantized.bit_widths).costs["bit_operations"]
         yield {"method": f"uniform W{weights}A{activations}", "operations": limit, **result}
         chosen = choice.within({"bit_operations": limit})
         fixed = choice.configured(config, chosen)
-        result, _ = bench.accuracy_of(dataclasses.replace(fixed, rounding="nearest"))
+        result, _ = bench.accuracy_of(dataclasses.replace(fixed, rounding="optq"))
         point = choice.point(chosen)
         yield {
             "method": "inter_layer, joint",
@@ -426,6 +435,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--untrained", choices=["optq", "nearest"], default="optq")
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     parser.add_argument("--search-steps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
@@ -449,6 +459,7 @@ def main() -> None:
             samples=options.samples,
             seed=options.seed,
             ends=options.ends or None,
+            untrained=options.untrained,
             keep=options.keep,
         )
         for part in options.parts:
@@ -456,6 +467,7 @@ def main() -> None:
             for result in _results(bench, options):
                 header = {"model": name, "part": part, "ends": options.ends or "chosen"}
                 header |= {"steps": options.steps} if part == "after" else {}
+                header |= {"rounding": options.untrained} if part == "before" else {}
                 results.append({**header, **result})
                 record(results[-1], options.results)
     tables(results)
