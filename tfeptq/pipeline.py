@@ -81,7 +81,7 @@ def quantize(
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
-        choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
+        choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled, scores)
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):

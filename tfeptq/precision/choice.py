@@ -13,6 +13,7 @@ import numpy as np
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import take_labels, take_samples
+from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -134,6 +135,7 @@ def prepare_choice(
     config: QuantizationConfig,
     checkpoint_dir: str | Path | None = None,
     labelled: LabelledLoss | None = None,
+    scores: FloatScores | None = None,
 ) -> WidthChoice:
     """Costs and sensitivities of all candidates of a canonical model.
 
@@ -142,9 +144,11 @@ def prepare_choice(
 
     Args:
         labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
+        scores: of `model`, where somebody else needs them too.
     """
+    scores = scores or FloatScores(model, samples, config.seed, checkpoint_dir)
     if isinstance(config.activation_bits, tuple):
-        return prepare_joint_choice(model, samples, config, checkpoint_dir)
+        return prepare_joint_choice(model, samples, config, scores, checkpoint_dir)
     if labelled and len(labelled.labels) != len(samples[0]):
         raise ValueError(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
@@ -153,7 +157,7 @@ def prepare_choice(
     costs = model_costs(model, candidates, config)
     data = [*samples, *labelled.key] if labelled else samples
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, data, relevant(config)))
-    result = sensitivity(model, samples, candidates, config, checkpoint, labelled)
+    result = sensitivity(model, samples, candidates, config, checkpoint, scores, labelled)
     if config.ordered_widths:
         return Choice(costs, result, result.order)
     if not config.moves:

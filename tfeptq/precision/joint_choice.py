@@ -11,6 +11,7 @@ import numpy as np
 
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
+from tfeptq.float_scores import FloatScores
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activation_sensitivity import activation_sensitivity
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint
@@ -210,6 +211,7 @@ def prepare_joint_choice(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
+    scores: FloatScores,
     checkpoint_dir: str | Path | None = None,
 ) -> JointChoice:
     """Costs and sensitivities of all candidates of weights and activations.
@@ -223,7 +225,7 @@ def prepare_joint_choice(
     candidates = _weight_candidates(model, at_8)
     checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
     losses: dict[Variable, Mapping[int, float]] = {}
-    of_weights = sensitivity(model, samples, candidates, at_8, checkpoint)
+    of_weights = sensitivity(model, samples, candidates, at_8, checkpoint, scores)
     losses.update({weights(name): table for name, table in of_weights.losses.items()})
     of_activations = activation_sensitivity(model, samples, groups, config, checkpoint)
     losses.update({activations(name): table for name, table in of_activations.items()})

@@ -6,6 +6,7 @@ compares is what is written without training and where the optimisation starts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -15,7 +16,6 @@ import tensorflow as tf
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.pairs import Candidate, RoundingError
-from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.layerwise import float_moments, rounded
 from tfeptq.memory import fitting_forward_batch, whole_batches
@@ -27,67 +27,108 @@ from tfeptq.thresholds import weight_steps
 _COUNT = 512
 
 
-def rounding_errors(
+@dataclasses.dataclass(frozen=True)
+class WeightErrors:
+    """What every candidate, (layer name, width), adds to its layer's weights and bias.
+
+    Attributes:
+        shipped: as they are written without training: by OPTQ, each layer alone and on float
+            inputs, or to nearest.
+        nearest: by nearest rounding.
+        shares: what `shipped` leaves of the squared error that `nearest` makes in the layer's
+            output; 1 where they are the same.
+    """
+
+    shipped: dict[Candidate, RoundingError]
+    nearest: dict[Candidate, RoundingError]
+    shares: dict[Candidate, float]
+
+
+def weight_errors(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     candidates: Mapping[str, tuple[int, ...]],
     scores: Mapping[str, np.ndarray],
     config: QuantizationConfig,
     *,
-    rounding: str,
     count: int = 256,
-) -> dict[Candidate, RoundingError]:
-    """Error of every layer at every width.
+) -> WeightErrors:
+    """Errors of every layer at every width.
 
     Args:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); the first `count` are used.
         scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
-        rounding: "optq" (each layer alone, on float inputs) or "nearest".
     """
     means = _mean_inputs(model, samples, min(count, len(samples[0])))
-    errors = {}
-    for layer, covariance in _covariances(model, samples, config, rounding):
-        for bits in candidates.get(layer.name, ()):
-            kernel = _kernel_error(layer, scores.get(layer.name), bits, config, covariance)
-            bias = _mean_shift(layer, kernel, means[layer.name])
-            errors[layer.name, bits] = RoundingError(kernel, -bias * config.bias_correction)
-    return {(name, bits): errors[name, bits] for name in candidates for bits in candidates[name]}
+    covariances = dict(_covariances(model, samples, candidates, config))
+    found = WeightErrors({}, {}, {})
+    for name, widths in candidates.items():
+        layer, covariance = model.get_layer(name), covariances.get(name)
+        for bits in widths:
+            steps = _steps(layer, scores.get(name), bits, config)
+            nearest = _nearest(layer, steps, bits)
+            shipped = nearest if covariance is None else _optq(layer, steps, bits, covariance)
+            for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
+                bias = _mean_shift(layer, kernel, means[name])
+                errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
+            found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
+    return found
 
 
 def _covariances(
-    model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig, rounding: str
-) -> Iterator[tuple[keras.Layer, np.ndarray | None]]:
-    """Weighted layers, with the covariances of their inputs where rounding looks at them."""
-    if rounding == "nearest":
-        for call in weighted_calls(LayerGraph.of(model)):
-            yield call.layer, None
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    candidates: Mapping[str, tuple[int, ...]],
+    config: QuantizationConfig,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Layer name -> covariance of its inputs, where rounding looks at it."""
+    if config.untrained_rounding == "nearest":
         return
     moments = float_moments(model, samples, count=_COUNT, is_centered=config.bias_correction)
     for layer, found in moments:
-        yield layer, found.covariance
+        if layer.name in candidates:
+            yield layer.name, found.covariance
 
 
-def _kernel_error(
-    layer: keras.Layer,
-    scores: np.ndarray | None,
-    bits: int,
-    config: QuantizationConfig,
-    covariance: np.ndarray | None,
+def _steps(
+    layer: keras.Layer, scores: np.ndarray | None, bits: int, config: QuantizationConfig
 ) -> np.ndarray:
+    """Broadcast against the kernel."""
     kernel = np.asarray(layer.kernel)
     per_channel = granularity(layer, bits, config) == "per_channel"
-    steps = weight_steps(
+    return weight_steps(
         linear.by_channel(layer, kernel),
         None if scores is None else linear.by_channel(layer, scores),
         bits=bits,
         method=config.threshold,
         per_channel=per_channel,
     ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=per_channel))
-    if covariance is None:
-        return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
+
+
+def _nearest(layer: keras.Layer, steps: np.ndarray, bits: int) -> np.ndarray:
+    kernel = np.asarray(layer.kernel)
+    return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
+
+
+def _optq(layer: keras.Layer, steps: np.ndarray, bits: int, covariance: np.ndarray) -> np.ndarray:
+    kernel = np.asarray(layer.kernel)
     integers = rounded(layer, kernel, steps, covariance, bits=bits)
     return (integers * steps - kernel).astype(np.float32)
+
+
+def _share(
+    layer: keras.Layer, shipped: np.ndarray, nearest: np.ndarray, covariance: np.ndarray | None
+) -> float:
+    if covariance is None:
+        return 1.0
+    left, whole = (_output_error(layer, error, covariance) for error in (shipped, nearest))
+    return min(left / whole, 1.0) if whole > 0.0 else 1.0
+
+
+def _output_error(layer: keras.Layer, error: np.ndarray, covariance: np.ndarray) -> float:
+    by_group = linear.by_group(layer, error).astype(np.float64)
+    return float(np.sum(by_group * (covariance @ by_group)))
 
 
 def _mean_inputs(

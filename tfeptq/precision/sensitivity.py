@@ -2,7 +2,9 @@
 
 All are additive over layers, so that selection can be exact. The products with the Jacobian of
 "inter_layer" take the errors that ship without training. The two estimates of a diagonal take those
-of nearest rounding: the errors that OPTQ leaves are larger, and correlated so that they cancel.
+of nearest rounding, since OPTQ's are larger and correlated so that they cancel, and multiply by
+what OPTQ leaves of them in the layer's output. Against measured divergences of single layers of
+ResNet8 and DS-CNN at 2, 3 and 4 bits, that raised rank correlations from 0.57 to 0.63 on average.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ import numpy as np
 
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.hessian.label_free import weight_scores
+from tfeptq.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
-from tfeptq.precision.rounding import rounding_errors
+from tfeptq.precision.rounding import WeightErrors, weight_errors
 
 Losses = dict[str, dict[int, float]]
 
@@ -59,6 +61,7 @@ def sensitivity(
     candidates: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
+    scores: FloatScores,
     labelled: LabelledLoss | None = None,
 ) -> Sensitivity:
     """Predicted loss of every layer at every candidate width, by `config.sensitivity`.
@@ -68,41 +71,34 @@ def sensitivity(
         samples: one array a model input, float32 (N, ...).
         candidates: layer name -> widths.
         checkpoint: where traces and pair terms are kept.
+        scores: of `model`.
         labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
-    scores = checkpoint.arrays(
-        "weight_scores", lambda: weight_scores(model, samples, seed=config.seed)
-    )
-    shaping = scores if config.threshold == "hmse" else {}
-
-    def errors_of(rounding: str) -> dict[Candidate, RoundingError]:
-        return rounding_errors(model, samples, candidates, shaping, config, rounding=rounding)
-
-    shipped, nearest = errors_of(config.untrained_rounding), errors_of("nearest")
-    errors = shipped if config.sensitivity == "inter_layer" else nearest
+    shaping = scores.weights if config.threshold == "hmse" else {}
+    errors = weight_errors(model, samples, candidates, shaping, config)
     found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
     if found.method != "label_free":
-        rivals.append(label_free(nearest, scores).losses)
+        rivals.append(label_free(errors, scores.weights).losses)
     if found.pairs is not None:
         own = 0.5 * np.diag(found.pairs.terms)
-        rivals.append(_nested(dict(zip(errors, own.tolist(), strict=True))))
-    return dataclasses.replace(found, errors=shipped, rivals=tuple(rivals))
+        rivals.append(_nested(dict(zip(errors.shipped, own.tolist(), strict=True))))
+    return dataclasses.replace(found, errors=errors.shipped, rivals=tuple(rivals))
 
 
 def _estimated(
     model: keras.Model,
     samples: Sequence[np.ndarray],
-    errors: Mapping[Candidate, RoundingError],
-    scores: Mapping[str, np.ndarray],
+    errors: WeightErrors,
+    scores: FloatScores,
     config: QuantizationConfig,
     checkpoint: Checkpoint,
     labelled: LabelledLoss | None,
 ) -> Sensitivity:
     if config.sensitivity == "label_free":
-        return label_free(errors, scores)
+        return label_free(errors, scores.weights)
     if config.sensitivity == "hawq_v2":
-        rough = {name: float(score.mean()) for name, score in scores.items()}
+        rough = {name: float(score.mean()) for name, score in scores.weights.items()}
         arrays = checkpoint.arrays(
             "traces",
             lambda: as_arrays(
@@ -119,9 +115,9 @@ def _estimated(
         loss = f"{labelled.name} with labels" if labelled else "self-distillation"
         return hawq_v2(errors, from_arrays(arrays), loss)
     pairs = checkpoint.arrays(
-        "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors))
+        "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors.shipped))
     )
-    return inter_layer(errors, PairTerms(**pairs))
+    return inter_layer(errors.shipped, PairTerms(**pairs))
 
 
 def relevant(config: QuantizationConfig) -> QuantizationConfig:
@@ -139,35 +135,36 @@ def relevant(config: QuantizationConfig) -> QuantizationConfig:
     return QuantizationConfig(rounding=config.untrained_rounding, **settings)
 
 
-def label_free(
-    errors: Mapping[Candidate, RoundingError], scores: Mapping[str, np.ndarray]
-) -> Sensitivity:
+def label_free(errors: WeightErrors, scores: Mapping[str, np.ndarray]) -> Sensitivity:
     """Half the sum over weights of h_w * e_w^2, h_w = mean ||J_w||^2 (EPTQ, section 3).
 
     An upper bound of the diagonal of the loss Hessian up to a constant; it leaves out that the
     errors of a channel add up or cancel.
     """
     losses = {
-        (name, bits): 0.5 * float(np.sum(scores[name] * np.square(error.kernel, dtype=np.float64)))
-        for (name, bits), error in errors.items()
+        (name, bits): 0.5
+        * errors.shares[name, bits]
+        * float(np.sum(scores[name] * np.square(error.kernel, dtype=np.float64)))
+        for (name, bits), error in errors.nearest.items()
     }
-    curvature = {name: float(scores[name].mean()) for name, _ in errors}
+    curvature = {name: float(scores[name].mean()) for name, _ in errors.nearest}
     return Sensitivity("label_free", "squared Jacobian of the logits", _nested(losses), curvature)
 
 
-def hawq_v2(
-    errors: Mapping[Candidate, RoundingError], traces: Traces, loss: str = "self-distillation"
-) -> Sensitivity:
+def hawq_v2(errors: WeightErrors, traces: Traces, loss: str = "self-distillation") -> Sensitivity:
     """Omega = 1/2 * average trace * ||Q(W) - W||^2 (HAWQ-V2, eq. 6; its constant 1/2 made plain).
 
     The Hessian is taken to be the same in every direction of a layer's weights. With labels its
     trace can be negative, away from a minimum: such a layer counts as flat.
     """
     losses = {
-        (name, bits): 0.5 * max(traces.mean[name], 0.0) * error.squared_norm
-        for (name, bits), error in errors.items()
+        (name, bits): 0.5
+        * errors.shares[name, bits]
+        * max(traces.mean[name], 0.0)
+        * error.squared_norm
+        for (name, bits), error in errors.nearest.items()
     }
-    curvature = {name: traces.mean[name] for name, _ in errors}
+    curvature = {name: traces.mean[name] for name, _ in errors.nearest}
     source = (
         f"{loss}, traces by Hutchinson in {traces.draws} draws, standard error of a "
         f"layer at most {traces.relative_error:.0%}"
