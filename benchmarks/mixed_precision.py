@@ -67,6 +67,9 @@ SEARCHES = ["layers-optq", "frontier-optq", "frontier-eptq"]
 #: Budgets of the part "divergence", where a choice costs a forward pass.
 FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
+#: Columns that are too wide for a table.
+_LISTS = ("widths", "candidates")
+
 
 class Bench:
     """One model: its choices by every sensitivity, and the accuracy of files with given widths."""
@@ -77,6 +80,7 @@ class Bench:
         *,
         samples: int,
         seed: int,
+        widths: tuple[int, ...] = WIDTHS,
         ends: int | None = 8,
         untrained: str = "optq",
         keep: str | None = None,
@@ -84,7 +88,7 @@ class Bench:
         self.task = task
         self._accuracies: dict[str, dict[str, Any]] = {}
         self.config = tfeptq.QuantizationConfig(
-            weight_bits=WIDTHS,
+            weight_bits=widths,
             target=TARGET,
             first_last_bits=ends,
             initial_rounding=untrained,
@@ -142,9 +146,10 @@ class Bench:
         free = [name for name, entries in self.table.items() if len(entries) > 1]
         while self.fraction(widths) > fraction:
             name = generator.choice(free)
-            widths[name] = max([b for b in WIDTHS if b < widths[name]], default=widths[name])
+            narrower = [b for b in self.table[name] if b < widths[name]]
+            widths[name] = max(narrower, default=widths[name])
         for name in generator.permutation(free):
-            for bits in WIDTHS:
+            for bits in sorted(self.table[name]):
                 raised = {**widths, name: bits}
                 if bits > widths[name] and self.fraction(raised) <= fraction:
                     widths = raised
@@ -419,7 +424,7 @@ def record(result: dict[str, Any], path: Path) -> None:
 def tables(results: list[dict[str, Any]]) -> None:
     for part in dict.fromkeys(result["part"] for result in results):
         rows = [result for result in results if result["part"] == part]
-        columns = list(dict.fromkeys(key for row in rows for key in row if key != "widths"))
+        columns = list(dict.fromkeys(key for row in rows for key in row if key not in _LISTS))
         show(part, columns, [[row.get(column, "") for column in columns] for row in rows])
 
 
@@ -431,6 +436,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(SENSITIVITIES))
     parser.add_argument("--uniform", nargs="*", type=int, default=list(WIDTHS))
     parser.add_argument("--ends", type=int, default=8, help="first_last_bits; 0: chosen as others")
+    parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS), help="candidates")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
@@ -458,6 +464,7 @@ def main() -> None:
             load(name),
             samples=options.samples,
             seed=options.seed,
+            widths=tuple(options.widths),
             ends=options.ends or None,
             untrained=options.untrained,
             keep=options.keep,
@@ -466,6 +473,7 @@ def main() -> None:
             options.part = part
             for result in _results(bench, options):
                 header = {"model": name, "part": part, "ends": options.ends or "chosen"}
+                header |= {"candidates": options.widths}
                 header |= {"steps": options.steps} if part == "after" else {}
                 header |= {"rounding": options.untrained} if part == "before" else {}
                 results.append({**header, **result})
