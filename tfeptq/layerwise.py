@@ -25,8 +25,9 @@ from tfeptq.progress import progress
 from tfeptq.walk import Walk
 from tfeptq.wrappers import QuantizedWeights
 
-#: Samples that are run at once.
-_BATCH = 32
+#: Samples that are run at once, and how many arrays of the size of the largest tensor that takes:
+#: patches of 3 x 3 in both models, and what is made of them.
+_BATCH, _COPIES = 32, 40
 #: Neighbouring positions say much the same, and covariances of all of them take long.
 _POSITIONS = 256
 
@@ -180,4 +181,5 @@ def _batches(
     count = min(count, len(samples[0]))
     # The largest tensors of both models, and a residual.
     count = fitting_forward_batch(model, count, copies=3)
-    return list(whole_batches(samples, count, min(count, _BATCH)))
+    batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
+    return list(whole_batches(samples, count, batch_size))
