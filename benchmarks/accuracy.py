@@ -46,7 +46,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "without trained scales": {"train_scales": False},
     "without trained biases": {"train_biases": False},
     "without bias correction": {"bias_correction": False},
-    "started from nearest rounding": {"initial_rounding": "nearest", "learning_rate": 3e-3},
+    "started from nearest rounding": {"initial_rounding": "nearest"},
 }
 
 

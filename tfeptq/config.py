@@ -85,7 +85,7 @@ class QuantizationConfig:
     gradual_rounding: bool = True
     train_scales: bool = True
     train_biases: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     rounding_learning_rate: float = 4e-2
     regularization: float = 1.0
     output_loss: float = 10.0
