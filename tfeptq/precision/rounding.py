@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.pairs import Candidate, RoundingError
+from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.layerwise import float_moments, rounded
 from tfeptq.memory import fitting_forward_batch, whole_batches
@@ -61,11 +62,10 @@ def weight_errors(
         scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
     """
     means = _mean_inputs(model, samples, min(count, len(samples[0])))
-    covariances = dict(_covariances(model, samples, candidates, config))
     found = WeightErrors({}, {}, {})
-    for name, widths in candidates.items():
-        layer, covariance = model.get_layer(name), covariances.get(name)
-        for bits in widths:
+    for layer, covariance in _covariances(model, samples, config):
+        name = layer.name
+        for bits in candidates.get(name, ()):
             steps = _steps(layer, scores.get(name), bits, config)
             nearest = _nearest(layer, steps, bits)
             shipped = nearest if covariance is None else _optq(layer, steps, bits, covariance)
@@ -73,22 +73,25 @@ def weight_errors(
                 bias = _mean_shift(layer, kernel, means[name])
                 errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
             found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
-    return found
+    order = [(name, bits) for name, widths in candidates.items() for bits in widths]
+    return WeightErrors(
+        {key: found.shipped[key] for key in order},
+        {key: found.nearest[key] for key in order},
+        {key: found.shares[key] for key in order},
+    )
 
 
 def _covariances(
-    model: keras.Model,
-    samples: Sequence[np.ndarray],
-    candidates: Mapping[str, tuple[int, ...]],
-    config: QuantizationConfig,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Layer name -> covariance of its inputs, where rounding looks at it."""
+    model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig
+) -> Iterator[tuple[keras.Layer, np.ndarray | None]]:
+    """Weighted layers, one at a time with the covariance of its inputs if rounding looks at it."""
     if config.untrained_rounding == "nearest":
+        for call in weighted_calls(LayerGraph.of(model)):
+            yield call.layer, None
         return
     moments = float_moments(model, samples, count=_COUNT, is_centered=config.bias_correction)
     for layer, found in moments:
-        if layer.name in candidates:
-            yield layer.name, found.covariance
+        yield layer, found.covariance
 
 
 def _steps(
