@@ -50,7 +50,8 @@ class QuantizationConfig:
         rounding: "eptq" learns the rounding by network-wise distillation. Without training, in
             seconds: "optq" rounds layer by layer and makes up for the errors that are made, by
             least squares; "nearest" does not.
-        initial_rounding: what "eptq" starts from, "optq" or "nearest".
+        initial_rounding: what "eptq" starts from: "optq", within the two integers around each
+            weight, or "nearest".
         steps, batch_size: length of the optimisation and samples a step.
         samples: calibration samples used.
         seed: of every random choice; the same seed, data and versions give the same bytes.

@@ -102,6 +102,7 @@ def round_layer_by_layer(
     *,
     count: int = 1024,
     corrects_biases: bool = True,
+    is_trained_later: bool = False,
 ) -> None:
     """Gives every layer of `quantized` its integers, and its bias what they shift in the mean.
 
@@ -113,6 +114,9 @@ def round_layer_by_layer(
         samples: one array a model input, float32 (N, ...); the first `count` are used, or as many
             as fit into memory.
         corrects_biases: otherwise biases stay, and means count as all other errors.
+        is_trained_later: allow only the two integers around each float weight, between which
+            training chooses. What moves weights further fits the samples too closely: after
+            training it is worse on others.
     """
     graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
     batches = _batches(model, samples, count)
@@ -125,38 +129,60 @@ def round_layer_by_layer(
             float_inputs[sources[call.output]],
             is_centered=corrects_biases,
         )
-        _round(call.layer, moments, corrects_biases=corrects_biases)
+        _round(call.layer, moments, is_trained_later=is_trained_later)
+        if corrects_biases:
+            _correct_bias(call.layer, moments)
 
 
-def _round(layer: QuantizedWeights, moments: InputMoments, *, corrects_biases: bool) -> None:
-    steps = keras.ops.convert_to_numpy(layer.step)
+def _round(layer: QuantizedWeights, moments: InputMoments, *, is_trained_later: bool) -> None:
     weights = linear.by_group(layer.layer, layer.float_kernel).astype(np.float64)
     targets = refitted(weights, moments.covariance, moments.cross)
     integers = rounded(
         layer.layer,
         linear.from_groups(layer.layer, targets),
-        steps,
+        keras.ops.convert_to_numpy(layer.step),
         moments.covariance,
         bits=layer.bits,
+        is_trained_later=is_trained_later,
     )
     layer.set_integers(integers)
-    if corrects_biases:
-        rounded_weights = linear.by_group(layer.layer, integers * steps.astype(np.float64))
-        shift = moments.float_mean @ weights - moments.mean @ rounded_weights
-        layer.shift_bias(shift.reshape(-1).astype(np.float32))
+
+
+def _correct_bias(layer: QuantizedWeights, moments: InputMoments) -> None:
+    steps = keras.ops.convert_to_numpy(layer.step).astype(np.float64)
+    kernels = layer.float_kernel.astype(np.float64), layer.integers() * steps
+    weights, rounded_weights = (linear.by_group(layer.layer, kernel) for kernel in kernels)
+    shift = moments.float_mean @ weights - moments.mean @ rounded_weights
+    layer.shift_bias(shift.reshape(-1).astype(np.float32))
 
 
 def rounded(
-    layer: keras.Layer, kernel: np.ndarray, steps: np.ndarray, covariance: np.ndarray, *, bits: int
+    layer: keras.Layer,
+    kernel: np.ndarray,
+    steps: np.ndarray,
+    covariance: np.ndarray,
+    *,
+    bits: int,
+    is_trained_later: bool,
 ) -> np.ndarray:
     """Integers for a kernel, in its shape, float64; see `tfeptq.optq.compensated_integers`.
 
     Args:
+        layer: the weighted primitive, with the float weights.
+        kernel: what it is fitted to.
         steps: broadcast against the kernel.
     """
-    spread = np.broadcast_to(steps, kernel.shape)
-    weights, steps = (linear.by_group(layer, each).astype(np.float64) for each in (kernel, spread))
-    integers = compensated_integers(weights, steps[:, :1], covariance, bits=bits)
+    spread, original = np.broadcast_to(steps, kernel.shape), np.asarray(layer.kernel)
+    weights, steps, around = (
+        linear.by_group(layer, each).astype(np.float64) for each in (kernel, spread, original)
+    )
+    integers = compensated_integers(
+        weights,
+        steps[:, :1],
+        covariance,
+        bits=bits,
+        around=around if is_trained_later else None,
+    )
     return linear.from_groups(layer, integers)
 
 

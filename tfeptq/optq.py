@@ -42,7 +42,12 @@ def refitted(weights: np.ndarray, covariance: np.ndarray, cross: np.ndarray) -> 
 
 
 def compensated_integers(
-    weights: np.ndarray, steps: np.ndarray, covariance: np.ndarray, *, bits: int
+    weights: np.ndarray,
+    steps: np.ndarray,
+    covariance: np.ndarray,
+    *,
+    bits: int,
+    around: np.ndarray | None = None,
 ) -> np.ndarray:
     """Integers of `bits` width that lose least of each channel's output, greedily, float64.
 
@@ -50,32 +55,52 @@ def compensated_integers(
         weights: (groups, K, channels of a group), float64.
         steps: (groups, 1, channels of a group), positive.
         covariance: of the K inputs, (groups, K, K); damped here.
+        around: weights in the same shape; only the two integers next to each are allowed.
     """
     size = weights.shape[1]
+    low, high = _bounds(weights.shape, steps, around, bits)
     # The weights of the strongest inputs are rounded while many others can make up for them.
     order = np.argsort(-np.diagonal(covariance, axis1=1, axis2=2), axis=1, kind="stable")
     feedback = _feedback(damped(_reordered(covariance, order)))
-    left = np.take_along_axis(weights, order[:, :, None], axis=1)
+    left, low, high = (
+        np.take_along_axis(each, order[:, :, None], axis=1) for each in (weights, low, high)
+    )
     integers = np.empty_like(left)
     for begin in range(0, size, _BLOCK):
         block = slice(begin, min(begin + _BLOCK, size))
         rest = slice(block.stop, size)
         factors = feedback[:, block, block]
-        integers[:, block], errors = _rounded_block(left[:, block], steps, factors, bits)
+        bounds = low[:, block], high[:, block]
+        integers[:, block], errors = _rounded_block(left[:, block], steps, factors, bounds)
         left[:, rest] -= np.swapaxes(feedback[:, block, rest], 1, 2) @ errors
     result = np.empty_like(integers)
     np.put_along_axis(result, order[:, :, None], integers, axis=1)
     return result
 
 
+def _bounds(
+    shape: tuple[int, ...], steps: np.ndarray, around: np.ndarray | None, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest integer of every weight."""
+    low, high = weight_range(bits)
+    if around is None:
+        return np.full(shape, float(low)), np.full(shape, float(high))
+    below = np.floor(around / steps)
+    return np.clip(below, low, high), np.clip(below + 1.0, low, high)
+
+
 def _rounded_block(
-    left: np.ndarray, steps: np.ndarray, feedback: np.ndarray, bits: int
+    left: np.ndarray,
+    steps: np.ndarray,
+    feedback: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers of some weights, and the errors that the weights behind them have to make up for."""
     left, integers, errors = left.copy(), np.empty_like(left), np.empty_like(left)
     for index in range(left.shape[1]):
         current = left[:, index]
-        integers[:, index] = np.clip(np.round(current / steps[:, 0]), *weight_range(bits))
+        low, high = (bound[:, index] for bound in bounds)
+        integers[:, index] = np.clip(np.round(current / steps[:, 0]), low, high)
         errors[:, index] = current - integers[:, index] * steps[:, 0]
         left[:, index:] -= feedback[:, index, index:, None] * errors[:, None, index]
     return integers, errors

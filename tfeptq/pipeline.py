@@ -132,8 +132,13 @@ def _learn(
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
     if config.untrained_rounding == "optq":
         with watch("layer by layer"):
-            corrects = config.bias_correction
-            round_layer_by_layer(quantized, canonical, samples, corrects_biases=corrects)
+            round_layer_by_layer(
+                quantized,
+                canonical,
+                samples,
+                corrects_biases=config.bias_correction,
+                is_trained_later=config.rounding == "eptq",
+            )
     elif config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples)

@@ -55,6 +55,21 @@ def test_integers_stay_in_range_and_lose_less_than_the_nearest_ones(bits):
     assert losses[0] < 0.7 * losses[1]
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_around_float_weights_only_their_two_neighbours_are_taken(bits):
+    values, grid, of = weights(size=40), steps(bits), covariance(size=40)
+    targets = values + 0.3 * weights(size=40, seed=9)
+    found = optq.compensated_integers(targets, grid, of, bits=bits, around=values)
+    below = np.floor(values / grid)
+    low, high = weight_range(bits)
+    assert np.all((found == np.clip(below, low, high)) | (found == np.clip(below + 1, low, high)))
+    free = optq.compensated_integers(targets, grid, of, bits=bits)
+    assert np.any(free != found)
+    nearest = np.clip(np.round(values / grid), low, high)
+    losses = [output_error(each * grid - targets, of).sum() for each in (free, found, nearest)]
+    assert losses == sorted(losses)
+
+
 def test_two_correlated_weights_reach_the_optimum():
     """The error of the first is known when the second is rounded: nothing better exists here."""
     values, grid = np.array([[[0.4], [0.4]]]), np.ones((1, 1, 1))

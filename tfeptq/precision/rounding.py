@@ -33,8 +33,8 @@ class WeightErrors:
     """What every candidate, (layer name, width), adds to its layer's weights and bias.
 
     Attributes:
-        shipped: as they are written without training: by OPTQ, each layer alone and on float
-            inputs, or to nearest.
+        shipped: as they are written without training, or as training starts: by OPTQ, each layer
+            alone and on float inputs, or to nearest.
         nearest: by nearest rounding.
         shares: what `shipped` leaves of the squared error that `nearest` makes in the layer's
             output; 1 where they are the same.
@@ -68,7 +68,9 @@ def weight_errors(
         for bits in candidates.get(name, ()):
             steps = _steps(layer, scores.get(name), bits, config)
             nearest = _nearest(layer, steps, bits)
-            shipped = nearest if covariance is None else _optq(layer, steps, bits, covariance)
+            shipped = (
+                nearest if covariance is None else _optq(layer, steps, bits, covariance, config)
+            )
             for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
                 bias = _mean_shift(layer, kernel, means[name])
                 errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
@@ -114,9 +116,15 @@ def _nearest(layer: keras.Layer, steps: np.ndarray, bits: int) -> np.ndarray:
     return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
 
 
-def _optq(layer: keras.Layer, steps: np.ndarray, bits: int, covariance: np.ndarray) -> np.ndarray:
-    kernel = np.asarray(layer.kernel)
-    integers = rounded(layer, kernel, steps, covariance, bits=bits)
+def _optq(
+    layer: keras.Layer,
+    steps: np.ndarray,
+    bits: int,
+    covariance: np.ndarray,
+    config: QuantizationConfig,
+) -> np.ndarray:
+    kernel, is_trained = np.asarray(layer.kernel), config.rounding == "eptq"
+    integers = rounded(layer, kernel, steps, covariance, bits=bits, is_trained_later=is_trained)
     return (integers * steps - kernel).astype(np.float32)
 
 

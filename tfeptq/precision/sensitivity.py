@@ -130,9 +130,10 @@ def relevant(config: QuantizationConfig) -> QuantizationConfig:
         "threshold",
         "seed",
         "bias_correction",
+        "rounding",
+        "initial_rounding",
     )
-    settings = {name: getattr(config, name) for name in names}
-    return QuantizationConfig(rounding=config.untrained_rounding, **settings)
+    return QuantizationConfig(**{name: getattr(config, name) for name in names})
 
 
 def label_free(errors: WeightErrors, scores: Mapping[str, np.ndarray]) -> Sensitivity:

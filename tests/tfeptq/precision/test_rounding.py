@@ -71,7 +71,8 @@ def test_biases_take_the_mean_of_what_kernels_add(canonical, images, rounding):
         np.testing.assert_allclose(shift.mean(axis=0), 0.0, atol=1e-5 * np.abs(shift).max())
 
 
-def test_training_starts_from_what_is_measured(canonical, images):
-    learned, written = (errors(canonical, images, rounding=r) for r in ("eptq", "optq"))
-    for key, error in learned.shipped.items():
-        np.testing.assert_array_equal(written.shipped[key].kernel, error.kernel)
+def test_training_starts_next_to_the_float_weights(canonical, images):
+    learned = errors(canonical, images, rounding="eptq").shipped
+    written = errors(canonical, images, rounding="optq").shipped
+    reach = {key: np.abs(each.kernel).max() for key, each in learned.items()}
+    assert any(reach[key] < np.abs(each.kernel).max() for key, each in written.items())
