@@ -46,7 +46,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "without trained scales": {"train_scales": False},
     "without trained biases": {"train_biases": False},
     "without bias correction": {"bias_correction": False},
-    "started from nearest rounding": {"initial_rounding": "nearest"},
+    "started from OPTQ": {"initial_rounding": "optq"},
 }
 
 

@@ -441,7 +441,12 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--untrained", choices=["optq", "nearest"], default="optq")
+    parser.add_argument(
+        "--untrained",
+        choices=["optq", "nearest"],
+        default="optq",
+        help="rounding of the part before, and where the training of the part after starts",
+    )
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     parser.add_argument("--search-steps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)

@@ -85,7 +85,7 @@ class QuantizationCallback(keras.callbacks.Callback):
             self._every_epochs is not None and (epoch + 1) % self._every_epochs == 0
         )
         if self._last_epoch_is_scored:
-            scores = self._scores(self._quantize(rounding=self.config.untrained_rounding))
+            scores = self._scores(self._quantize(rounding=self.config.quick_rounding))
             if logs is not None:
                 logs.update(scores)
 

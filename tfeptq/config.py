@@ -74,7 +74,7 @@ class QuantizationConfig:
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
-    initial_rounding: str = "optq"
+    initial_rounding: str = "nearest"
     steps: int = 2000
     batch_size: int = 32
     samples: int = 1024
@@ -132,6 +132,11 @@ class QuantizationConfig:
     def untrained_rounding(self) -> str:
         """How weights are rounded where they are not trained, or not yet: "optq" or "nearest"."""
         return self.initial_rounding if self.rounding == "eptq" else self.rounding
+
+    @property
+    def quick_rounding(self) -> str:
+        """What stands for the recipe where training would take too long."""
+        return "nearest" if self.rounding == "nearest" else "optq"
 
     def _check_goals(self) -> None:
         _check_type("budget", self.budget, Budget)

@@ -144,7 +144,7 @@ def _warn_of_a_miss(comparison: Comparison) -> None:
 def _searching(config: QuantizationConfig, target: AccuracyTarget) -> QuantizationConfig:
     """The recipe of an evaluation: short, or none."""
     if target.search_steps == 0 or config.rounding != "eptq":
-        return dataclasses.replace(config, rounding=config.untrained_rounding)
+        return dataclasses.replace(config, rounding=config.quick_rounding)
     return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
 
 

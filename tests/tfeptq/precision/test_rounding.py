@@ -72,7 +72,7 @@ def test_biases_take_the_mean_of_what_kernels_add(canonical, images, rounding):
 
 
 def test_training_starts_next_to_the_float_weights(canonical, images):
-    learned = errors(canonical, images, rounding="eptq").shipped
+    learned = errors(canonical, images, initial_rounding="optq").shipped
     written = errors(canonical, images, rounding="optq").shipped
     reach = {key: np.abs(each.kernel).max() for key, each in learned.items()}
     assert any(reach[key] < np.abs(each.kernel).max() for key, each in written.items())
