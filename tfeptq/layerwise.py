@@ -64,24 +64,36 @@ class InputMoments:
             is_centered: leave the means out, which a bias makes up for.
         """
         sums: list[np.ndarray] = []
+        offsets: list[tf.Tensor] = []
         positions = 0
         for index, x in enumerate(inputs):
             y = x if float_inputs is None else float_inputs[index]
-            columns, float_columns = (_some_positions(layer, each) for each in (x, y))
+            both = [_some_positions(layer, each) for each in (x, y)]
+            # Squares of float32 values far from zero would leave nothing of a small variance.
+            offsets = offsets or [tf.reduce_mean(each, axis=1, keepdims=True) for each in both]
+            shifted = [each - offset for each, offset in zip(both, offsets, strict=True)]
             parts = [
-                tf.matmul(columns, columns, transpose_a=True),
-                tf.matmul(columns, float_columns, transpose_a=True),
-                tf.reduce_sum(columns, axis=1, keepdims=True),
-                tf.reduce_sum(float_columns, axis=1, keepdims=True),
+                *(tf.matmul(shifted[0], each, transpose_a=True) for each in shifted),
+                *(tf.reduce_sum(each, axis=1, keepdims=True) for each in shifted),
             ]
             found = [part.numpy().astype(np.float64) for part in parts]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-            positions += columns.shape[1]
-        second, cross, mean, float_mean = (part / positions for part in sums)
+            positions += shifted[0].shape[1]
+        second, cross, *rests = (part / positions for part in sums)
+        mean, float_mean = (
+            offset.numpy() + rest for offset, rest in zip(offsets, rests, strict=True)
+        )
+        covariance, cross = second - _outer(rests[0], rests[0]), cross - _outer(*rests)
         if is_centered:
-            second = second - np.swapaxes(mean, 1, 2) @ mean
-            cross = cross - np.swapaxes(mean, 1, 2) @ float_mean
-        return cls(second, cross, mean, float_mean)
+            return cls(covariance, cross, mean, float_mean)
+        return cls(
+            covariance + _outer(mean, mean), cross + _outer(mean, float_mean), mean, float_mean
+        )
+
+
+def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Products of rows (groups, 1, K), (groups, K, K)."""
+    return np.swapaxes(left, 1, 2) @ right
 
 
 def _some_positions(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
