@@ -82,7 +82,8 @@ class Bench:
         seed: int,
         widths: tuple[int, ...] = WIDTHS,
         ends: int | None = 8,
-        untrained: str = "optq",
+        rounding: str = "eptq",
+        start: str = "nearest",
         keep: str | None = None,
     ) -> None:
         self.task = task
@@ -91,7 +92,8 @@ class Bench:
             weight_bits=widths,
             target=TARGET,
             first_last_bits=ends,
-            initial_rounding=untrained,
+            rounding=rounding,
+            initial_rounding=start,
             measured_moves=0,
             samples=min(samples, len(task.calibration)),
             seed=seed,
@@ -441,11 +443,9 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--untrained", choices=["optq", "nearest"], default="optq")
     parser.add_argument(
-        "--untrained",
-        choices=["optq", "nearest"],
-        default="optq",
-        help="rounding of the part before, and where the training of the part after starts",
+        "--start", choices=["optq", "nearest"], default="nearest", help="where training starts"
     )
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     parser.add_argument("--search-steps", type=int, default=0)
@@ -465,25 +465,36 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     results = []
     for name in options.models:
-        bench = Bench(
-            load(name),
-            samples=options.samples,
-            seed=options.seed,
-            widths=tuple(options.widths),
-            ends=options.ends or None,
-            untrained=options.untrained,
-            keep=options.keep,
-        )
+        benches: dict[str, Bench] = {}
         for part in options.parts:
             options.part = part
-            for result in _results(bench, options):
+            rounding = options.untrained if part == "before" else "eptq"
+            if rounding not in benches:
+                benches[rounding] = _bench(name, rounding, options)
+            for result in _results(benches[rounding], options):
                 header = {"model": name, "part": part, "ends": options.ends or "chosen"}
                 header |= {"candidates": options.widths}
-                header |= {"steps": options.steps} if part == "after" else {}
-                header |= {"rounding": options.untrained} if part == "before" else {}
+                header |= {"rounding": rounding} if part == "before" else {}
+                header |= (
+                    {"steps": options.steps, "start": options.start} if part == "after" else {}
+                )
                 results.append({**header, **result})
                 record(results[-1], options.results)
     tables(results)
+
+
+def _bench(name: str, rounding: str, options: argparse.Namespace) -> Bench:
+    """Sensitivities depend on the rounding that they are for."""
+    return Bench(
+        load(name),
+        samples=options.samples,
+        seed=options.seed,
+        widths=tuple(options.widths),
+        ends=options.ends or None,
+        rounding=rounding,
+        start=options.start,
+        keep=options.keep,
+    )
 
 
 def _results(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
