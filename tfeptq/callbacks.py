@@ -78,6 +78,7 @@ class QuantizationCallback(keras.callbacks.Callback):
                 canonical.inputs,
                 samples=self.config.samples,
                 seed=self.config.seed,
+                augmentation=self.config.augmentation,
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -103,7 +104,9 @@ class QuantizationCallback(keras.callbacks.Callback):
 
     def _quantize(self, *, rounding: str) -> QuantizedModel:
         assert self._samples is not None
-        config = dataclasses.replace(self.config, rounding=rounding, samples=len(self._samples[0]))
+        config = dataclasses.replace(
+            self.config, rounding=rounding, samples=len(self._samples[0]), augmentation=None
+        )
         return quantize(self.model, self._samples, config)
 
     def _scores(self, quantized: QuantizedModel) -> dict[str, float]:

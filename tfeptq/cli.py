@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import numpy as np
 
 from tfeptq import __version__
+from tfeptq.augmentation_cli import add_augmentation, augmentation
 from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
 from tfeptq.latency_cli import add_latency
 from tfeptq.packaging_cli import add_package
@@ -175,6 +176,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("samples", "seed"):
         _add_number(parser, name)
+    add_augmentation(parser)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="keeps finished steps here")
 
 
@@ -354,7 +356,7 @@ def _frontier(options: argparse.Namespace) -> int:
         points = pareto_frontier(
             _model(options),
             calibration,
-            config,
+            dataclasses.replace(config, augmentation=augmentation(options, calibration)),
             cost=options.cost,
             checkpoint_dir=options.resume,
             labels=labels,
@@ -429,6 +431,7 @@ def _quantized(
         inputs, labels = validation[0].astype("float32"), validation[1]
         scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)
     samples, classes = calibration
+    config = dataclasses.replace(config, augmentation=augmentation(options, samples))
     quantized = quantize(model, samples, config, checkpoint_dir=options.resume, labels=classes)
     result = _write(quantized, options, config.target)
     if validation:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfeptq.precision.goals import AccuracyTarget, Budget
+
+if TYPE_CHECKING:
+    import keras
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (4, 5, 6, 7, 8, 16)
@@ -54,6 +57,9 @@ class QuantizationConfig:
             weight, or "nearest".
         steps, batch_size: length of the optimisation and samples a step.
         samples: calibration samples used.
+        augmentation: a Keras layer or model that changes samples at random without making them
+            harder to recognize, such as `keras.layers.RandomFlip`: where there are fewer than
+            `samples`, copies made by it fill them up. Every stage uses them all.
         seed: of every random choice; the same seed, data and versions give the same bytes.
         bias_correction: move biases by the mean shift that rounding causes, before training.
         sample_layer_attention: weigh the distillation by SLA scores; otherwise all equally.
@@ -78,6 +84,7 @@ class QuantizationConfig:
     steps: int = 2000
     batch_size: int = 32
     samples: int = 1024
+    augmentation: keras.Layer | None = None
     seed: int = 0
     bias_correction: bool = True
     sample_layer_attention: bool = True
@@ -113,6 +120,8 @@ class QuantizationConfig:
         self._check_goals()
         for name in ("steps", "batch_size", "samples"):
             _check_count(name, getattr(self, name), 1)
+        if self.augmentation is not None:
+            _check_layer("augmentation", self.augmentation)
         if self.measured_moves is not None:
             _check_count("measured_moves", self.measured_moves, 0)
 
@@ -176,6 +185,10 @@ class QuantizationConfig:
         for name in ("budget", "accuracy_target"):
             if config[name] is not None:
                 config[name] = config[name].get_config()
+        if self.augmentation is not None:
+            import keras
+
+            config["augmentation"] = keras.saving.serialize_keras_object(self.augmentation)
         return config
 
     @classmethod
@@ -189,6 +202,12 @@ class QuantizationConfig:
             )
         if isinstance(settings.get("budget"), Mapping):
             settings["budget"] = Budget.from_config(settings["budget"])
+        if isinstance(settings.get("augmentation"), Mapping):
+            import keras
+
+            settings["augmentation"] = keras.saving.deserialize_keras_object(
+                settings["augmentation"]
+            )
         return cls(**settings)
 
 
@@ -221,6 +240,14 @@ def _candidates(name: str, widths: Sequence[Any], allowed: tuple[int, ...]) -> t
 def _check_type(name: str, value: Any, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"{name}={value!r} must be a tfeptq.{kind.__name__}, or None")
+
+
+def _check_layer(name: str, value: Any) -> None:
+    # The command line reads settings, and refuses bad ones, before it waits for TensorFlow.
+    import keras
+
+    if not isinstance(value, keras.Layer):
+        raise ValueError(f"{name}={value!r} must be a Keras layer or model, or None")
 
 
 def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:

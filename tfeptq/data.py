@@ -7,16 +7,24 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 #: What NumPy raises on damaged files, and on pickled objects, which are never loaded.
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def take_samples(
-    calibration: Any, inputs: Sequence[Any], *, samples: int, seed: int
+    calibration: Any,
+    inputs: Sequence[Any],
+    *,
+    samples: int,
+    seed: int,
+    augmentation: keras.Layer | None = None,
 ) -> list[np.ndarray]:
     """At most `samples` inputs, float32, one array (n, ...) a model input.
 
@@ -25,7 +33,8 @@ def take_samples(
             a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator. Labels of batches
             (inputs, labels) are ignored. Reading stops when there are enough.
         inputs: the model's input tensors.
-        seed: of the choice among the samples of arrays that hold more.
+        seed: of the choice among the samples of arrays that hold more, and of the copies.
+        augmentation: fills them up to `samples`, see `tfeptq.augmentation`.
 
     Raises:
         ValueError: nothing there, wrong shape or dtype, NaN or infinity; names the input.
@@ -36,6 +45,8 @@ def take_samples(
         arrays = _choose(_checked(calibration, inputs), samples, seed)
     floats = [_floats(array, tensor) for array, tensor in zip(arrays, inputs, strict=True)]
     count = len(floats[0])
+    if augmentation is not None:
+        return _filled(floats, augmentation, samples=samples, seed=seed)
     if count < samples:
         warnings.warn(
             f"calibration holds {count} samples, {samples} were asked for: {count} are used",
@@ -44,13 +55,35 @@ def take_samples(
     return floats
 
 
+def _filled(
+    arrays: list[np.ndarray], augmentation: keras.Layer, *, samples: int, seed: int
+) -> list[np.ndarray]:
+    if len(arrays[0]) == samples:
+        warnings.warn(
+            f"augmentation is not used: calibration holds the {samples} samples that were asked "
+            "for; ask for several times as many",
+            stacklevel=4,
+        )
+        return arrays
+    from tfeptq.augmentation import with_copies
+
+    return with_copies(arrays, augmentation, count=samples, seed=seed)
+
+
 def take_labels(
-    labels: Any, calibration: Any, inputs: Sequence[Any], *, samples: int, seed: int
+    labels: Any,
+    calibration: Any,
+    inputs: Sequence[Any],
+    *,
+    samples: int,
+    seed: int,
+    is_augmented: bool = False,
 ) -> np.ndarray:
     """Labels of the samples that `take_samples` takes, (n, ...).
 
     Args:
         labels: one array in the order of all samples of `calibration`.
+        is_augmented: samples are filled up with copies, which have the labels of their origins.
 
     Raises:
         ValueError: not one label a sample, or no numbers.
@@ -60,12 +93,16 @@ def take_labels(
         raise ValueError(
             f"labels have dtype {array.dtype}, shape {array.shape}; one array of numbers is needed"
         )
-    if _is_batches(calibration):
-        return array[:samples]
-    count = len(_checked(calibration, inputs)[0])
-    if len(array) != count:
-        raise ValueError(f"calibration holds {count} samples and {len(array)} labels")
-    return _choose([array], samples, seed)[0]
+    if not _is_batches(calibration):
+        count = len(_checked(calibration, inputs)[0])
+        if len(array) != count:
+            raise ValueError(f"calibration holds {count} samples and {len(array)} labels")
+        array = _choose([array], samples, seed)[0]
+    if is_augmented and len(array) < samples:
+        from tfeptq.augmentation import origins
+
+        return array[origins(len(array), samples, seed)]
+    return array[:samples]
 
 
 def _is_batches(calibration: Any) -> bool:

@@ -72,7 +72,11 @@ def quantize(
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
         samples = take_samples(
-            calibration, canonical.inputs, samples=config.samples, seed=config.seed
+            calibration,
+            canonical.inputs,
+            samples=config.samples,
+            seed=config.seed,
+            augmentation=config.augmentation,
         )
     scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
     learn = functools.partial(_learn, canonical, samples, scores, checkpoint_dir)

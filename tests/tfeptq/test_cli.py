@@ -102,6 +102,11 @@ BAD = {
     "no labels": (["quantize", "{m}", "--validation", "{unlabelled}"], "no labels"),
     "Keras name": (["quantize", "{m}", "--save-keras", "q.h5"], "must end in .keras"),
     "Keras folder": (["quantize", "{m}", "--save-keras", "absent/q.keras"], "does not exist"),
+    "no image": (
+        ["quantize", "{m}", "--input-key", "y", "--random-flip", "vertical"],
+        "(height, width, channels)",
+    ),
+    "no part": (["quantize", "{m}", "--random-translation", "2", "0"], "not a part of the size"),
     "coral": (["quantize", "{m}", "--weight-bits", "4", "--target", "coral"], "Edge TPU"),
 }
 
@@ -168,6 +173,9 @@ def test_fewer_samples_than_asked_for_are_one_warning(folder, capsys):
     ]  # fmt: skip
     assert main(arguments) == 0
     assert "tfeptq: warning: calibration holds 40 samples" in capsys.readouterr().err
+    augmented = ["--random-flip", "horizontal", "--random-translation", "0.25", "0.1"]
+    assert main([*arguments, *augmented, "--samples", "100"]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_int8_data_are_the_integers_of_the_file(folder, quantized, capsys):

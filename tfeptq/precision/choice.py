@@ -198,7 +198,14 @@ def labelled_loss(
             f"of candidates; received sensitivity={config.sensitivity!r}, "
             f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
         )
-    taken = take_labels(labels, calibration, model.inputs, samples=config.samples, seed=config.seed)
+    taken = take_labels(
+        labels,
+        calibration,
+        model.inputs,
+        samples=config.samples,
+        seed=config.seed,
+        is_augmented=config.augmentation is not None,
+    )
     return LabelledLoss(model, taken)
 
 
@@ -235,6 +242,12 @@ def pareto_frontier(
     labelled = labelled_loss(model, labels, calibration, config)
     if not isinstance(config.activation_bits, tuple):
         config = resolve_activations(canonical, config)
-    samples = take_samples(calibration, canonical.inputs, samples=config.samples, seed=config.seed)
+    samples = take_samples(
+        calibration,
+        canonical.inputs,
+        samples=config.samples,
+        seed=config.seed,
+        augmentation=config.augmentation,
+    )
     choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
     return choice.frontier(cost)

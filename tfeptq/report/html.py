@@ -140,7 +140,7 @@ def _settings(config: QuantizationConfig) -> list[tuple[str, str, bool]]:
     defaults = QuantizationConfig()
     return [
         (name, str(value), getattr(config, name) != getattr(defaults, name))
-        for name, value in config.get_config().items()
+        for name, value in {**config.get_config(), "augmentation": config.augmentation}.items()
     ]
 
 
