@@ -66,6 +66,9 @@ class Result:
     agreement: float
     size_bytes: int
     seconds: float
+    samples: int = 1024
+    augmented: bool = False
+    start: str = "nearest"
 
 
 def measure(
@@ -98,6 +101,9 @@ def measure(
         round(100 * float(np.mean(keras_outputs.argmax(1) == outputs.argmax(1))), 2),
         size,
         round(seconds, 1),
+        config.samples,
+        config.augmentation is not None,
+        config.initial_rounding,
     )
 
 
@@ -139,6 +145,9 @@ def main() -> None:
     parser.add_argument("--ends", nargs="+", default=["8", "none"], help="first_last_bits")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", choices=["optq", "nearest"], default="nearest", help="of EPTQ")
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--augment", action="store_true", help="copies fill up to --samples")
     parser.add_argument("--ablation", action="store_true", help="the ablation at 3 bits instead")
     parser.add_argument("--table", action="store_true", help="print recorded results instead")
     options = parser.parse_args()
@@ -149,8 +158,16 @@ def main() -> None:
     results = []
     for name in options.models:
         for method, settings, bits, ends in _plan(options):
-            common = {"steps": options.steps, "seed": options.seed, "weight_bits": bits}
-            result = measure(load(name), method, settings, first_last_bits=ends, **common)
+            task = load(name)
+            common = {
+                "steps": options.steps,
+                "seed": options.seed,
+                "samples": options.samples,
+                "initial_rounding": options.start,
+                "augmentation": task.augmentation if options.augment else None,
+                "weight_bits": bits,
+            }
+            result = measure(task, method, settings, first_last_bits=ends, **common)
             record(result)
             results.append(result)
     table(results)

@@ -43,6 +43,7 @@ from benchmarks.accuracy_plot import write_plot
 from benchmarks.models import Task, load
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import SENSITIVITIES
+from tfeptq.data import take_samples
 from tfeptq.graph import prepare
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
@@ -84,9 +85,18 @@ class Bench:
         ends: int | None = 8,
         rounding: str = "eptq",
         start: str = "nearest",
+        augments: bool = False,
         keep: str | None = None,
     ) -> None:
         self.task = task
+        self.canonical = prepare(task.model)
+        self.samples = take_samples(
+            task.calibration,
+            self.canonical.inputs,
+            samples=samples if augments else min(samples, len(task.calibration)),
+            seed=seed,
+            augmentation=task.augmentation if augments else None,
+        )
         self._accuracies: dict[str, dict[str, Any]] = {}
         self.config = tfeptq.QuantizationConfig(
             weight_bits=widths,
@@ -95,11 +105,9 @@ class Bench:
             rounding=rounding,
             initial_rounding=start,
             measured_moves=0,
-            samples=min(samples, len(task.calibration)),
+            samples=len(self.samples[0]),
             seed=seed,
         )
-        self.canonical = prepare(task.model)
-        self.samples = [task.calibration[: self.config.samples].astype("float32")]
         self.choices: dict[str, Choice] = {}
         self.seconds: dict[str, float] = {}
         for method in SENSITIVITIES:
@@ -442,6 +450,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--moves", type=int, default=0, help="measured_moves of extra rows")
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--augment", action="store_true", help="copies fill up to --samples")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--untrained", choices=["optq", "nearest"], default="optq")
     parser.add_argument(
@@ -471,9 +480,10 @@ def main() -> None:
             rounding = options.untrained if part == "before" else "eptq"
             if rounding not in benches:
                 benches[rounding] = _bench(name, rounding, options)
-            for result in _results(benches[rounding], options):
+            bench = benches[rounding]
+            for result in _results(bench, options):
                 header = {"model": name, "part": part, "ends": options.ends or "chosen"}
-                header |= {"candidates": options.widths}
+                header |= {"candidates": options.widths, "samples": len(bench.samples[0])}
                 header |= {"rounding": rounding} if part == "before" else {}
                 header |= (
                     {"steps": options.steps, "start": options.start} if part == "after" else {}
@@ -493,6 +503,7 @@ def _bench(name: str, rounding: str, options: argparse.Namespace) -> Bench:
         ends=options.ends or None,
         rounding=rounding,
         start=options.start,
+        augments=options.augment,
         keep=options.keep,
     )
 

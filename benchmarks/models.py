@@ -18,13 +18,18 @@ ASSETS = Path(
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A model with unlabelled calibration samples and labelled test samples it never sees."""
+    """A model with unlabelled calibration samples and labelled test samples it never sees.
+
+    Attributes:
+        augmentation: what a float model of this kind is usually trained with.
+    """
 
     name: str
     model: keras.Model
     calibration: np.ndarray
     images: np.ndarray
     labels: np.ndarray
+    augmentation: keras.Layer
 
 
 def _cifar(name: str, file: str, *, normalized: bool) -> Task:
@@ -36,7 +41,13 @@ def _cifar(name: str, file: str, *, normalized: bool) -> Task:
             np.array(values, "float32") for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
         )
         train, test = ((array / 255 - mean) / deviation for array in (train, test))
-    return Task(name, tfeptq.load_model(ASSETS / file), train, test, labels)
+    augmentation = keras.Sequential(
+        [
+            keras.layers.RandomFlip("horizontal"),
+            keras.layers.RandomTranslation(0.125, 0.125, interpolation="nearest"),
+        ]
+    )
+    return Task(name, tfeptq.load_model(ASSETS / file), train, test, labels, augmentation)
 
 
 def _keywords() -> Task:
@@ -45,7 +56,11 @@ def _keywords() -> Task:
         labels = data["y"].ravel()
     model = tfeptq.load_model(ASSETS / "mlperf_tiny" / "tiny_kws.keras")
     values = values.reshape(-1, *model.inputs[0].shape[1:]).astype("float32")
-    return Task("dscnn", model, values[:200], values[200:], labels[200:])
+    # Words come earlier or later by up to 0.12 s.
+    augmentation = keras.layers.RandomTranslation(
+        0.12, 0.0, fill_mode="nearest", interpolation="nearest"
+    )
+    return Task("dscnn", model, values[:200], values[200:], labels[200:], augmentation)
 
 
 TASKS = {
