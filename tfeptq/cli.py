@@ -18,7 +18,14 @@ import numpy as np
 
 from tfeptq import __version__
 from tfeptq.augmentation_cli import add_augmentation, augmentation
-from tfeptq.config import ROUNDINGS, SENSITIVITIES, TARGETS, THRESHOLDS, QuantizationConfig
+from tfeptq.config import (
+    INITIAL_ROUNDINGS,
+    ROUNDINGS,
+    SENSITIVITIES,
+    TARGETS,
+    THRESHOLDS,
+    QuantizationConfig,
+)
 from tfeptq.latency_cli import add_latency
 from tfeptq.packaging_cli import add_package
 from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
@@ -128,6 +135,12 @@ def _add_quantize(commands: Any) -> None:
         "trains nothing, which is quick but may end at more bytes",
     )
     parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
+    parser.add_argument(
+        "--initial-rounding",
+        choices=INITIAL_ROUNDINGS,
+        default=defaults.initial_rounding,
+        help="what --rounding eptq starts from",
+    )
     for name in ("steps", "batch_size", "measured_moves"):
         _add_number(parser, name)
     parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")

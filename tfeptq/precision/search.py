@@ -65,14 +65,15 @@ def hold_accuracy(
     ladder = searched(choice, target, judge)
     if ladder is None:
         raise judge.unreachable()
+    affordable = _affordable(ladder, choice, config)
 
     def whole_recipe(rung: int) -> QuantizedModel:
-        widths = ladder.widths(rung)
-        _check_budget(widths, choice, config)
-        return learn(choice.configured(config, widths), True)
+        return learn(choice.configured(config, affordable.widths(rung)), True)
 
     trials = _Trials(judge, whole_recipe)
-    if step_back(ladder.costs, trials.holds) is None:
+    if step_back(affordable.costs, trials.holds) is None:
+        if len(affordable.costs) < len(ladder.costs):
+            raise _excluded(choice, ladder, config)
         raise judge.unreachable()
     quantized, comparison = trials.best
     judge.warn_if_too_fine(comparison)
@@ -148,12 +149,29 @@ def _searching(config: QuantizationConfig, target: AccuracyTarget) -> Quantizati
     return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
 
 
-def _check_budget(widths: Any, choice: WidthChoice, config: QuantizationConfig) -> None:
+def _affordable(ladder: Ladder, choice: WidthChoice, config: QuantizationConfig) -> Ladder:
+    """The rungs that a budget allows which was given as well."""
     limits = config.budget.limits if config.budget is not None else {}
-    found = choice.point(widths).costs
-    for name, limit in limits.items():
-        if found[name] > limit:
-            raise ValueError(
-                f"budget {name}={limit:g} and the accuracy target exclude each other: the "
-                f"cheapest widths that may hold the target cost {found[name]:g}"
-            )
+    if not limits:
+        return ladder
+    rungs = [
+        rung
+        for rung in range(len(ladder.costs))
+        if all(
+            choice.point(ladder.widths(rung)).costs[name] <= limit for name, limit in limits.items()
+        )
+    ]
+    if not rungs:
+        raise _excluded(choice, ladder, config)
+    return Ladder(ladder.costs[rungs], lambda index: ladder.widths(rungs[index]))
+
+
+def _excluded(choice: WidthChoice, ladder: Ladder, config: QuantizationConfig) -> ValueError:
+    assert config.budget is not None
+    limits, found = config.budget.limits, choice.point(ladder.widths(0)).costs
+    return ValueError(
+        f"budget {', '.join(f'{name}={limit:g}' for name, limit in limits.items())} and the "
+        "accuracy target exclude each other: the cheapest widths that promise to hold the target "
+        f"cost {', '.join(f'{name}={found[name]:g}' for name in limits)}, and none within the "
+        "budget holds it"
+    )

@@ -273,7 +273,8 @@ def test_an_accuracy_target_out_of_reach_is_refused(model):
         tfeptq.quantize(model, small_models.images(32), config)
 
 
-def test_widths_that_miss_after_the_whole_recipe_make_way_for_wider_ones():
+def searched_by_steps_back(**settings):
+    """Widths of eight layers whose sum promises to hold from 25 on, and holds from 40 on."""
     names = "abcdefgh"
     losses = {
         name: {2: 9.0 + i, 3: 3.0 + i, 4: 1.0 + i / 9, 8: 0.0} for i, name in enumerate(names)
@@ -289,13 +290,28 @@ def test_widths_that_miss_after_the_whole_recipe_make_way_for_wider_ones():
         config, is_final = subject
         return float(sum(config.weight_bits.values()) >= (40 if is_final else 25))
 
-    target = tfeptq.AccuracyTarget(metric)
-    config = configuration(accuracy_target=target)
+    config = configuration(accuracy_target=tfeptq.AccuracyTarget(metric), **settings)
+    (found, _), report = hold_accuracy("float", choice, config, lambda *learned: learned)
+    return sum(found.weight_bits.values()), report
+
+
+def test_widths_that_miss_after_the_whole_recipe_make_way_for_wider_ones():
     with pytest.warns(UserWarning, match="misses it: trying wider ones"):
-        (found, _), report = hold_accuracy("float", choice, config, lambda *learned: learned)
-    assert 40 <= sum(found.weight_bits.values()) <= 42
+        found, report = searched_by_steps_back()
+    assert 40 <= found <= 42
     assert report.comparison.holds
     assert report.steps_back >= 2
+
+
+@pytest.mark.filterwarnings("ignore:widths that promised")
+def test_steps_back_stay_within_a_budget():
+    # Steps that double would go past it.
+    found, report = searched_by_steps_back(budget=tfeptq.Budget(weight_bytes=41))
+    assert 40 <= found <= 41
+    assert report.comparison.holds
+    for limit in (39, 20):
+        with pytest.raises(ValueError, match=f"weight_bytes={limit} and the accuracy target excl"):
+            searched_by_steps_back(budget=tfeptq.Budget(weight_bytes=limit))
 
 
 class Content:
