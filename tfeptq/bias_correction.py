@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.layer_graph import Call, Key, LayerGraph
-from tfeptq.memory import fitting_forward_batch, whole_batches
+from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.wrappers import QuantizedWeights
 
@@ -44,7 +44,7 @@ def correct_biases(
     float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
     found = [
         mean_shifts(inputs, float_means(inputs))
-        for inputs in whole_batches(samples, count, batch_size)
+        for inputs in WholeBatches(samples, count, batch_size)
     ]
     shifts = {name: np.mean([part[name] for part in found], axis=0) for name in found[0]}
     for name, shift in shifts.items():

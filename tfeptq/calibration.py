@@ -7,14 +7,14 @@ minimises the squared quantization error over clipped ranges.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfeptq.layer_graph import Key, LayerGraph
-from tfeptq.memory import fitting_batch
+from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
@@ -80,24 +80,18 @@ def collect_histograms(
             ]
         )
 
-    bounds = [extremes(batch) for batch in _batches(samples, total, batch_size, "extremes")]
+    batches = WholeBatches(samples, total, batch_size)
+    bounds = [extremes(batch) for batch in progress(batches, "extremes")]
     low = np.min([minimum.numpy() for minimum, _ in bounds], axis=0)
     high = np.max([maximum.numpy() for _, maximum in bounds], axis=0)
     high = np.maximum(high, low + 1e-6 * np.maximum(np.abs(low), 1.0)).astype(np.float32)
     sums = np.zeros((len(names), BINS), np.int64)
-    for batch in _batches(samples, total, batch_size, "histograms"):
+    for batch in progress(batches, "histograms"):
         sums += counts(batch, tf.constant(low), tf.constant(high)).numpy()
     return {
         name: Histogram(float(low[index]), float(high[index]), sums[index])
         for index, name in enumerate(names)
     }
-
-
-def _batches(
-    samples: Sequence[np.ndarray], total: int, batch_size: int, title: str
-) -> Iterator[list[tf.Tensor]]:
-    for begin in progress(range(0, total - batch_size + 1, batch_size), title):
-        yield [tf.constant(array[begin : begin + batch_size]) for array in samples]
 
 
 def best_range(histogram: Histogram, *, bits: int) -> tuple[float, float]:

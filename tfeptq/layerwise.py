@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfeptq import linear
 from tfeptq.layer_graph import Call, LayerGraph
-from tfeptq.memory import fitting_forward_batch, whole_batches
+from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.optq import compensated_integers, refitted
 from tfeptq.progress import progress
@@ -220,4 +220,4 @@ def _batches(
     # The largest tensors of both models, and a residual.
     count = fitting_forward_batch(model, count, copies=3)
     batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
-    return list(whole_batches(samples, count, batch_size))
+    return list(WholeBatches(samples, count, batch_size))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,12 +36,24 @@ def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -
     return _fitting(wanted, copies * max(_tensor_bytes(model)))
 
 
-def whole_batches(
-    samples: Sequence[np.ndarray], count: int, batch_size: int
-) -> Iterator[list[tf.Tensor]]:
-    """The first `count` samples in batches of equal size; a rest that fills none is left out."""
-    for begin in range(0, count - batch_size + 1, batch_size):
-        yield [tf.constant(array[begin : begin + batch_size]) for array in samples]
+class WholeBatches(Sequence[list[tf.Tensor]]):
+    """The first `count` samples in batches of equal size; a rest that fills none is left out.
+
+    Each is made when it is asked for.
+
+    Args:
+        samples: one array a model input, (N, ...).
+    """
+
+    def __init__(self, samples: Sequence[np.ndarray], count: int, batch_size: int) -> None:
+        self._samples, self._count, self._batch_size = samples, count // batch_size, batch_size
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        begin = range(self._count)[index] * self._batch_size
+        return [tf.constant(array[begin : begin + self._batch_size]) for array in self._samples]
 
 
 def _fitting(wanted: int, sample_bytes: int) -> int:

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe
 from tfeptq.layer_graph import Key, LayerGraph
-from tfeptq.memory import fitting_batch
+from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
@@ -91,9 +91,9 @@ def activation_moments(
     probe = Probe(model, seed=seed)
     run = tf.function(_Moments(model, grids, is_whitened=is_whitened).batch)
     parts = []
-    for begin in progress(range(0, count - batch_size + 1, batch_size), "activation traces"):
-        batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
-        vectors = tf.constant(probe.probe_vectors(batch_size, index=begin))
+    batches = WholeBatches(samples, count, batch_size)
+    for index, batch in enumerate(progress(batches, "activation traces")):
+        vectors = tf.constant(probe.probe_vectors(batch_size, index=index * batch_size))
         parts.append(run(batch, vectors).numpy())
     values = np.concatenate(parts, axis=-1).astype(np.float64)
     mean, error = values.mean(axis=-1), _standard_error(values)

@@ -20,7 +20,7 @@ from tfeptq import linear
 from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.layer_graph import LayerGraph
-from tfeptq.memory import fitting_batch
+from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
 #: A layer (or an activation quantizer) by its name, at a width.
@@ -73,12 +73,11 @@ def pair_terms(
     of_weights = _JacobianProducts(model)
     of_activations = ActivationProducts(model, [e for e in errors.values() if isinstance(e, Grid)])
     sums, squares = np.zeros((2, len(errors), len(errors)))
-    batches = range(0, count - batch_size + 1, batch_size)
-    steps = [(begin, candidate) for begin in batches for candidate in errors]
+    batches = WholeBatches(samples, count, batch_size)
+    steps = [(index, candidate) for index in range(len(batches)) for candidate in errors]
     rows: list[np.ndarray] = []
-    for begin, candidate in progress(steps, "pair terms"):
-        batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
-        error = errors[candidate]
+    for index, candidate in progress(steps, "pair terms"):
+        batch, error = batches[index], errors[candidate]
         if isinstance(error, Grid):
             rows.append(of_activations(batch, error))
         else:

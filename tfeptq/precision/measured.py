@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.layer_graph import LayerGraph
-from tfeptq.memory import fitting_forward_batch, whole_batches
+from tfeptq.memory import WholeBatches, fitting_forward_batch
 
 
 class MeasuredDivergence:
@@ -39,7 +39,7 @@ class MeasuredDivergence:
         graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)
         count = min(count, len(samples[0]))
         batch_size = fitting_forward_batch(model, count)
-        self._batches = list(whole_batches(samples, count, batch_size))
+        self._batches = list(WholeBatches(samples, count, batch_size))
 
         @tf.function
         def logits(inputs: list[tf.Tensor]) -> list[tf.Tensor]:

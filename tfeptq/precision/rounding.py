@@ -19,7 +19,7 @@ from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.layerwise import float_moments, rounded
-from tfeptq.memory import fitting_forward_batch, whole_batches
+from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.precision.widths import granularity
 from tfeptq.quantizers import weight_range
 from tfeptq.thresholds import weight_steps
@@ -155,7 +155,7 @@ def _mean_inputs(
         return [tf.reduce_mean(tensors[call.inputs[0]], axis=0, keepdims=True) for call in calls]
 
     result: dict[str, list[tf.Tensor]] = {}
-    batches = whole_batches(samples, count, fitting_forward_batch(model, count))
+    batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
     parts = zip(*map(run, batches), strict=True)
     for call, means in zip(calls, parts, strict=True):
         result.setdefault(call.layer.name, []).append(tf.add_n(means) / len(means))
