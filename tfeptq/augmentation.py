@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tfeptq.progress import progress
+
 #: Copies that are made at once.
 _BATCH = 64
 
@@ -39,7 +41,7 @@ def with_copies(
     copies = [[array] for array in samples]
     layer = _seeded_copy(augmentation, seed)
     sources = np.arange(total, count) % total
-    for begin in range(0, len(sources), _BATCH):
+    for begin in progress(range(0, len(sources), _BATCH), "augmentation"):
         batch = [array[sources[begin : begin + _BATCH]] for array in samples]
         for found, made in zip(copies, _augmented(layer, batch), strict=True):
             found.append(made)
