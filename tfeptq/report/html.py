@@ -137,10 +137,13 @@ def _content(
 
 def _settings(config: QuantizationConfig) -> list[tuple[str, str, bool]]:
     """(name, value, whether it differs from the default) of every setting."""
-    defaults = QuantizationConfig()
+    defaults, shown = QuantizationConfig(), config.get_config()
+    if config.augmentation is not None:
+        layers = getattr(config.augmentation, "layers", [config.augmentation])
+        shown["augmentation"] = ", ".join(type(layer).__name__ for layer in layers)
     return [
         (name, str(value), getattr(config, name) != getattr(defaults, name))
-        for name, value in {**config.get_config(), "augmentation": config.augmentation}.items()
+        for name, value in shown.items()
     ]
 
 

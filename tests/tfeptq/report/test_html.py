@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 import small_models
@@ -36,7 +37,8 @@ def work(tmp_path_factory):
         first_last_bits=None,
         rounding="nearest",
         sensitivity="label_free",
-        samples=32,
+        samples=48,
+        augmentation=keras.layers.RandomFlip("horizontal"),
         budget=tfeptq.Budget(weight_bytes=BUDGET),
     )
     quantized = tfeptq.quantize(model, images, config)
@@ -91,6 +93,7 @@ def test_accuracies_sizes_seconds_and_settings_are_told(work, text):
     assert found["weights in float32"] == [f"{4 * elements:,}"]
     assert set(quantized.stage_seconds) <= set(found)
     assert found["weight_bits"] == ["(2, 4, 8)"]
+    assert found["augmentation"] == ["RandomFlip"]
     assert '<tr class="set"><td>weight_bits</td>' in text
     assert "<tr><td>seed</td>" in text
 
