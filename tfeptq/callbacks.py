@@ -12,7 +12,7 @@ import numpy as np
 
 import tflite_export
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import take_samples
+from tfeptq.data import configured_samples
 from tfeptq.graph import prepare
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
@@ -73,13 +73,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         canonical = prepare(self.model)
         check_widths(canonical, self.config)
         if self._samples is None:
-            self._samples = take_samples(
-                self._calibration,
-                canonical.inputs,
-                samples=self.config.samples,
-                seed=self.config.seed,
-                augmentation=self.config.augmentation,
-            )
+            self._samples = configured_samples(self._calibration, canonical.inputs, self.config)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._last_epoch_is_scored = (

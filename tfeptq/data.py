@@ -14,8 +14,23 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+    from tfeptq.config import QuantizationConfig
+
 #: What NumPy raises on damaged files, and on pickled objects, which are never loaded.
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def configured_samples(
+    calibration: Any, inputs: Sequence[Any], config: QuantizationConfig
+) -> list[np.ndarray]:
+    """`take_samples` with the settings of a configuration."""
+    return take_samples(
+        calibration,
+        inputs,
+        samples=config.samples,
+        seed=config.seed,
+        augmentation=config.augmentation,
+    )
 
 
 def take_samples(
@@ -50,7 +65,7 @@ def take_samples(
     if count < samples:
         warnings.warn(
             f"calibration holds {count} samples, {samples} were asked for: {count} are used",
-            stacklevel=3,
+            stacklevel=4,
         )
     return floats
 
@@ -62,7 +77,7 @@ def _filled(
         warnings.warn(
             f"augmentation is not used: calibration holds the {samples} samples that were asked "
             "for; ask for several times as many",
-            stacklevel=4,
+            stacklevel=5,
         )
         return arrays
     from tfeptq.augmentation import with_copies

@@ -15,7 +15,7 @@ from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import take_samples
+from tfeptq.data import configured_samples
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.probes import weighted_calls
@@ -71,13 +71,7 @@ def quantize(
         labelled = labelled_loss(model, labels, calibration, config)
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
-        samples = take_samples(
-            calibration,
-            canonical.inputs,
-            samples=config.samples,
-            seed=config.seed,
-            augmentation=config.augmentation,
-        )
+        samples = configured_samples(calibration, canonical.inputs, config)
     scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
     learn = functools.partial(_learn, canonical, samples, scores, checkpoint_dir)
     if not config.has_candidates:

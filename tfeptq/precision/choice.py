@@ -12,7 +12,7 @@ import numpy as np
 
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import take_labels, take_samples
+from tfeptq.data import configured_samples, take_labels
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.labelled import LabelledLoss
@@ -242,12 +242,6 @@ def pareto_frontier(
     labelled = labelled_loss(model, labels, calibration, config)
     if not isinstance(config.activation_bits, tuple):
         config = resolve_activations(canonical, config)
-    samples = take_samples(
-        calibration,
-        canonical.inputs,
-        samples=config.samples,
-        seed=config.seed,
-        augmentation=config.augmentation,
-    )
+    samples = configured_samples(calibration, canonical.inputs, config)
     choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
     return choice.frontier(cost)
