@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tfeptq.quantization_report import QuantizationReport
 from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.wrappers import QuantizedWeights
 
@@ -33,12 +34,17 @@ class QuantizedModel(keras.Model):
         choice: costs and sensitivities of the candidates, where widths were chosen.
         accuracy_search: how they were found, where an accuracy was asked for.
         stage_seconds: stage of the recipe -> seconds.
+        report: what was decided, found and measured.
     """
 
     quantization_config: QuantizationConfig | None = None
     choice: WidthChoice | None = None
     accuracy_search: SearchReport | None = None
     stage_seconds: Mapping[str, float] = MappingProxyType({})
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.report = QuantizationReport()
 
     def attach(self, distillation: Distillation | None) -> None:
         """Sets what the next `compile`/`fit` learns from; None: the compiled loss and labels."""

@@ -1,0 +1,22 @@
+"""What a quantization decided, found and measured, kept with the model that it made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class QuantizationReport:
+    """Grows while `tfeptq.quantize` works; not saved with the model.
+
+    Attributes:
+        samples: stage of the recipe -> how many calibration samples it used.
+        repairs: what was changed, without loss, so that every runtime can execute it; one sentence
+            each, which names the layer.
+        warnings: what may cost accuracy and what to do about it; one sentence each, which names the
+            layer, input or output.
+    """
+
+    samples: dict[str, int] = dataclasses.field(default_factory=dict)
+    repairs: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
