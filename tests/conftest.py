@@ -7,7 +7,12 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import hypothesis
 import pytest
+
+# No clock decides a test: a busy machine is slow, not wrong. The same examples in every run.
+hypothesis.settings.register_profile("tfeptq", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tfeptq")
 
 ROOT = Path(__file__).parent.parent
 

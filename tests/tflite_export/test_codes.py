@@ -26,7 +26,7 @@ def narrowed(graph: IntegerGraph, name: str, bits: int, zero_point: int) -> Inte
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), given_bits=st.integers(4, 8), bits=NARROW, data=st.data())
 def test_what_stays_within_its_codes_does(kind, seed, given_bits, bits, data):
     graph = BUILDERS[kind](Draw(seed, "int8"))

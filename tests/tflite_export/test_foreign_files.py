@@ -48,7 +48,7 @@ def test_files_of_others(assets, name):
     assert np.all(np.isfinite(outputs))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_files_give_one_clear_error_or_an_answer(tmp_path, data):
     content = bytearray(write(convolution(), {"w": "int4"}))
