@@ -2,8 +2,15 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Packages that cannot live beside the others: tflite-runtime needs numpy < 2, and
+# tensorflow-model-optimization an old absl and Keras 2. Tests call them in these environments.
+OLD_RUNTIME := $(VENV)-tflite-runtime
+TFMOT := $(VENV)-tfmot
+# The requirements of one extra of setup.cfg, without those of the project itself.
+extra = $(shell $(PYTHON) -c "import configparser as c; s = c.ConfigParser(); s.read('setup.cfg'); \
+  print(*(repr(line.strip()) for line in s['options.extras_require']['$(1)'].split(chr(10)) if line.strip()))")
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test test-all lint benchmark clean
 
 ## Trains a small network on scikit-learn's digits, quantizes it to 4 bits and runs the file.
 demo: $(STAMP)
@@ -12,6 +19,12 @@ demo: $(STAMP)
 ## Runs all tests.
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+## Runs all tests with every package that this project names, so that none of them is skipped.
+test-all: export TFLITE_RUNTIME_PYTHON = $(abspath $(OLD_RUNTIME)/bin/python)
+test-all: export TFMOT_PYTHON = $(abspath $(TFMOT)/bin/python)
+test-all: $(VENV)/.metadata $(OLD_RUNTIME)/.installed $(TFMOT)/.installed
+	$(BIN)/python -m pytest --no-missing-packages
 
 ## Lint, formatting and types.
 lint: $(STAMP)
@@ -29,5 +42,19 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u,report]'
 	touch $(STAMP)
 
+$(VENV)/.metadata: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[metadata]'
+	touch $@
+
+$(OLD_RUNTIME)/.installed: setup.cfg
+	$(PYTHON) -m venv $(OLD_RUNTIME)
+	$(OLD_RUNTIME)/bin/python -m pip install --quiet $(call extra,tflite-runtime)
+	touch $@
+
+$(TFMOT)/.installed: setup.cfg
+	$(PYTHON) -m venv $(TFMOT)
+	$(TFMOT)/bin/python -m pip install --quiet 'tensorflow >=2.20,<2.22' $(call extra,tfmot)
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build ./*.egg-info
+	rm -rf $(VENV) $(OLD_RUNTIME) $(TFMOT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build ./*.egg-info

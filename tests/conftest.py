@@ -17,6 +17,27 @@ hypothesis.settings.load_profile("tfeptq")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-missing-packages",
+        action="store_true",
+        help="a test that is skipped for want of a package fails",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    if report.skipped and item.config.getoption("--no-missing-packages"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
+        if not reason.startswith("Skipped: no assets"):
+            report.outcome, report.longrepr = (
+                "failed",
+                f"{item.nodeid} may not be skipped: {reason}",
+            )
+    return report
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder of pretrained models and labelled data; tests that need it skip without it."""
