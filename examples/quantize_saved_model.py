@@ -25,7 +25,7 @@ def main(*, model: Path, samples: Path, output: Path, steps: int) -> tflite_expo
     config = tfeptq.QuantizationConfig(weight_bits={widest.name: 4}, target=TARGET, steps=steps)
 
     quantized = tfeptq.quantize(float_model, inputs, config)
-    result = tflite_export.export(quantized, output, target=TARGET, samples=inputs[:8])
+    result = tflite_export.export(quantized, output, samples=inputs[:8])
     print(tflite_export.inspect(output).table())
     if result.verification is not None:
         print(result.verification.summary())

@@ -92,9 +92,7 @@ class QuantizationCallback(keras.callbacks.Callback):
                 logs.update(scores)
             self._add_to_history(scores)
         if self._export_path is not None:
-            self.result = tflite_export.export(
-                self.quantized, self._export_path, target=self.config.target
-            )
+            self.result = tflite_export.export(self.quantized, self._export_path)
 
     def _quantize(self, *, rounding: str) -> QuantizedModel:
         assert self._samples is not None

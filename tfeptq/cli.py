@@ -446,23 +446,23 @@ def _quantized(
     samples, classes = calibration
     config = dataclasses.replace(config, augmentation=augmentation(options, samples))
     quantized = quantize(model, samples, config, checkpoint_dir=options.resume, labels=classes)
-    result = _write(quantized, options, config.target)
+    result = _write(quantized, options)
     if validation:
         scores["quantized Keras"] = score(quantized.predict(inputs, verbose=0), labels)
         scores["file in LiteRT"] = score(tflite_export.run(result.path, inputs), labels)
     return quantized, result, scores
 
 
-def _write(quantized: QuantizedModel, options: argparse.Namespace, target: str) -> ExportResult:
+def _write(quantized: QuantizedModel, options: argparse.Namespace) -> ExportResult:
     """Writes the file and, if asked, the Keras model; neither where one of them fails."""
     import tflite_export
 
     if not options.save_keras:
-        return tflite_export.export(quantized, options.output, target=target)
+        return tflite_export.export(quantized, options.output)
     with tempfile.TemporaryDirectory(dir=options.save_keras.parent) as folder:
         saved = Path(folder) / options.save_keras.name
         quantized.save(saved)
-        result = tflite_export.export(quantized, options.output, target=target)
+        result = tflite_export.export(quantized, options.output)
         os.replace(saved, options.save_keras)
     return result
 

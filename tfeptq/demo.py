@@ -77,7 +77,7 @@ def run_demo(*, weight_bits: int = 4, steps: int = 300, output: Path | None = No
     quantized = quantize(model, data[0], config)
     watch.seconds.update(quantized.stage_seconds)
     with watch("export and verify"):
-        result = tflite_export.export(quantized, output, target=config.target)
+        result = tflite_export.export(quantized, output)
     with watch("run the file"):
         outputs = tflite_export.run(output, data[2])
     scores = {

@@ -29,6 +29,8 @@ class QuantizedModel(keras.Model):
     `fit` is quantization-aware training on labels.
 
     Attributes:
+        target: what it was quantized for, where `tflite_export.export` writes for nothing else
+            unless told; saved with the model.
         quantization_config: what `tfeptq.quantize` was asked; like all below it stays with the
             object that `quantize` returned and is not saved.
         choice: costs and sensitivities of the candidates, where widths were chosen.
@@ -37,6 +39,7 @@ class QuantizedModel(keras.Model):
         report: what was decided, found and measured.
     """
 
+    target: str | None = None
     quantization_config: QuantizationConfig | None = None
     choice: WidthChoice | None = None
     accuracy_search: SearchReport | None = None
@@ -70,6 +73,20 @@ class QuantizedModel(keras.Model):
         from tfeptq.freeze import bit_widths
 
         return bit_widths(self)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "target": self.target}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> QuantizedModel:
+        """Also reads models that were saved without their target."""
+        settings = dict(config)
+        target = settings.pop("target", None)
+        model = super().from_config(settings, custom_objects)
+        model.target = target
+        return model
 
     def freeze(self) -> IntegerGraph:
         """The integers and scales that ship; see `tfeptq.freeze`."""

@@ -164,6 +164,7 @@ def _wrapped(
         activation_bits=config.activation_bits,
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
+    quantized.target = config.target
     return quantized, wrapped.sources
 
 

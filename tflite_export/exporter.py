@@ -67,7 +67,7 @@ def export(
     model: Any,
     path: str | Path,
     *,
-    target: str,
+    target: str | None = None,
     samples: Any = None,
     verify: bool = True,
 ) -> ExportResult:
@@ -77,18 +77,21 @@ def export(
         model: an `IntegerGraph`, or anything with `freeze() -> IntegerGraph` (what
             `tfeptq.quantize` returns).
         path: of the file; replaced atomically.
-        target: "android", "coral", "ethos-u" or "microcontroller".
+        target: "android", "coral", "ethos-u" or "microcontroller"; by default the one that `model`
+            was quantized for.
         samples: a few inputs to verify on, one array (N, ...) a model input, floats or the file's
             integers; random integers by default.
         verify: read the file back, run it and compare every operator with the integer reference.
 
     Raises:
-        ValueError: the target cannot store or execute a layer as it was quantized.
+        ValueError: the target cannot store or execute a layer as it was quantized, or there is
+            none.
         VerificationError: what the file computes is not what was learned; no file is left.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    target = _target(model, target)
     graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
     storage = plan_storage(graph, target)
     content = write(graph, storage)
@@ -97,6 +100,17 @@ def export(
     layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
     return ExportResult(path, len(content), layers, proof, target, findings, _notes(layers))
+
+
+def _target(model: Any, asked: str | None) -> str:
+    """The target asked for, or the one that the model knows."""
+    target = asked if asked is not None else getattr(model, "target", None)
+    if target is None:
+        raise ValueError(
+            f"a {type(model).__name__} does not know what it was quantized for: "
+            f"pass target=, one of {', '.join(map(repr, targets.TARGETS))}"
+        )
+    return target
 
 
 def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:

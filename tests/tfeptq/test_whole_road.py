@@ -39,6 +39,19 @@ def test_keras_and_file_agree(tmp_path, target, bits):
     assert np.abs(found - expected).mean() < 1.5 / 256
 
 
+def test_a_model_knows_its_target(tmp_path):
+    model = quantized(target="microcontroller")
+    assert tflite_export.export(model, tmp_path / "m.tflite").target == "microcontroller"
+    model.save(tmp_path / "m.keras")
+    loaded = tfeptq.load_model(tmp_path / "m.keras")
+    assert loaded.target == "microcontroller"
+    assert tflite_export.export(loaded, tmp_path / "again").target == "microcontroller"
+    content = (tmp_path / "m.tflite").read_bytes()
+    assert (tmp_path / "again").read_bytes() == content
+    # The one that is asked for wins.
+    assert tflite_export.export(loaded, tmp_path / "a", target="android").target == "android"
+
+
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
 def test_sixteen_bit_activations(tmp_path, target):
     model = quantized(weight_bits=8, activation_bits=16, target=target)

@@ -111,6 +111,11 @@ def test_a_missing_folder_is_named(tmp_path):
         tflite_export.export(convolution(), tmp_path / "no" / "m.tflite", target="android")
 
 
+def test_a_graph_without_a_target_needs_one(tmp_path):
+    with pytest.raises(ValueError, match=r"pass target=, one of 'android', 'coral'"):
+        tflite_export.export(convolution(), tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize(
     ("target", "bits", "container"),
     [
