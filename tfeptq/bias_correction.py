@@ -18,8 +18,8 @@ from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.wrappers import QuantizedWeights
 
-FloatMeans = Callable[[list[tf.Tensor]], dict[Key, tf.Tensor]]
-MeanShifts = Callable[[list[tf.Tensor], dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
+FloatMeans = Callable[[list[tf.Tensor], tf.Tensor], dict[Key, tf.Tensor]]
+MeanShifts = Callable[[list[tf.Tensor], tf.Tensor, dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 def correct_biases(
@@ -42,11 +42,15 @@ def correct_biases(
     count = min(count, len(samples[0]))
     batch_size = fitting_forward_batch(model, count)
     float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
-    found = [
-        mean_shifts(inputs, float_means(inputs))
-        for inputs in WholeBatches(samples, count, batch_size)
-    ]
-    shifts = {name: np.mean([part[name] for part in found], axis=0) for name in found[0]}
+    batches = WholeBatches(samples, count, batch_size)
+    found = []
+    for inputs, repeated in zip(batches, map(tf.constant, batches.repeats), strict=True):
+        found.append(mean_shifts(inputs, repeated, float_means(inputs, repeated)))
+    new = [batches.size - repeated for repeated in batches.repeats]
+    shifts = {
+        name: np.average([part[name] for part in found], axis=0, weights=new).astype(np.float32)
+        for name in found[0]
+    }
     for name, shift in shifts.items():
         quantized.get_layer(name).shift_bias(-shift)
     return shifts
@@ -58,9 +62,9 @@ def _float_means(model: keras.Model, quantized: QuantizedModel) -> FloatMeans:
     calls = [call for call in graph.calls if call.layer.name in names]
 
     @tf.function
-    def run(inputs: list[tf.Tensor]) -> dict[Key, tf.Tensor]:
+    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> dict[Key, tf.Tensor]:
         tensors = graph.execute(inputs)
-        return {call.output: _channel_mean(tensors[call.output]) for call in calls}
+        return {call.output: _channel_mean(tensors[call.output][repeated:]) for call in calls}
 
     return run
 
@@ -69,13 +73,15 @@ def _mean_shifts(quantized: QuantizedModel) -> MeanShifts:
     graph = LayerGraph.of(quantized)
 
     @tf.function
-    def run(inputs: list[tf.Tensor], means: dict[Key, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def run(
+        inputs: list[tf.Tensor], repeated: tf.Tensor, means: dict[Key, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         shifts: dict[str, list[tf.Tensor]] = {}
 
         def correct(call: Call, _: list[Any], output: tf.Tensor) -> tf.Tensor:
             if not isinstance(call.layer, QuantizedWeights):
                 return output
-            shift = _channel_mean(output) - means[call.output]
+            shift = _channel_mean(output[repeated:]) - means[call.output]
             shifts.setdefault(call.layer.name, []).append(shift)
             return output - shift
 

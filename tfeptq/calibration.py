@@ -43,40 +43,42 @@ def collect_histograms(
     keys: Mapping[str, Sequence[Key]],
     *,
     batch_size: int = 32,
-    limit: int = 256,
 ) -> dict[str, Histogram]:
     """Histograms of groups of tensors of a float model.
 
     Args:
         model: canonical float model.
-        samples: one array a model input, float32 (N, ...); at most `limit` samples are used.
+        samples: one array a model input, float32 (N, ...).
         keys: group name -> tensors whose values are pooled.
     """
     graph = LayerGraph.of(model)
     names = list(keys)
-    total = min(limit, len(samples[0]))
+    total = len(samples[0])
     # Histograms compute the bin of every value on the way.
     batch_size = fitting_batch(model, min(batch_size, total), copies=6)
 
-    def groups(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    def groups(inputs: list[tf.Tensor], repeated: tf.Tensor) -> list[tf.Tensor]:
         tensors = graph.execute(inputs)
         return [
-            tf.concat([tf.reshape(tensors[key], [-1]) for key in keys[name]], 0) for name in names
+            tf.concat([tf.reshape(tensors[key][repeated:], [-1]) for key in keys[name]], 0)
+            for name in names
         ]
 
     @tf.function
     def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        values = groups(inputs)
+        values = groups(inputs, tf.constant(0))
         return tf.stack([tf.reduce_min(v) for v in values]), tf.stack(
             [tf.reduce_max(v) for v in values]
         )
 
     @tf.function
-    def counts(inputs: list[tf.Tensor], low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    def counts(
+        inputs: list[tf.Tensor], repeated: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    ) -> tf.Tensor:
         return tf.stack(
             [
                 tf.histogram_fixed_width(values, [low[index], high[index]], BINS)
-                for index, values in enumerate(groups(inputs))
+                for index, values in enumerate(groups(inputs, repeated))
             ]
         )
 
@@ -86,8 +88,9 @@ def collect_histograms(
     high = np.max([maximum.numpy() for _, maximum in bounds], axis=0)
     high = np.maximum(high, low + 1e-6 * np.maximum(np.abs(low), 1.0)).astype(np.float32)
     sums = np.zeros((len(names), BINS), np.int64)
-    for batch in progress(batches, "histograms"):
-        sums += counts(batch, tf.constant(low), tf.constant(high)).numpy()
+    for index, batch in enumerate(progress(batches, "histograms")):
+        repeated = tf.constant(batches.repeats[index])
+        sums += counts(batch, repeated, tf.constant(low), tf.constant(high)).numpy()
     return {
         name: Histogram(float(low[index]), float(high[index]), sums[index])
         for index, name in enumerate(names)

@@ -220,4 +220,4 @@ def _batches(
     # The largest tensors of both models, and a residual.
     count = fitting_forward_batch(model, count, copies=3)
     batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
-    return list(WholeBatches(samples, count, batch_size))
+    return WholeBatches(samples, count, batch_size).once()

@@ -37,23 +37,41 @@ def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -
 
 
 class WholeBatches(Sequence[list[tf.Tensor]]):
-    """The first `count` samples in batches of equal size; a rest that fills none is left out.
+    """The first `count` samples, all of them, in the fewest batches, which have one size.
 
-    Each is made when it is asked for.
+    One size is one trace of a compiled function. Where it does not divide `count`, the last batch
+    reaches back, and must leave out what the batch before has counted. Each batch is made when it
+    is asked for.
 
     Args:
         samples: one array a model input, (N, ...).
+        batch_size: the largest allowed.
+
+    Attributes:
+        size: of every batch.
+        repeats: for each batch, how many of its first samples are the last of the batch before.
     """
 
     def __init__(self, samples: Sequence[np.ndarray], count: int, batch_size: int) -> None:
-        self._samples, self._count, self._batch_size = samples, count // batch_size, batch_size
+        batches = -(-count // batch_size)
+        self._samples = samples
+        self.size = -(-count // batches)
+        self._begins = [min(index * self.size, count - self.size) for index in range(batches)]
+        self.repeats = [index * self.size - begin for index, begin in enumerate(self._begins)]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._begins)
 
     def __getitem__(self, index: Any) -> Any:
-        begin = range(self._count)[index] * self._batch_size
-        return [tf.constant(array[begin : begin + self._batch_size]) for array in self._samples]
+        begin = self._begins[index]
+        return [tf.constant(array[begin : begin + self.size]) for array in self._samples]
+
+    def once(self) -> list[list[tf.Tensor]]:
+        """All batches with every sample once: the last one may be shorter."""
+        return [
+            [tensor[repeated:] for tensor in batch]
+            for batch, repeated in zip(self, self.repeats, strict=True)
+        ]
 
 
 def _fitting(wanted: int, sample_bytes: int) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import small_models
@@ -11,11 +15,15 @@ from tfeptq import memory
 from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import collect_histograms
 from tfeptq.graph import prepare
+from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.label_free import channel_attention, weight_scores
+from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.layer_graph import LayerGraph
+from tfeptq.precision.measured import MeasuredDivergence
 from tfeptq.precision.rounding import weight_errors
 
-SAMPLES = [small_models.images(32)]
+#: Divisible by no batch size but 3 and 11.
+SAMPLES = [small_models.images(33)]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +46,21 @@ def test_batches_shrink_with_the_model(canonical, monkeypatch):
     assert memory.fitting_batch(canonical, 32, copies=2) == 1
 
 
+@hypothesis.given(st.integers(1, 200), st.integers(1, 64))
+def test_batches_hold_every_sample_once(count, batch_size):
+    samples = np.arange(250)
+    batches = memory.WholeBatches([samples, -samples], count, batch_size)
+    assert {len(tensor) for batch in batches for tensor in batch} == {batches.size}
+    assert batches.size <= batch_size
+    assert len(batches) == -(-count // batch_size)
+    for position, sign in enumerate((1, -1)):
+        whole = np.concatenate([batch[position] for batch in batches.once()])
+        np.testing.assert_array_equal(whole, sign * samples[:count])
+
+
 def shifts(canonical):
     config = tfeptq.QuantizationConfig(
-        weight_bits=3, rounding="nearest", threshold="mse", samples=32, bias_correction=False
+        weight_bits=3, rounding="nearest", threshold="mse", samples=33, bias_correction=False
     )
     quantized = tfeptq.quantize(canonical, SAMPLES[0], config)
     return correct_biases(quantized, canonical, SAMPLES)
@@ -66,9 +86,33 @@ def errors(canonical):
     return {key: error.bias for key, error in found.shipped.items()}
 
 
-@pytest.mark.parametrize(
-    "stage", [histograms, attention, errors, lambda model: weight_scores(model, SAMPLES)]
-)
+def scores(canonical):
+    return weight_scores(canonical, SAMPLES)
+
+
+def pairs(canonical):
+    changes = {
+        (name, 4): RoundingError(*(0.01 * np.asarray(w) for w in canonical.get_layer(name).weights))
+        for name in ("pointwise", "skip")
+    }
+    return dataclasses.asdict(pair_terms(canonical, SAMPLES, changes))
+
+
+def moments(canonical):
+    grids = [Grid((("sum_relu", 0), ("pool", 0)), 0.1, -128, 8)]
+    return dataclasses.asdict(activation_moments(canonical, SAMPLES, grids, is_whitened=False))
+
+
+def divergence(canonical):
+    change = RoundingError(*(0.1 * np.asarray(w) for w in canonical.get_layer("skip").weights))
+    measure = MeasuredDivergence(canonical, SAMPLES, {("skip", 4): change})
+    return {"skip": measure({"skip": 4})}
+
+
+STAGES = [histograms, attention, errors, scores, pairs, moments, divergence]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_small_batches_give_the_same(canonical, monkeypatch, stage):
     whole = stage(canonical)
     monkeypatch.setattr(memory, "BATCH_BYTES", 24 * int(sample_bytes(canonical)))
@@ -81,10 +125,10 @@ def test_small_batches_give_the_same(canonical, monkeypatch, stage):
 
 def test_bias_correction_over_batches_comes_close(canonical, monkeypatch):
     whole = shifts(canonical)
-    # Four batches of 8: every batch corrects its own layers one after the other.
+    # Batches of up to 8: each corrects its own layers one after the other.
     largest = max(np.prod(s[1:]) for s in LayerGraph.of(canonical).shapes(canonical).values())
     monkeypatch.setattr(memory, "BATCH_BYTES", 8 * 4 * 4 * int(largest))
-    assert memory.fitting_forward_batch(canonical, 32) == 8
+    assert memory.fitting_forward_batch(canonical, 33) == 8
     parts = shifts(canonical)
     for name, shift in whole.items():
         assert np.abs(parts[name] - shift).max() < 0.2 * np.abs(shift).max() + 1e-6, name

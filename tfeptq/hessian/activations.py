@@ -93,8 +93,8 @@ def activation_moments(
     parts = []
     batches = WholeBatches(samples, count, batch_size)
     for index, batch in enumerate(progress(batches, "activation traces")):
-        vectors = tf.constant(probe.probe_vectors(batch_size, index=index * batch_size))
-        parts.append(run(batch, vectors).numpy())
+        vectors = tf.constant(probe.probe_vectors(batches.size, index=index * batches.size))
+        parts.append(run(batch, vectors).numpy()[..., batches.repeats[index] :])
     values = np.concatenate(parts, axis=-1).astype(np.float64)
     mean, error = values.mean(axis=-1), _standard_error(values)
     shapes = LayerGraph.of(model).shapes(model)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfeptq import linear
 from tfeptq.hessian.probes import Probe
 from tfeptq.layer_graph import Call
-from tfeptq.memory import fitting_batch
+from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
 
@@ -104,11 +104,11 @@ def weight_scores(
         return probe.accumulate(inputs, vectors, squared)
 
     totals: dict[str, np.ndarray] = {}
-    batches = count // batch_size
-    for index in progress(range(batches), "weight scores"):
-        begin = index * batch_size
-        batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
-        vectors = tf.constant(probe.probe_vectors(batch_size, index=index))
-        for call, part in zip(probe.calls, scores(batch, vectors), strict=True):
+    batches = WholeBatches(samples, count, batch_size)
+    for index, batch in enumerate(progress(batches, "weight scores")):
+        vectors = probe.probe_vectors(batches.size, index=index)
+        # What has no probe has no gradient, and adds nothing.
+        vectors[:, : batches.repeats[index]] = 0.0
+        for call, part in zip(probe.calls, scores(batch, tf.constant(vectors)), strict=True):
             totals[call.layer.name] = totals.get(call.layer.name, 0.0) + part.numpy()
-    return {name: total / (batches * batch_size) for name, total in totals.items()}
+    return {name: total / count for name, total in totals.items()}

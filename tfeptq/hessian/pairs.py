@@ -83,14 +83,13 @@ def pair_terms(
         else:
             rows.append(of_weights(batch, candidate[0], error))
         if len(rows) == len(errors):
-            by_sample = _by_sample(np.array(rows, np.float64))
+            by_sample = _by_sample(np.array(rows, np.float64)[:, batches.repeats[index] :])
             sums += by_sample.sum(axis=0)
             squares += np.square(by_sample).sum(axis=0)
             rows = []
-    used = len(batches) * batch_size
-    mean = sums / used
-    variance = np.maximum(squares / used - np.square(mean), 0.0)
-    return PairTerms(mean, np.sqrt(variance / max(used - 1, 1)))
+    mean = sums / count
+    variance = np.maximum(squares / count - np.square(mean), 0.0)
+    return PairTerms(mean, np.sqrt(variance / max(count - 1, 1)))
 
 
 def _by_sample(rows: np.ndarray) -> np.ndarray:

@@ -38,8 +38,7 @@ class MeasuredDivergence:
         self._model, self._errors = model, errors
         graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)
         count = min(count, len(samples[0]))
-        batch_size = fitting_forward_batch(model, count)
-        self._batches = list(WholeBatches(samples, count, batch_size))
+        self._batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
 
         @tf.function
         def logits(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -70,6 +69,9 @@ class MeasuredDivergence:
         return float(tf.reduce_mean(self._distillation.divergence(self._reference, moved)))
 
     def _outputs(self) -> dict[tuple[str, int], tf.Tensor]:
-        parts = zip(*(self._logits(batch) for batch in self._batches), strict=True)
-        outputs = [tf.concat(part, axis=0) for part in parts]
+        found = [
+            [tensor[repeated:] for tensor in self._logits(batch)]
+            for batch, repeated in zip(self._batches, self._batches.repeats, strict=True)
+        ]
+        outputs = [tf.concat(parts, axis=0) for parts in zip(*found, strict=True)]
         return dict(zip(self._distillation.keys, outputs, strict=True))

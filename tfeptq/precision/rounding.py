@@ -150,15 +150,18 @@ def _mean_inputs(
     calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
 
     @tf.function
-    def run(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> list[tf.Tensor]:
         tensors = graph.execute(inputs)
-        return [tf.reduce_mean(tensors[call.inputs[0]], axis=0, keepdims=True) for call in calls]
+        return [
+            tf.reduce_sum(tensors[call.inputs[0]][repeated:], axis=0, keepdims=True) / count
+            for call in calls
+        ]
 
     result: dict[str, list[tf.Tensor]] = {}
     batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
-    parts = zip(*map(run, batches), strict=True)
-    for call, means in zip(calls, parts, strict=True):
-        result.setdefault(call.layer.name, []).append(tf.add_n(means) / len(means))
+    parts = zip(*map(run, batches, map(tf.constant, batches.repeats)), strict=True)
+    for call, shares in zip(calls, parts, strict=True):
+        result.setdefault(call.layer.name, []).append(tf.add_n(shares))
     return result
 
 
