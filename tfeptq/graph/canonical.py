@@ -10,6 +10,7 @@ import keras
 from tfeptq.graph import layers, operations
 from tfeptq.graph.affine import fold_affine
 from tfeptq.graph.errors import UnsupportedLayerError
+from tfeptq.graph.finite import check_constants, check_folded, check_weights
 from tfeptq.graph.nodes import Graph, Input, Node, Shape
 from tfeptq.graph.rebuild import rebuild
 from tfeptq.graph.reshapes import sink_reshapes
@@ -29,15 +30,18 @@ def prepare(model: keras.Model) -> keras.Model:
         model: functional or Sequential, built; nested models are flattened.
 
     Raises:
-        ValueError: the model is not built or not functional.
+        ValueError: the model is not built or not functional, or holds infinite or NaN weights.
         UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
     """
     traced = trace(model)
+    check_weights(model)
     inputs = [Node(Input, name, [], _static(shape, name)) for name, shape in traced.inputs]
     graph = Graph(model.name, inputs, _translate(traced, inputs, {}, ""))
+    check_constants(graph)
     sink_reshapes(graph)
     fold_affine(graph)
     sink_reshapes(graph)
+    check_folded(graph)
     return rebuild(graph)
 
 
