@@ -20,9 +20,11 @@ from tfeptq import linear
 from tfeptq.layer_graph import Call, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
-from tfeptq.optq import compensated_integers, refitted
+from tfeptq.optq import refitted
 from tfeptq.progress import progress
+from tfeptq.structured_optq import structured_integers
 from tfeptq.walk import Walk
+from tfeptq.weight_structure import WeightStructure
 from tfeptq.wrappers import QuantizedWeights
 
 #: Samples that are run at once, and how many arrays of the size of the largest tensor that takes:
@@ -179,21 +181,30 @@ def rounded(
 ) -> np.ndarray:
     """Integers for a kernel, in its shape, float64; see `tfeptq.optq.compensated_integers`.
 
+    They keep the structure of the float weights, see `tfeptq.weight_structure`.
+
     Args:
         layer: the weighted primitive, with the float weights.
         kernel: what it is fitted to.
         steps: broadcast against the kernel.
     """
-    spread, original = np.broadcast_to(steps, kernel.shape), np.asarray(layer.kernel)
-    weights, steps, around = (
-        linear.by_group(layer, each).astype(np.float64) for each in (kernel, spread, original)
+    original, per_channel = np.asarray(layer.kernel), np.size(steps) > 1
+    structure = WeightStructure.of(layer, original, bits=bits, per_channel=per_channel)
+    spread = np.broadcast_to(steps, kernel.shape)
+    weights, targets, steps = (
+        linear.by_group(layer, each).astype(np.float64) for each in (original, kernel, spread)
     )
-    integers = compensated_integers(
+    shared = structure.shared
+    integers = structured_integers(
         weights,
+        targets,
         steps[:, :1],
         covariance,
+        zeros=linear.by_group(layer, structure.zeros),
+        shared=None if shared is None else linear.by_group(layer, shared),
+        per_channel=per_channel,
         bits=bits,
-        around=around if is_trained_later else None,
+        stays_around=is_trained_later,
     )
     return linear.from_groups(layer, integers)
 

@@ -48,6 +48,7 @@ def compensated_integers(
     *,
     bits: int,
     around: np.ndarray | None = None,
+    zeros: np.ndarray | None = None,
 ) -> np.ndarray:
     """Integers of `bits` width that lose least of each channel's output, greedily, float64.
 
@@ -56,9 +57,12 @@ def compensated_integers(
         steps: (groups, 1, channels of a group), positive.
         covariance: of the K inputs, (groups, K, K); damped here.
         around: weights in the same shape; only the two integers next to each are allowed.
+        zeros: in the same shape, whether an integer must be zero.
     """
     size = weights.shape[1]
     low, high = _bounds(weights.shape, steps, around, bits)
+    if zeros is not None:
+        low, high = np.where(zeros, 0.0, low), np.where(zeros, 0.0, high)
     # The weights of the strongest inputs are rounded while many others can make up for them.
     order = np.argsort(-np.diagonal(covariance, axis1=1, axis2=2), axis=1, kind="stable")
     feedback = _feedback(damped(_reordered(covariance, order)))

@@ -234,6 +234,8 @@ def distil(
             verbose=0,
         )
     quantized.attach(None)
+    for layer in quantized.weighted_layers:
+        layer.settle_structure()
     return history
 
 
@@ -311,6 +313,7 @@ def _choose_variables(
         layer.set_units(
             rounding=config.rounding_learning_rate / config.learning_rate, bias=max(rms, 1e-6)
         )
+        layer.keep_structure()
         layer.log_scale.trainable = config.train_scales
         layer.bias_offset.trainable = config.train_biases
     for quantizer in quantized.activation_quantizers:

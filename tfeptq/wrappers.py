@@ -19,9 +19,12 @@ from tfeptq.quantizers import (
     straight_through,
     weight_range,
 )
+from tfeptq.weight_structure import WeightStructure
 
 #: Part of a grid step: above the noise of float32, below anything that changes a result.
 TIE_NUDGE = 0.01
+#: Rounding variable of a weight that is rounded down for good: its soft rounding is exactly 0.
+_DOWN = -1e3
 #: How far soft rounding starts from the float weight towards the integer that stands for it.
 PULL = 0.8
 
@@ -66,9 +69,11 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     Attributes:
         knows_grid: False spares training the search for a grid that is set afterwards.
+        structure: of the float weights, which training keeps; None: every weight is on its own.
     """
 
     knows_grid = True
+    structure: WeightStructure | None = None
 
     def __init__(
         self,
@@ -163,8 +168,9 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def quantized_kernel(self) -> Any:
         low, high = weight_range(self.bits)
-        soft = rectified_sigmoid(self.rounding * self.rounding_unit)
-        hard = ops.cast(self.rounding >= 0.0, soft.dtype)
+        rounding = self._rounding()
+        soft = rectified_sigmoid(rounding * self.rounding_unit)
+        hard = ops.cast(rounding >= 0.0, soft.dtype)
         chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
         integers = ops.clip(self.floor + chosen, low, high)
         return integers * (self.step * ops.exp(self.log_scale))
@@ -185,9 +191,31 @@ class QuantizedWeights(keras.layers.Wrapper):
         """Adds `shift`, one value an output channel, to the bias."""
         self.layer.bias.assign(ops.convert_to_numpy(self.layer.bias) + shift)
 
+    def keep_structure(self) -> None:
+        """Has training keep the structure of the float weights, until `settle_structure`."""
+        self.structure = WeightStructure.of(
+            self.layer, self.float_kernel, bits=self.bits, per_channel=self.per_channel
+        )
+
+    def settle_structure(self) -> None:
+        """Gives every weight the rounding that it has had by the structure."""
+        self.rounding.assign(self._rounding())
+        self.structure = None
+
+    def _rounding(self) -> Any:
+        """Rounding variables as they act: one for equal weights, downwards and fixed for zeros."""
+        rounding = ops.convert_to_tensor(self.rounding)
+        if self.structure is None:
+            return rounding
+        if self.structure.shared is not None:
+            rounding = ops.take(ops.reshape(rounding, [-1]), self.structure.shared)
+        if self.structure.has_zeros:
+            rounding = ops.where(ops.equal(self.layer.kernel, 0.0), _DOWN, rounding)
+        return rounding
+
     def undecided(self, beta: Any) -> Any:
         """Rounding regularizer, sum of 1 - |2 h(a) - 1|^beta (AdaRound, eq. 24)."""
-        soft = rectified_sigmoid(self.rounding * self.rounding_unit)
+        soft = rectified_sigmoid(self._rounding() * self.rounding_unit)
         return ops.sum(1.0 - ops.power(ops.abs(2.0 * soft - 1.0), beta))
 
     def fold(self) -> None:
@@ -214,7 +242,7 @@ class QuantizedWeights(keras.layers.Wrapper):
     def integers(self) -> np.ndarray:
         """The integer weights that ship, int8, in the kernel's shape."""
         low, high = weight_range(self.bits)
-        rounded_up = ops.convert_to_numpy(self.rounding) >= 0.0
+        rounded_up = ops.convert_to_numpy(self._rounding()) >= 0.0
         return np.clip(ops.convert_to_numpy(self.floor) + rounded_up, low, high).astype(np.int8)
 
     def scales(self) -> np.ndarray:
