@@ -18,6 +18,7 @@ from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.grids import written_bits
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.model import QuantizedModel
+from tfeptq.names import unique_name
 from tfeptq.plan import keeps_grid
 from tfeptq.quantizers import ActivationQuantizer, activation_dtype
 from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
@@ -102,6 +103,8 @@ class _Freezer:
         self._shapes = self._layers.shapes(model)
         self._values: dict[Key, str | _Pending] = {}
         self._tensors: dict[str, Tensor] = {}
+        #: Constants of layers that may be called several times: their weights are written once.
+        self._written: dict[keras.Layer, str] = {}
         self._operators: list[Operator] = []
 
     def graph(self) -> IntegerGraph:
@@ -194,7 +197,8 @@ class _Freezer:
         if stays_within(operator, {**self._tensors, name: output}):
             self._operators.append(operator)
             return self._add(output)
-        source = self._add(dataclasses.replace(output, name=f"{name}/unclamped", bits=8))
+        unclamped = self._unique(f"{name}/unclamped")
+        source = self._add(dataclasses.replace(output, name=unclamped, bits=8))
         self._operators.append(dataclasses.replace(operator, outputs=(source,)))
         return self._clamp(source, name, output.bits, pending.layer)
 
@@ -203,7 +207,7 @@ class _Freezer:
         wide = self._tensors[source]
         data = np.full((1,) * len(wide.shape), lowest_code(bits), np.int8)
         lowest = self._add(
-            Tensor(f"{name}/lowest", data.shape, wide.dtype, wide.quantization, data)
+            Tensor(self._unique(f"{name}/lowest"), data.shape, wide.dtype, wide.quantization, data)
         )
         self._operators.append(Operator("MAXIMUM", (source, lowest), (name,), layer, {}))
         return self._add(dataclasses.replace(wide, name=name, bits=bits))
@@ -213,20 +217,16 @@ class _Freezer:
         return tensor.name
 
     def _unique(self, name: str) -> str:
-        candidate, index = name, 1
-        while candidate in self._tensors:
-            candidate, index = f"{name}_{index}", index + 1
-        return candidate
+        return unique_name(name, set(self._tensors))
 
     def _weights(self, layer: QuantizedWeights, source: Tensor, kind: str) -> list[str]:
         """Weight and bias constants; a shared layer's weights are written once."""
-        name = f"{layer.name}/weights"
         scales = layer.scales()
-        if name not in self._tensors:
+        if layer not in self._written:
             integers, axis = _file_layout(layer.integers(), kind)
-            self._add(
+            self._written[layer] = self._add(
                 Tensor(
-                    name,
+                    self._unique(f"{layer.name}/weights"),
                     integers.shape,
                     "int8",
                     Quantization(scales, 0, axis),
@@ -236,7 +236,7 @@ class _Freezer:
             )
         bias, bias_scales = _integer_bias(layer, scales, source)
         return [
-            name,
+            self._written[layer],
             self._add(
                 Tensor(
                     self._unique(f"{layer.name}/bias"),
@@ -250,11 +250,14 @@ class _Freezer:
         ]
 
     def _slopes(self, layer: QuantizedPReLU) -> str:
-        integers = layer.integers()
-        quantization = Quantization(np.atleast_1d(layer.scale()))
-        return self._add(
-            Tensor(f"{layer.name}/alpha", integers.shape, "int8", quantization, integers)
-        )
+        if layer not in self._written:
+            integers = layer.integers()
+            quantization = Quantization(np.atleast_1d(layer.scale()))
+            name = self._unique(f"{layer.name}/alpha")
+            self._written[layer] = self._add(
+                Tensor(name, integers.shape, "int8", quantization, integers)
+            )
+        return self._written[layer]
 
 
 def _same_parameters(tensor: Tensor, other: Tensor) -> bool:

@@ -16,6 +16,7 @@ import keras
 
 from tfeptq import linear
 from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.names import unique_name
 from tfeptq.quantizers import activation_dtype, activation_range
 
 #: Layers that move integers and leave them as they are.
@@ -48,12 +49,12 @@ def keeps_grid(layer: keras.Layer) -> bool:
     return isinstance(layer, EXACT_LAYERS + EQUAL_INPUT_LAYERS)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Slot:
     """Parameters shared by one or more tensors; becomes one `ActivationQuantizer`.
 
     Attributes:
-        name: of the quantizer.
+        name: of the quantizer; no other slot and no layer has it.
         bits: width of its codes.
         fixed: scale and zero point where the kernel demands them.
         sources: tensors of the canonical model that the range must cover.
@@ -123,8 +124,10 @@ class Plan:
         self._topology = Topology(graph)
         self.slots: dict[Key, Slot] = {}
         self._borders: dict[tuple[Key, str], Slot] = {}
+        # A layer of the user's may be named like anything that is made up here.
+        self._names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
         for key in graph.inputs:
-            self.slots[key] = Slot(f"{_name(key)}_quantizer", bits[key[0]], None, [key])
+            self.slots[key] = Slot(self._name(key, "quantizer"), bits[key[0]], None, [key])
         for call in graph.calls:
             self._assign(call)
 
@@ -137,15 +140,14 @@ class Plan:
         """The quantizer of the copy of a tensor that kernels of another integer type read."""
         if (key, dtype) not in self._borders:
             bits = 16 if dtype == "int16" else 8
-            self._borders[key, dtype] = Slot(
-                f"{_name(key)}_to_{dtype}", bits, None, [key], narrows=bits == 8
-            )
+            name = self._name(key, f"to_{dtype}")
+            self._borders[key, dtype] = Slot(name, bits, None, [key], narrows=bits == 8)
         return self._borders[key, dtype]
 
-    def sources(self) -> dict[str, list[Key]]:
-        """Quantizer name -> tensors of the canonical model that its range must cover."""
-        every = (*self.slots.values(), *self._borders.values())
-        return {slot.name: slot.sources for slot in every}
+    def _name(self, key: Key, role: str) -> str:
+        """A free name for what belongs to a tensor; later calls of a layer are numbered."""
+        tensor = key[0] if key[1] == 0 else f"{key[0]}_{key[1]}"
+        return unique_name(f"{tensor}_{role}", self._names)
 
     def _assign(self, call: Call) -> None:
         if self._topology.fused_relu(call) is not None:
@@ -157,7 +159,7 @@ class Plan:
         else:
             bits = self._bits[call.layer.name]
             fixed = fixed_parameters(call.layer, bits)
-            name = f"{_name(call.output)}_quantizer"
+            name = self._name(call.output, "quantizer")
             self.slots[call.output] = Slot(name, bits, fixed, [call.output])
 
     def _unite(self, call: Call) -> Slot:
@@ -167,7 +169,7 @@ class Plan:
         if slots[0].bits == bits and all(slot is slots[0] for slot in slots):
             return slots[0]
         free = [slot for slot in slots if slot.fixed is None and slot.bits == bits]
-        united = free[0] if free else Slot(f"{_name(call.output)}_quantizer", bits)
+        united = free[0] if free else Slot(self._name(call.output, "quantizer"), bits)
         for slot in slots:
             united.sources.extend(key for key in slot.sources if key not in united.sources)
         for key, slot in self.slots.items():
@@ -181,10 +183,6 @@ def relu_cap(layer: keras.Layer) -> float | None:
     if isinstance(layer, keras.layers.ReLU) and layer.max_value not in (None, 6.0):
         return float(layer.max_value)
     return None
-
-
-def _name(key: Key) -> str:
-    return key[0] if key[1] == 0 else f"{key[0]}_{key[1]}"
 
 
 def has_fixed_parameters(layer: keras.Layer) -> bool:

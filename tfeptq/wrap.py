@@ -72,11 +72,10 @@ def wrap(
         layers[name] = copy
     builder = _Builder(model, graph, plan, layers)
     _copy_weights(model, layers)
-    sources = plan.sources()
     return WrappedModel(
         builder.inputs,
         [builder.tensors[key] for key in graph.outputs],
-        {name: sources[name] for name in builder.quantizers},
+        {quantizer.name: slot.sources for slot, quantizer in builder.quantizers.items()},
     )
 
 
@@ -86,7 +85,7 @@ class _Builder:
     Attributes:
         inputs: Keras inputs in the model's order.
         tensors: Keras tensor of every tensor of the canonical model, quantized.
-        quantizers: those in use, by name.
+        quantizers: those in use.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class _Builder:
     ) -> None:
         self._plan = plan
         self._copies: dict[tuple[Key, str], Any] = {}
-        self.quantizers: dict[str, ActivationQuantizer] = {}
+        self.quantizers: dict[Slot, ActivationQuantizer] = {}
         self.tensors: dict[Key, Any] = {}
         self.inputs = [
             keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=key[0])
@@ -110,10 +109,10 @@ class _Builder:
             self.tensors[call.output] = self._output(call, layers[call.layer.name])
 
     def _quantize(self, slot: Slot, tensor: Any) -> Any:
-        if slot.name not in self.quantizers:
+        if slot not in self.quantizers:
             kind = Narrowing if slot.narrows else ActivationQuantizer
-            self.quantizers[slot.name] = kind(slot.bits, slot.fixed, name=slot.name)
-        return self.quantizers[slot.name](tensor)
+            self.quantizers[slot] = kind(slot.bits, slot.fixed, name=slot.name)
+        return self.quantizers[slot](tensor)
 
     def _output(self, call: Call, layer: keras.Layer) -> Any:
         arguments = [self._argument(call, key) for key in call.inputs]
