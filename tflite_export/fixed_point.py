@@ -46,30 +46,45 @@ def rounding_right_shift(values: np.ndarray, shift: np.ndarray | int) -> np.ndar
     return np.where(values < 0, -magnitude, magnitude)
 
 
+def wrapped(values: np.ndarray) -> np.ndarray:
+    """What int32 registers hold of integers that do not fit: they wrap around."""
+    return ((values + 2**31) & (2**32 - 1)) - 2**31
+
+
 def multiply(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
     """values * real as int8 kernels round it: twice, after the fraction and after the shift.
+
+    Multipliers above one shift to the left first, where large values wrap around.
 
     Args:
         values: integers of at most 32 bits.
         real: positive multiplier(s), broadcast against `values`.
     """
     fraction, exponent = quantize_multiplier(real)
-    widened = values.astype(np.int64) << np.maximum(exponent, 0)
-    saturated = np.clip(widened, -(2**31), 2**31 - 1)
-    product = doubling_high_multiply(saturated, fraction)
+    widened = wrapped(values.astype(np.int64) << np.clip(exponent, 0, 31))
+    product = doubling_high_multiply(widened, fraction)
     return rounding_right_shift(product, np.maximum(-exponent, 0))
 
 
 def multiply_once(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
-    """values * real, rounded once, a half goes up."""
+    """values * real, rounded once, a half goes up; as int32.
+
+    Args:
+        values: integers of at most 48 bits.
+    """
     fraction, exponent = quantize_multiplier(real)
-    shift = _FRACTION_BITS - exponent
-    return (values.astype(np.int64) * fraction + (np.int64(1) << (shift - 1))) >> shift
+    shift = np.maximum(_FRACTION_BITS - exponent, 1)
+    half = np.int64(1) << (shift - 1)
+    values = values.astype(np.int64)
+    # Products of 48 and 31 bits do not fit: the values' low 24 bits go on their own.
+    low = ((values & (2**24 - 1)) * fraction + half) >> 24
+    split = ((values >> 24) * fraction + low) >> np.maximum(shift - 24, 0)
+    return wrapped(np.where(shift >= 24, split, (values * fraction + half) >> shift))
 
 
 def multiply_wide(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
     """values * real for 48-bit accumulators: a 15-bit fraction, rounded once, a half goes up."""
     fraction, exponent = quantize_multiplier(real)
     reduced = np.where(fraction < 0x7FFF0000, (fraction + 2**15) >> 16, 0x7FFF)
-    shift = 15 - exponent
-    return (values.astype(np.int64) * reduced + (np.int64(1) << (shift - 1))) >> shift
+    shift = np.maximum(15 - exponent, 1)
+    return wrapped((values.astype(np.int64) * reduced + (np.int64(1) << (shift - 1))) >> shift)

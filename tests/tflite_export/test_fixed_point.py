@@ -38,14 +38,23 @@ def test_high_products_round_a_half_up(value, fraction):
 
 
 @given(value=ACCUMULATORS, real=st.floats(1.0, 2.0**20))
-def test_multipliers_above_one_saturate(value, real):
+def test_multipliers_above_one_wrap_around_where_int32_ends(value, real):
+    fraction, exponent = fixed_point.quantize_multiplier(real)
     found = int(fixed_point.multiply(np.array(value), real))
-    exact = value * real
-    if abs(exact) < 2**30:
-        assert abs(found - exact) <= 0.5 + abs(exact) * 2.0**-31
-    else:
-        assert np.sign(found) == np.sign(value)
-        assert abs(found) >= 2**29
+    shifted = (value << int(exponent)) % 2**32
+    shifted -= 2**32 * (shifted >= 2**31)
+    exact = Fraction(shifted * int(fraction), 2**31)
+    assert found == (exact + Fraction(1, 2)).__floor__()
+    if abs(value) << int(exponent) < 2**31:
+        assert abs(found - value * real) <= 0.5 + abs(value * real) * 2.0**-31
+
+
+@given(value=st.integers(-(2**47), 2**47 - 1), real=st.floats(2.0**-31, 2.0**-17))
+def test_wide_accumulators_are_rounded_once_as_well(value, real):
+    fraction, exponent = fixed_point.quantize_multiplier(real)
+    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
+    found = int(fixed_point.multiply_once(np.array(value), real))
+    assert found == (exact + Fraction(1, 2)).__floor__()
 
 
 def test_tiny_multipliers_are_zero():

@@ -17,7 +17,7 @@ def max_pool_2d(operands: Operands) -> np.ndarray:
 def average_pool_2d(operands: Operands) -> np.ndarray:
     """Mean of the raw integers inside the image; a half goes away from zero."""
     values = operands.arrays[0].astype(np.int64)
-    total = _windows(operands, values, fill=0).sum(axis=(-2, -1))
+    total = fixed_point.wrapped(_windows(operands, values, fill=0).sum(axis=(-2, -1)))
     inside = np.ones((1, *values.shape[1:3], 1), np.int64)
     count = _windows(operands, inside, fill=0).sum(axis=(-2, -1))
     return _rounded_mean(total, count).astype(operands.output.dtype)
@@ -50,6 +50,6 @@ def _divided(total: np.ndarray, fraction: int, exponent: int, count: int) -> np.
     shift = min(count.bit_length() - 1, 32, 31 + exponent)
     folded = (fraction << shift) // count
     exponent -= shift
-    widened = np.clip(total << max(exponent, 0), -(2**31), 2**31 - 1)
+    widened = fixed_point.wrapped(total << min(max(exponent, 0), 31))
     product = fixed_point.doubling_high_multiply(widened, folded)
     return fixed_point.rounding_right_shift(product, max(-exponent, 0))
