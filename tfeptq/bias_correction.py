@@ -1,7 +1,9 @@
 """Bias correction: undo the mean shift that rounding causes in every output channel.
 
 Nagel et al., arXiv 1906.04721, section 4.2, measured on calibration data with quantized inputs. One
-forward pass corrects all layers: each layer is corrected before the next one runs.
+forward pass corrects all layers: each is corrected before the next one runs, a shared layer by the
+mean over its calls. `tfeptq.turns` tells the order where calls of a layer depend on each other;
+what is not corrected yet then stands in as if each of its calls were corrected alone.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfeptq.correspondence import corresponding_tensors
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
+from tfeptq.turns import turns
+from tfeptq.walk import Walk
 from tfeptq.wrappers import QuantizedWeights
 
 FloatMeans = Callable[[list[tf.Tensor], tf.Tensor], dict[Key, tf.Tensor]]
@@ -57,36 +62,52 @@ def correct_biases(
 
 
 def _float_means(model: keras.Model, quantized: QuantizedModel) -> FloatMeans:
+    """Mean pre-activations of the float model, by the tensors of the quantized one."""
     graph = LayerGraph.of(model)
+    counterparts = corresponding_tensors(graph, LayerGraph.of(quantized))
     names = {layer.name for layer in quantized.weighted_layers}
-    calls = [call for call in graph.calls if call.layer.name in names]
+    keys = [call.output for call in graph.calls if call.layer.name in names]
 
     @tf.function
     def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> dict[Key, tf.Tensor]:
         tensors = graph.execute(inputs)
-        return {call.output: _channel_mean(tensors[call.output][repeated:]) for call in calls}
+        return {counterparts[key]: _channel_mean(tensors[key][repeated:]) for key in keys}
 
     return run
 
 
 def _mean_shifts(quantized: QuantizedModel) -> MeanShifts:
     graph = LayerGraph.of(quantized)
+    order = turns(graph, QuantizedWeights)
 
     @tf.function
     def run(
         inputs: list[tf.Tensor], repeated: tf.Tensor, means: dict[Key, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        shifts: dict[str, list[tf.Tensor]] = {}
+        shifts: dict[str, tf.Tensor] = {}
+        uncorrected: dict[Key, tf.Tensor] = {}
 
-        def correct(call: Call, _: list[Any], output: tf.Tensor) -> tf.Tensor:
+        def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
+            return _channel_mean(output[repeated:]) - means[call.output]
+
+        def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
             if not isinstance(call.layer, QuantizedWeights):
-                return output
-            shift = _channel_mean(output[repeated:]) - means[call.output]
-            shifts.setdefault(call.layer.name, []).append(shift)
-            return output - shift
+                return call(arguments)
+            known = call.output in uncorrected
+            output = uncorrected[call.output] if known else call(arguments)
+            name = call.layer.name
+            return output - (shifts[name] if name in shifts else alone(call, output))
 
-        graph.execute(inputs, hook=correct)
-        return {name: tf.add_n(parts) / len(parts) for name, parts in shifts.items()}
+        walk = Walk(graph, [inputs], corrected)
+        for turn in order:
+            source = walk.fork() if turn.unsettled else walk
+            outputs = [call([source[key][0] for key in call.inputs]) for call in turn.calls]
+            parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
+            shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
+            if not turn.unsettled:
+                keys = (call.output for call in turn.calls)
+                uncorrected.update(zip(keys, outputs, strict=True))
+        return shifts
 
     return run
 

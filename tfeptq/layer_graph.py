@@ -23,12 +23,18 @@ class Call:
 
     Attributes:
         takes_list: the layer takes its inputs as one list (merge layers), not one tensor.
+        options: what the layer is told beside its inputs, e.g. which of its calls this is.
     """
 
     layer: keras.Layer
     inputs: tuple[Key, ...]
     output: Key
     takes_list: bool
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __call__(self, tensors: Sequence[Any]) -> Any:
+        """What the layer makes of the values of `inputs`."""
+        return self.layer(list(tensors) if self.takes_list else tensors[0], **self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +76,7 @@ class LayerGraph:
         tensors: dict[Key, Any] = dict(zip(self.inputs, inputs, strict=True))
         for call in self.calls:
             arguments = [tensors[key] for key in call.inputs]
-            output = call.layer(arguments if call.takes_list else arguments[0])
+            output = call(arguments)
             tensors[call.output] = hook(call, arguments, output) if hook else output
         return tensors
 
@@ -91,7 +97,8 @@ def _layer_calls(layer: keras.Layer, entry: Mapping[str, Any]) -> list[Call]:
         arguments = node["args"][0]
         takes_list = isinstance(arguments, (list, tuple))
         inputs = [_history(item) for item in (arguments if takes_list else [arguments])]
-        calls.append(Call(layer, tuple(inputs), (layer.name, index), takes_list))
+        output = (layer.name, index)
+        calls.append(Call(layer, tuple(inputs), output, takes_list, dict(node["kwargs"])))
     return calls
 
 

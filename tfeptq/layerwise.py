@@ -3,13 +3,18 @@
 Each layer sees what its predecessors, already rounded, make of the calibration samples, and is
 fitted to what the float layer computes from float inputs: see `tfeptq.optq`. Biases take what is
 left of the means, so that this is bias correction as well (`tfeptq.bias_correction`).
+
+A shared layer is fitted to all its calls at once, when all layers that any of them depends on are
+rounded (`tfeptq.turns`). Where calls depend on each other, layers whose turn has not come stand in
+with their float weights, the layer itself among them: a second look, at what it has become, changed
+errors of small networks by less than their noise.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,13 +22,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq import linear
+from tfeptq.correspondence import corresponding_tensors
 from tfeptq.layer_graph import Call, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.optq import refitted
 from tfeptq.progress import progress
 from tfeptq.structured_optq import structured_integers
-from tfeptq.walk import Walk
+from tfeptq.turns import turns
+from tfeptq.walk import Runner, Walk
 from tfeptq.weight_structure import WeightStructure
 from tfeptq.wrappers import QuantizedWeights
 
@@ -58,7 +65,7 @@ class InputMoments:
         *,
         is_centered: bool = True,
     ) -> InputMoments:
-        """Moments over batches of inputs.
+        """Moments of one call's inputs, over batches.
 
         Args:
             layer: the weighted primitive.
@@ -86,10 +93,32 @@ class InputMoments:
             offset.numpy() + rest for offset, rest in zip(offsets, rests, strict=True)
         )
         covariance, cross = second - _outer(rests[0], rests[0]), cross - _outer(*rests)
-        if is_centered:
-            return cls(covariance, cross, mean, float_mean)
+        centered = cls(covariance, cross, mean, float_mean)
+        return centered if is_centered else centered.uncentered()
+
+    @classmethod
+    def pooled(cls, parts: Sequence[InputMoments]) -> InputMoments:
+        """Of the calls of a shared layer together, with equal weights; all are centered."""
+        mean, float_mean = (
+            np.mean([getattr(part, name) for part in parts], axis=0)
+            for name in ("mean", "float_mean")
+        )
+        shifts = [(part.mean - mean, part.float_mean - float_mean) for part in parts]
+        covariances = [part.covariance for part in parts]
+        crosses = [part.cross for part in parts]
         return cls(
-            covariance + _outer(mean, mean), cross + _outer(mean, float_mean), mean, float_mean
+            np.mean(covariances, axis=0) + np.mean([_outer(x, x) for x, _ in shifts], axis=0),
+            np.mean(crosses, axis=0) + np.mean([_outer(x, y) for x, y in shifts], axis=0),
+            mean,
+            float_mean,
+        )
+
+    def uncentered(self) -> InputMoments:
+        """With the means in `covariance` and `cross`."""
+        return dataclasses.replace(
+            self,
+            covariance=self.covariance + _outer(self.mean, self.mean),
+            cross=self.cross + _outer(self.mean, self.float_mean),
         )
 
 
@@ -120,7 +149,7 @@ def round_layer_by_layer(
 ) -> None:
     """Gives every layer of `quantized` its integers, and its bias what they shift in the mean.
 
-    A layer that is called several times is fitted to its first call.
+    A layer that is called several times is fitted to all its calls, each of the same weight.
 
     Args:
         quantized: calibrated, with the steps of its weights; activations are quantized fully.
@@ -133,19 +162,36 @@ def round_layer_by_layer(
             training it is worse on others.
     """
     graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
+    counterparts = corresponding_tensors(float_graph, graph)
+    sources = {counterparts[call.output]: call.inputs[0] for call in float_graph.calls}
     batches = _batches(model, samples, count)
     inputs, float_inputs = Walk(graph, batches), Walk(float_graph, batches)
-    sources = {call.output: call.inputs[0] for call in float_graph.calls}
-    for call in progress(_first_calls(graph, QuantizedWeights), "layer by layer"):
-        moments = InputMoments.of(
-            call.layer.layer,
-            inputs[call.inputs[0]],
-            float_inputs[sources[call.output]],
-            is_centered=corrects_biases,
-        )
-        _round(call.layer, moments, is_trained_later=is_trained_later)
+    for turn in progress(turns(graph, QuantizedWeights), "layer by layer"):
+        layer, walk, float_walk = turn.layer, inputs, float_inputs
+        if turn.unsettled:  # What is computed now must not be kept.
+            run = _with_float_weights(turn.unsettled)
+            walk, float_walk = inputs.fork(run), float_inputs.fork()
+        both = [(walk[call.inputs[0]], float_walk[sources[call.output]]) for call in turn.calls]
+        parts = [InputMoments.of(layer.layer, x, y) for x, y in both]
+        moments = _joint(parts, is_centered=corrects_biases)
+        _round(layer, moments, is_trained_later=is_trained_later)
         if corrects_biases:
-            _correct_bias(call.layer, moments)
+            _correct_bias(layer, moments)
+
+
+def _with_float_weights(names: Collection[str]) -> Runner:
+    """Runs calls of the layers called `names` with the weights that are not rounded."""
+
+    def run(call: Call, arguments: list[Any]) -> Any:
+        is_meant = call.layer.name in names
+        return call.layer.layer(arguments[0]) if is_meant else call(arguments)
+
+    return run
+
+
+def _joint(parts: Sequence[InputMoments], *, is_centered: bool) -> InputMoments:
+    pooled = InputMoments.pooled(parts)
+    return pooled if is_centered else pooled.uncentered()
 
 
 def _round(layer: QuantizedWeights, moments: InputMoments, *, is_trained_later: bool) -> None:
@@ -212,16 +258,13 @@ def rounded(
 def float_moments(
     model: keras.Model, samples: Sequence[np.ndarray], *, count: int, is_centered: bool
 ) -> Iterator[tuple[keras.Layer, InputMoments]]:
-    """Every weighted layer of a float model with the moments of its (first call's) inputs."""
+    """Every weighted layer of a float model with the moments of its inputs, all calls together."""
     graph = LayerGraph.of(model)
     inputs = Walk(graph, _batches(model, samples, count))
-    for call in progress(_first_calls(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
-        found = InputMoments.of(call.layer, inputs[call.inputs[0]], is_centered=is_centered)
-        yield call.layer, found
-
-
-def _first_calls(graph: LayerGraph, kind: Any) -> list[Call]:
-    return [call for call in graph.calls if isinstance(call.layer, kind) and call.output[1] == 0]
+    for turn in progress(turns(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
+        walk = inputs.fork() if turn.unsettled else inputs
+        parts = [InputMoments.of(turn.layer, walk[call.inputs[0]]) for call in turn.calls]
+        yield turn.layer, _joint(parts, is_centered=is_centered)
 
 
 def _batches(

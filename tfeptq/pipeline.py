@@ -15,6 +15,7 @@ from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
+from tfeptq.correspondence import require_equal
 from tfeptq.data import configured_samples
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
@@ -123,7 +124,7 @@ def _learn(
     with watch("prepare"):
         config = resolve_activations(canonical, config)
         widths = layer_widths(canonical, config)
-        quantized, sources = _wrapped(canonical, widths, config)
+        quantized, sources = _wrapped(canonical, samples, widths, config)
     with watch("calibrate"):
         _calibrate(quantized, canonical, samples, sources)
     with watch("thresholds"):
@@ -153,7 +154,10 @@ def _learn(
 
 
 def _wrapped(
-    canonical: keras.Model, widths: dict[str, int], config: QuantizationConfig
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    widths: dict[str, int],
+    config: QuantizationConfig,
 ) -> tuple[QuantizedModel, dict[str, list[Key]]]:
     assert isinstance(config.activation_bits, Mapping)
     wrapped = wrap(
@@ -165,6 +169,7 @@ def _wrapped(
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
     quantized.target = config.target
+    require_equal(canonical, quantized, samples)
     return quantized, wrapped.sources
 
 

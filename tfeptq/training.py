@@ -20,6 +20,7 @@ from keras import ops
 
 from tfeptq import fused
 from tfeptq.config import QuantizationConfig
+from tfeptq.correspondence import corresponding_tensors
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.memory import fitting_batch
@@ -82,6 +83,7 @@ class Distillation:
     ) -> None:
         self.teacher = Teacher(teacher)
         self._student = LayerGraph.of(quantized)
+        self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         self._normalizer = float(mean.max())
         self._layer_weight = _sum_by_layer(self.teacher.weighted, mean / self._normalizer)
@@ -132,7 +134,8 @@ class Distillation:
     def _distillation_loss(
         self, samples: list[Any], attention: Sequence[Any], teacher: dict[Key, Any]
     ) -> Any:
-        student = self._student.execute(samples)
+        tensors = self._student.execute(samples)
+        student = {key: tensors[other] for key, other in self._counterparts.items()}
         loss = self._output_loss(student, teacher)
         for key, scores in zip(self.teacher.weighted, attention, strict=True):
             loss += self._weighted_square(student[key], teacher[key], scores)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from tfeptq.layer_graph import Call, Key, LayerGraph
+
+#: Makes the output of a call from its inputs.
+Runner = Callable[[Call, list[Any]], Any]
 
 
 class Walk:
@@ -15,10 +20,16 @@ class Walk:
 
     Args:
         batches: of the model's inputs, one list of tensors a batch.
+        run: makes a call's output from the values of its inputs.
     """
 
-    def __init__(self, graph: LayerGraph, batches: Sequence[Sequence[tf.Tensor]]) -> None:
-        self._count = len(batches)
+    def __init__(
+        self,
+        graph: LayerGraph,
+        batches: Sequence[Sequence[tf.Tensor]],
+        run: Runner = Call.__call__,
+    ) -> None:
+        self._count, self._make = len(batches), run
         columns = zip(*batches, strict=True)
         self._tensors: dict[Key, list[tf.Tensor]] = {
             key: list(column) for key, column in zip(graph.inputs, columns, strict=True)
@@ -31,14 +42,24 @@ class Walk:
         missing = [key]
         while missing:
             call = self._producers.get(missing[-1])
-            unread = [k for k in call.inputs if k not in self._tensors] if call else []
-            if missing[-1] in self._tensors or call is None:
+            if missing[-1] in self._tensors:
                 missing.pop()
-            elif unread:
+                continue
+            if call is None:
+                raise KeyError(f"{key}: every reader of {missing[-1]} has read it")
+            unread = [k for k in call.inputs if k not in self._tensors]
+            if unread:
                 missing.extend(unread)
             else:
                 self._run(call)
         return self._tensors[key]
+
+    def fork(self, run: Runner | None = None) -> Walk:
+        """A walk from here, that may run calls in another way; this one stays where it is."""
+        other = copy.copy(self)
+        other._tensors, other._readers = dict(self._tensors), Counter(self._readers)
+        other._make = run or self._make
+        return other
 
     def _run(self, call: Call) -> None:
         inputs = [self._tensors[key] for key in call.inputs]
@@ -49,5 +70,5 @@ class Walk:
         outputs = []
         for index in range(self._count):
             arguments = [column[index] for column in inputs]
-            outputs.append(call.layer(arguments if call.takes_list else arguments[0]))
+            outputs.append(self._make(call, arguments))
         self._tensors[call.output] = outputs

@@ -133,16 +133,41 @@ def test_without_bias_correction_biases_stay():
         np.testing.assert_allclose(layer.layer.bias, bias, atol=float(unit))
 
 
-def test_a_shared_layer_is_fitted_to_its_first_call():
+def test_pooled_moments_are_those_of_all_calls_together():
+    layer = L.Dense(K)
+    calls = [small_models.images(6, seed=seed) + seed for seed in (1, 2)]
+    layer.build(calls[0].shape)
+    moved = [each + small_models.images(6, seed=9) for each in calls]
+    pairs = [([tf.constant(x)], [tf.constant(y)]) for x, y in zip(moved, calls, strict=True)]
+    found = InputMoments.pooled([InputMoments.of(layer, x, y) for x, y in pairs])
+    together = [[tf.concat([part[0] for part in side], 0)] for side in zip(*pairs, strict=True)]
+    expected = InputMoments.of(layer, *together)
+    for name in ("covariance", "cross", "mean", "float_mean"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
+    raw = InputMoments.of(layer, *together, is_centered=False)
+    np.testing.assert_allclose(found.uncentered().cross, raw.cross, atol=1e-4)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_shared_layer_is_fitted_to_all_its_calls(swapped):
+    """Each call has inputs of its own in common use: fitted to one, the other would be lost."""
     keras.utils.set_random_seed(0)
-    first, second = keras.Input((H, W, C)), keras.Input((H, W, C))
-    shared = L.Conv2D(K, (3, 2), activation="relu", name="shared")
-    joined = L.Add()([shared(first), shared(second)])
-    model = keras.Model([first, second], L.Dense(2)(L.Flatten()(joined)))
-    data = (small_models.images(64), small_models.images(64, seed=3))
-    quantized = quantize(model, data, CONFIG)
-    found, expected = (each.predict(data, verbose=0) for each in (quantized, model))
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+    first, second = keras.Input((24,), name="first"), keras.Input((24,), name="second")
+    shared = L.Dense(8, name="shared")
+    ends = [second, first] if swapped else [first, second]
+    ends = [shared(end) for end in ends]
+    model = keras.Model([first, second], ends[::-1] if swapped else ends)
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(2, 4, 24)) * np.repeat(np.eye(2), 12, axis=1)[:, None]
+    data = tuple((generator.normal(size=(256, 4)) @ each).astype("float32") for each in mixing)
+    errors = {}
+    for rounding in ("nearest", "optq"):
+        config = dataclasses.replace(CONFIG, samples=256, rounding=rounding, threshold="mse")
+        found = quantize(model, data, config).predict(list(data), verbose=0)
+        expected = model.predict(list(data), verbose=0)
+        errors[rounding] = [np.square(f - e).mean() for f, e in zip(found, expected, strict=True)]
+    for nearest, optq in zip(*errors.values(), strict=True):
+        assert optq < 0.5 * nearest
 
 
 def test_eptq_starts_from_it_between_the_neighbours_of_float_weights(monkeypatch):
