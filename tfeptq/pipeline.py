@@ -31,6 +31,7 @@ from tfeptq.progress import Stopwatch
 from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
 from tfeptq.wrap import wrap
+from tflite_export import isolation, targets
 
 
 def quantize(
@@ -67,6 +68,8 @@ def quantize(
     config = config or QuantizationConfig()
     _require_goal(config)
     watch = Stopwatch()
+    # Who exports the result finds the runtimes that verify it ready.
+    isolation.start(*targets.capabilities(config.target).runtimes)
     with watch("prepare"):
         canonical = prepare(model)
         labelled = labelled_loss(model, labels, calibration, config)

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tflite_export import litert
 from tflite_export.isolation import guarded
 from tflite_export.latency import Latency, latency
 from tflite_export.reader import StoredModel, parse, read_bytes
@@ -72,9 +73,13 @@ def delegation(model: str | Path | bytes) -> Delegation:
     """Counts the operators that XNNPACK takes, one delegate kernel an operator.
 
     Raises:
-        ValueError: LiteRT refuses the file.
+        ValueError: LiteRT refuses the file, or dies of it.
     """
     content = model if isinstance(model, bytes) else read_bytes(model)
+    return guarded(content, "litert", _delegation, content)
+
+
+def _delegation(content: bytes) -> Delegation:
     single = _operators(content, fused=False)
     taken = {
         index for entry in single if entry["op_name"] == _DELEGATE for index in entry["outputs"]
@@ -93,17 +98,7 @@ def delegation(model: str | Path | bytes) -> Delegation:
 
 def _operators(content: bytes, *, fused: bool) -> list[dict[str, Any]]:
     """LiteRT's plan: the file's operators, then the delegate kernels that replace some."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(
-            model_content=content,
-            num_threads=1,
-            experimental_disable_delegate_node_fusion=not fused,
-        )
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"LiteRT refuses the file: {error}") from error
+    interpreter = litert.interpreter(content, experimental_disable_delegate_node_fusion=not fused)
     # No public call lists operators; the test of this module fails should this one vanish.
     return interpreter._get_ops_details()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export import targets
+from tflite_export import ends, isolation, targets
 from tflite_export import verify as verification
 from tflite_export.checks import static_findings
 from tflite_export.files import write_atomically
@@ -92,6 +92,8 @@ def export(
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
     target = _target(model, target)
+    if verify:
+        isolation.start(*targets.capabilities(target).runtimes)
     graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
     storage = plan_storage(graph, target)
     content = write(graph, storage)
@@ -181,11 +183,13 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
         raise ValueError(
             f"samples of input {name!r} are {values.shape}, need (N, *{tensor.shape[1:]})"
         )
-    if np.issubdtype(values.dtype, np.integer):
-        return values.astype(tensor.dtype)
-    info, quantization = np.iinfo(tensor.dtype), tensor.quantization
-    scaled = np.round(values / quantization.scale[0]) + quantization.zero_point
-    return np.clip(scaled, info.min, info.max).astype(tensor.dtype)
+    return ends.integers(
+        values,
+        where=f"samples of input {name!r}",
+        dtype=np.dtype(tensor.dtype),
+        scale=tensor.quantization.scale[0],
+        zero_point=tensor.quantization.zero_point,
+    )
 
 
 def _layer_reports(graph: IntegerGraph, storage: Mapping[str, str]) -> tuple[LayerReport, ...]:

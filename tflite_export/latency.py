@@ -7,9 +7,10 @@ import statistics
 import time
 from pathlib import Path
 
+from tflite_export.ends import zeros
 from tflite_export.isolation import guarded
 from tflite_export.reader import parse, read_bytes
-from tflite_export.runtimes import NATIVE, open_session, zeros
+from tflite_export.runtimes import NATIVE, open_session
 
 _WARM_UP_RUNS = 3
 
@@ -34,7 +35,7 @@ def latency(
     """Times a `.tflite` file on zeros, with the copies of inputs and outputs.
 
     Args:
-        runtime: one that runs in this process: "litert", "litert-reference" or "tflm".
+        runtime: "litert", "litert-reference" or "tflm".
         runs: at most so many inferences,
         seconds: and not many longer than this in all.
     """

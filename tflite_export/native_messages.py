@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 
 _STANDARD_ERROR = 2
 
+#: Workers have a file for standard error: what is printed there survives them.
+is_kept_in_a_file = False
+
 
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], list[str]]]:
@@ -18,16 +21,20 @@ def captured() -> Iterator[Callable[[], list[str]]]:
     Works on the file descriptor, because native code does not know of `sys.stderr`.
     """
     sys.stderr.flush()
+    if is_kept_in_a_file:
+        begin = os.lseek(_STANDARD_ERROR, 0, os.SEEK_CUR)
+        yield lambda: _lines(_STANDARD_ERROR, begin)
+        return
     saved = os.dup(_STANDARD_ERROR)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), _STANDARD_ERROR)
-
-        def lines() -> list[str]:
-            file.seek(0)
-            return file.read().decode("utf-8", "replace").strip().splitlines()
-
         try:
-            yield lines
+            yield lambda: _lines(file.fileno(), 0)
         finally:
             os.dup2(saved, _STANDARD_ERROR)
             os.close(saved)
+
+
+def _lines(file: int, begin: int) -> list[str]:
+    size = max(os.fstat(file).st_size - begin, 0)
+    return os.pread(file, size, begin).decode("utf-8", "replace").strip().splitlines()

@@ -39,6 +39,13 @@ class StoredTensor:
     values: np.ndarray | None
     buffer: int
 
+    @property
+    def offset(self) -> int:
+        """The (first) zero point; what a file does not say is 0."""
+        return (
+            int(self.zero_point[0]) if self.zero_point is not None and self.zero_point.size else 0
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredOperator:

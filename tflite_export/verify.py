@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from tflite_export import reference
 from tflite_export.codes import is_narrow, lowest_code
+from tflite_export.culprit import culprit
 from tflite_export.graph import IntegerGraph, Operator, Tensor
-from tflite_export.isolation import trust
 from tflite_export.reader import StoredModel, parse, to_graph
 from tflite_export.runtimes import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
@@ -109,13 +110,20 @@ def verify(
         VerificationError: names the tensor or the operator and what differs.
     """
     stored = parse(content)
-    constants = read_back(stored, graph, storage=storage)
     inputs = list(samples) if samples is not None else random_inputs(graph)
-    expected = reference.run(graph, inputs)
-    reports = [
-        _run(name, content, graph, storage, inputs, expected)
-        for name in capabilities(target).runtimes
-    ]
+    names = capabilities(target).runtimes
+    runner = ThreadPoolExecutor(len(names))
+    try:
+        # Workers run the file while this process reads it and computes what it should give.
+        runs = [runner.submit(_run, name, content, graph, storage, inputs) for name in names]
+        constants = read_back(stored, graph, storage=storage)
+        expected = reference.run(graph, inputs)
+        reports = [
+            _report(name, run.result(), graph, expected)
+            for name, run in zip(names, runs, strict=True)
+        ]
+    finally:
+        runner.shutdown(wait=False, cancel_futures=True)
     return Verification(constants, len(inputs[0]), tuple(reports))
 
 
@@ -198,32 +206,69 @@ def _equal_attribute(left: object, right: object) -> bool:
     return left == right
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a runtime computed: the file's outputs, and every activation by tensor name."""
+
+    outputs: Sequence[np.ndarray]
+    tensors: Mapping[str, np.ndarray]
+
+
 def _run(
     runtime: str,
     content: bytes,
     graph: IntegerGraph,
     storage: Mapping[str, str],
     inputs: list[np.ndarray],
-    expected: Mapping[str, np.ndarray],
-) -> RuntimeReport:
+) -> _Run | RuntimeUnavailableError:
     try:
         session = open_session(content, runtime)
     except RuntimeUnavailableError as error:
-        return RuntimeReport(runtime, str(error))
-    outputs = session(inputs)
-    trust(content, runtime)
-    tensors = witness_tensors(graph, storage, runtime, inputs)
-    _compare_witness(graph, outputs, tensors, runtime)
-    _check_narrow(graph, tensors, runtime)
-    differences = tuple(compare_operators(graph, tensors))
+        return error
+    try:
+        return _Run(session(inputs), witness_tensors(graph, storage, runtime, inputs))
+    except ValueError as error:
+        raise _named(error, runtime, graph, storage, inputs) from error
+
+
+def _report(
+    runtime: str,
+    run: _Run | RuntimeUnavailableError,
+    graph: IntegerGraph,
+    expected: Mapping[str, np.ndarray],
+) -> RuntimeReport:
+    """Compares what a runtime computed with the integer reference."""
+    if isinstance(run, RuntimeUnavailableError):
+        return RuntimeReport(runtime, str(run))
+    _compare_witness(graph, run.outputs, run.tensors, runtime)
+    _check_narrow(graph, run.tensors, runtime)
+    differences = tuple(compare_operators(graph, run.tensors))
     for operator, difference in zip(graph.operators, differences, strict=True):
         allowed = tolerance(runtime, operator, graph.tensors)
         _check_difference(operator, difference, runtime, allowed)
     equal = [
         np.mean(output == expected[name])
-        for output, (_, name) in zip(outputs, graph.outputs, strict=True)
+        for output, (_, name) in zip(run.outputs, graph.outputs, strict=True)
     ]
     return RuntimeReport(runtime, None, differences, float(np.mean(equal)))
+
+
+def _named(
+    error: ValueError,
+    runtime: str,
+    graph: IntegerGraph,
+    storage: Mapping[str, str],
+    inputs: list[np.ndarray],
+) -> VerificationError:
+    """The error of a runtime with the layer where it happens."""
+    found = culprit(graph, storage, runtime, inputs)
+    if found is None:
+        return VerificationError(f"{runtime}: {error}")
+    operator, error = found
+    return VerificationError(
+        f"{runtime}: operator {operator.kind} of layer {operator.layer!r} cannot be executed: "
+        f"{error}"
+    )
 
 
 def witness_tensors(

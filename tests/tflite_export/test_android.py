@@ -54,7 +54,7 @@ def test_latency_is_that_of_single_inferences(runtime):
 def test_latency_stops_in_time(monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
-    found = latency(write(layer("FULLY_CONNECTED", 8)), runs=1000, seconds=5)
+    found = timing._timed(write(layer("FULLY_CONNECTED", 8)), "litert", runs=1000, seconds=5)
     assert found.runs == 2
     assert found.median == 1000
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from random_operators import random_graph
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export import isolation
 from tflite_export.writer import serialize, write
 
 FILES = (
@@ -112,35 +109,6 @@ def test_a_file_that_kills_its_runtime_does_not_kill_us(runtime, kind):
     # What such kernels read is left to chance: now and then they survive it.
     with contextlib.suppress(ValueError):
         tflite_export.run(killer(kind), np.zeros((1, 5, 4, 1), "float32"), runtime=runtime)
-
-
-def test_a_call_that_dies_is_an_error_and_is_not_trusted():
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"litert dies of the file \(SIGABRT\): it is damaged"):
-            isolation.guarded(b"deadly", "litert", os.abort)
-
-
-def test_a_call_that_never_ends_is_an_error(monkeypatch):
-    impatient = "import sys; from tflite_export import isolation; isolation.TIMEOUT_SECONDS = 1; "
-    monkeypatch.setattr(isolation, "_WORKER", impatient + "isolation.work(*sys.argv[1:])")
-    with pytest.raises(ValueError, match="tflm does not finish one inference within"):
-        isolation.guarded(b"endless", "tflm", time.sleep, 60)
-
-
-def test_what_was_verified_or_has_run_needs_no_other_process(tmp_path, monkeypatch):
-    commands = []
-    run = isolation.subprocess.run
-    monkeypatch.setattr(
-        isolation.subprocess, "run", lambda c, **kw: commands.append(c) or run(c, **kw)
-    )
-    path, images = tmp_path / "m.tflite", np.zeros((2, 6, 7, 3), "float32")
-    tflite_export.export(convolution(), path, target="android")
-    tflite_export.run(path, images)
-    assert commands == []
-    content = write(convolution(8))
-    for _ in range(2):
-        tflite_export.run(content, images)
-    assert len(commands) == 1
 
 
 DAMAGES = {

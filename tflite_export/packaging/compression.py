@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export import tflm
 from tflite_export.files import write_atomically
 from tflite_export.graph import WEIGHTED
-from tflite_export.isolation import guarded, trust
+from tflite_export.isolation import guarded
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
@@ -113,16 +113,16 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
     content = model if isinstance(model, bytes) else read_bytes(model)
     stored = parse(content)
     chosen = candidates(stored)
-    compressed, layout = guarded(content, "tflm", _proven, content, stored, chosen)
-    trust(compressed, "tflm")
+    compressed, layout = _proven(content, stored, chosen)
+    before, after = (guarded(c, "tflm", tflm.arena_bytes, c) for c in (content, compressed))
     path = Path(output)
     write_atomically(path, compressed)
     return CompressionResult(
         path,
         len(content),
         len(compressed),
-        tflm.arena_bytes(content),
-        tflm.arena_bytes(compressed),
+        before,
+        after,
         tuple(_described(stored.tensors[index], bits) for index, bits in chosen.items()),
         layout.name,
     )
@@ -217,9 +217,9 @@ def _compressed(content: bytes, chosen: dict[int, int], layout: _Layout) -> byte
     prepared, per_channel = _prepared(content, chosen, layout)
     if not chosen:
         return prepared
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compressed = _look_up_tables(prepared, chosen, per_channel, layout)
+    compressed = bytearray(
+        guarded(prepared, "tflm", _look_up_tables, prepared, chosen, per_channel, layout)
+    )
     if layout.shared_tables:
         _share_tables(compressed)
     return bytes(compressed)
@@ -227,7 +227,8 @@ def _compressed(content: bytes, chosen: dict[int, int], layout: _Layout) -> byte
 
 def _look_up_tables(
     content: bytes, chosen: dict[int, int], per_channel: dict[int, int | None], layout: _Layout
-) -> bytearray:
+) -> bytes:
+    """TFLM's own compressor, in a worker."""
     from tflite_micro.tensorflow.lite.micro import compression
     from tflite_micro.tensorflow.lite.micro.compression import compressor, spec
 
@@ -237,10 +238,12 @@ def _look_up_tables(
         mode = spec.PerTensor() if axis is None else spec.PerChannel(axis=axis)
         builder.add_tensor(subgraph=0, tensor=index).with_lut(index_bitwidth=bits, mode=mode)
     try:
-        compressed = compression.compress(bytearray(content), builder.build())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compressed = compression.compress(bytearray(content), builder.build())
     except compressor.CompressionError as error:
         raise CompressionError(str(error)) from error
-    return bytearray(serialize(schema.ModelT.InitFromPackedBuf(compressed, 0)))
+    return serialize(schema.ModelT.InitFromPackedBuf(compressed, 0))
 
 
 def _prepared(
