@@ -12,15 +12,17 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfeptq import linear
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
+from tfeptq.constant_layer import Constant
 from tfeptq.grids import written_bits
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.model import QuantizedModel
 from tfeptq.names import unique_name
 from tfeptq.plan import keeps_grid
-from tfeptq.quantizers import ActivationQuantizer, activation_dtype
+from tfeptq.quantizers import ActivationQuantizer, activation_dtype, activation_range
 from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
 from tflite_export.codes import lowest_code, stays_within
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
@@ -34,6 +36,10 @@ _MERGES = {
 }
 _ACTIVATIONS = {"hard_silu": "HARD_SWISH", "sigmoid": "LOGISTIC", "tanh": "TANH"}
 _FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+
+
+#: An input that nothing reads stays one of the file: integers from -1 to 1, whatever is passed.
+_UNREAD = Tensor("", (), "int8", Quantization(np.array([1 / 128], np.float32)))
 
 
 @dataclasses.dataclass
@@ -67,6 +73,8 @@ def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
 
     def output_bits(key: Key) -> int:
         while key not in written:
+            if key not in consumers:
+                return _UNREAD.bits
             key = consumers[key][0].output
         return written[key]
 
@@ -112,10 +120,17 @@ class _Freezer:
             self._values[key] = _Pending("INPUT", [], key[0], {})
         for call in self._layers.calls:
             self._values[call.output] = self._value(call)
+        for key in self._layers.inputs:
+            if isinstance(self._values[key], _Pending) and key[0] not in self._tensors:
+                self._input(key[0], _UNREAD, self._shapes[key])
         inputs = tuple((key[0], f"{key[0]}") for key in self._layers.inputs)
-        outputs = tuple((self._tensor_name(key),) * 2 for key in self._layers.outputs)
+        outputs = [self._tensor_name(key) for key in self._layers.outputs]
         return IntegerGraph(
-            self._model.name, self._tensors, tuple(self._operators), inputs, outputs
+            self._model.name,
+            self._tensors,
+            tuple(self._operators),
+            inputs,
+            tuple(zip(_public_names(outputs), outputs, strict=True)),
         )
 
     def _tensor_name(self, key: Key) -> str:
@@ -130,10 +145,13 @@ class _Freezer:
             return self._quantize(call)
         if isinstance(layer, keras.layers.ReLU):
             return self._relu(call)
+        if isinstance(layer, Constant):
+            return _Pending("CONSTANT", [], layer.name, {"value": layer.value})
         inputs = [self._tensor_name(key) for key in call.inputs]
         pending = self._pending(call, inputs)
         if keeps_grid(layer):
-            return self._emit(pending, self._tensors[inputs[0]], call.output)
+            like = next(t for t in map(self._tensors.__getitem__, inputs) if not t.is_constant)
+            return self._emit(pending, like, call.output)
         return pending
 
     def _pending(self, call: Call, inputs: list[str]) -> _Pending:
@@ -172,6 +190,8 @@ class _Freezer:
         value = self._values[call.inputs[0]]
         if isinstance(value, _Pending) and value.kind == "INPUT":
             value = self._input(value.layer, like, self._shapes[call.output])
+        if isinstance(value, _Pending) and value.kind == "CONSTANT":
+            return self._constant(value, like)
         if isinstance(value, _Pending):
             return self._emit(value, like, call.output)
         if not _same_parameters(self._tensors[value], like):
@@ -185,6 +205,17 @@ class _Freezer:
         """Callers may pass every integer of the type, whatever the width."""
         bits = max(like.bits, 8)
         return self._add(dataclasses.replace(like, name=name, shape=shape, bits=bits))
+
+    def _constant(self, pending: _Pending, like: Tensor) -> str:
+        """An array in the integers that its quantizer makes of it in Keras."""
+        scale, zero_point = like.quantization.scale[0], like.quantization.zero_point
+        values = ops.convert_to_numpy(pending.attributes["value"])[None]
+        codes = np.round(values / scale) + zero_point
+        data = np.clip(codes, *activation_range(like.bits)).astype(like.dtype)
+        name, bits = self._unique(pending.layer), max(like.bits, 8)
+        return self._add(
+            dataclasses.replace(like, name=name, shape=data.shape, data=data, bits=bits)
+        )
 
     def _emit(self, pending: _Pending, like: Tensor, key: Key) -> str:
         """Adds the operator; its output has the type, parameters and codes of `like`."""
@@ -258,6 +289,14 @@ class _Freezer:
                 Tensor(name, integers.shape, "int8", quantization, integers)
             )
         return self._written[layer]
+
+
+def _public_names(tensors: list[str]) -> list[str]:
+    """The tensors' own names; one that is an output again gets another."""
+    taken, names = set(tensors), list[str]()
+    for tensor in tensors:
+        names.append(unique_name(tensor, taken) if tensor in names else tensor)
+    return names
 
 
 def _same_parameters(tensor: Tensor, other: Tensor) -> bool:

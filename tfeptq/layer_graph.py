@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 #: A tensor of a model: (layer name, index of the layer's call).
 Key = tuple[str, int]
@@ -74,10 +75,12 @@ class LayerGraph:
         `hook(call, call_inputs, output)` may replace an output, e.g. to watch or correct it.
         """
         tensors: dict[Key, Any] = dict(zip(self.inputs, inputs, strict=True))
-        for call in self.calls:
-            arguments = [tensors[key] for key in call.inputs]
-            output = call(arguments)
-            tensors[call.output] = hook(call, arguments, output) if hook else output
+        # Within a scope layers may have names with which none begins in TensorFlow, such as "_x".
+        with tf.name_scope("layers"):
+            for call in self.calls:
+                arguments = [tensors[key] for key in call.inputs]
+                output = call(arguments)
+                tensors[call.output] = hook(call, arguments, output) if hook else output
         return tensors
 
     def shapes(self, model: keras.Model) -> dict[Key, tuple[int, ...]]:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
+from typing import TypeVar
 
-def unique_name(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or the first of `wanted_1`, `wanted_2`, ... that is free; it is taken then."""
-    name, index = wanted, 1
-    while name in taken:
-        name, index = f"{wanted}_{index}", index + 1
-    taken.add(name)
-    return name
+from tflite_export.names import unique_name
+
+__all__ = ["by_legal_name", "legal_name", "unique_name"]
+
+_Value = TypeVar("_Value")
+
+
+def legal_name(name: str) -> str:
+    """The name of a layer as TensorFlow's graphs can hold it.
+
+    Keras takes any, and without its TensorFlow backend or a compiled function all of them work.
+    """
+    return re.sub(r"[^A-Za-z0-9_.>-]", "_", name) or "layer"
+
+
+def by_legal_name(given: Mapping[str, _Value], names: Collection[str]) -> dict[str, _Value]:
+    """A setting by layer, by the names of a canonical model's layers and inputs."""
+    return {name if name in names else legal_name(name): value for name, value in given.items()}

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 import keras
 
 from tfeptq import linear
+from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
-from tfeptq.names import unique_name
+from tfeptq.names import legal_name, unique_name
 from tfeptq.quantizers import activation_dtype, activation_range
 
 #: Layers that move integers and leave them as they are.
@@ -140,14 +141,22 @@ class Plan:
         """The quantizer of the copy of a tensor that kernels of another integer type read."""
         if (key, dtype) not in self._borders:
             bits = 16 if dtype == "int16" else 8
-            name = self._name(key, f"to_{dtype}")
-            self._borders[key, dtype] = Slot(name, bits, None, [key], narrows=bits == 8)
+            # A constant is no 16-bit tensor of the file: it is written in either type.
+            producer = self._topology.producers.get(key)
+            is_constant = producer is not None and isinstance(producer.layer, Constant)
+            self._borders[key, dtype] = Slot(
+                self._name(key, f"to_{dtype}"),
+                bits,
+                None,
+                [key],
+                narrows=bits == 8 and not is_constant,
+            )
         return self._borders[key, dtype]
 
     def _name(self, key: Key, role: str) -> str:
         """A free name for what belongs to a tensor; later calls of a layer are numbered."""
         tensor = key[0] if key[1] == 0 else f"{key[0]}_{key[1]}"
-        return unique_name(f"{tensor}_{role}", self._names)
+        return unique_name(legal_name(f"{tensor}_{role}"), self._names)
 
     def _assign(self, call: Call) -> None:
         if self._topology.fused_relu(call) is not None:

@@ -16,6 +16,7 @@ import keras
 from tfeptq import linear
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.borders import Narrowing
+from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Slot, keeps_grid
 from tfeptq.quantizers import ActivationQuantizer
@@ -96,8 +97,9 @@ class _Builder:
         layers: Mapping[str, keras.Layer],
     ) -> None:
         self._plan = plan
-        self._copies: dict[tuple[Key, str], Any] = {}
+        self._copies: dict[tuple[Key, Slot], Any] = {}
         self.quantizers: dict[Slot, ActivationQuantizer] = {}
+        self._constants: set[Key] = set()
         self.tensors: dict[Key, Any] = {}
         self.inputs = [
             keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=key[0])
@@ -115,6 +117,10 @@ class _Builder:
         return self.quantizers[slot](tensor)
 
     def _output(self, call: Call, layer: keras.Layer) -> Any:
+        if isinstance(layer, Constant):
+            # Every reader takes the array itself, in the integers that its kernel needs.
+            self._constants.add(call.output)
+            return layer(self.tensors[call.inputs[0]])
         arguments = [self._argument(call, key) for key in call.inputs]
         output = layer(arguments if call.takes_list else arguments[0])
         slot = self._plan.slots.get(call.output)
@@ -123,16 +129,18 @@ class _Builder:
     def _argument(self, call: Call, key: Key) -> Any:
         """The tensor that the kernel of `call` reads: `key` itself, or a requantized copy."""
         tensor, slot, target = self.tensors[key], self._plan.slots.get(key), self._plan.target(call)
-        if slot is None or slot is target:
+        is_constant = key in self._constants
+        if slot is None or (slot is target and not is_constant):
             return tensor
         if isinstance(call.layer, EQUAL_INPUT_LAYERS):
             return self._quantize(target, tensor)
-        if slot.dtype == target.dtype:
+        if slot.dtype != target.dtype:
+            slot = self._plan.border(key, target.dtype)
+        elif not is_constant:
             return tensor
-        if (key, target.dtype) not in self._copies:
-            border = self._plan.border(key, target.dtype)
-            self._copies[key, target.dtype] = self._quantize(border, tensor)
-        return self._copies[key, target.dtype]
+        if (key, slot) not in self._copies:
+            self._copies[key, slot] = self._quantize(slot, tensor)
+        return self._copies[key, slot]
 
     def _is_exact(self, call: Call) -> bool:
         """Whether the layer's result already lies on its quantizer's grid."""
@@ -147,3 +155,5 @@ def _copy_weights(model: keras.Model, layers: Mapping[str, keras.Layer]) -> None
     for name, layer in layers.items():
         if isinstance(layer, keras.layers.Wrapper):
             layer.layer.set_weights(model.get_layer(name).get_weights())
+        elif isinstance(layer, Constant):
+            layer.set_weights(model.get_layer(name).get_weights())

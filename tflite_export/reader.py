@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export import packing
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.lowering import OPERATORS, decode
+from tflite_export.names import unique_name
 
 _TYPE_NAMES = {
     code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()
@@ -143,8 +144,13 @@ def _check_indices(
 def _public_names(
     indices: tuple[int, ...], tensors: tuple[StoredTensor, ...], entries: Any
 ) -> tuple[str, ...]:
-    named = {entry.tensorIndex: _text(entry.name) for entry in entries or ()}
-    return tuple(named.get(index, tensors[index].name) for index in indices)
+    """Names in the signature; a tensor that is there twice has its names in their order."""
+    named: dict[int, list[str]] = {}
+    for entry in entries or ():
+        named.setdefault(entry.tensorIndex, []).append(_text(entry.name))
+    return tuple(
+        named[index].pop(0) if named.get(index) else tensors[index].name for index in indices
+    )
 
 
 def _stored_tensor(tensor: Any, model: Any) -> StoredTensor:
@@ -209,6 +215,7 @@ def to_graph(model: StoredModel) -> IntegerGraph:
     Raises:
         ValueError: names the first operator or tensor that an integer graph cannot hold.
     """
+    model = _named_apart(model)
     used: set[int] = set(model.inputs) | set(model.outputs)
     operators = []
     for operator in model.operators:
@@ -226,6 +233,16 @@ def to_graph(model: StoredModel) -> IntegerGraph:
         tuple((p, names[i]) for p, i in zip(model.input_names, model.inputs, strict=True)),
         tuple((p, names[i]) for p, i in zip(model.output_names, model.outputs, strict=True)),
     )
+
+
+def _named_apart(model: StoredModel) -> StoredModel:
+    """Files may give one name to several tensors; the first keeps it."""
+    taken: set[str] = set()
+    tensors = [
+        dataclasses.replace(tensor, name=unique_name(tensor.name, taken))
+        for tensor in model.tensors
+    ]
+    return dataclasses.replace(model, tensors=tuple(tensors))
 
 
 def _graph_operator(operator: StoredOperator, model: StoredModel) -> Operator:

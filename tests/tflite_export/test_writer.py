@@ -11,6 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from random_operators import BUILDERS, WEIGHTED, Draw, random_graph
 
+from tflite_export import reference
 from tflite_export.graph import IntegerGraph, Tensor
 from tflite_export.lowering import operator_version
 from tflite_export.reader import parse, read_bytes, to_graph
@@ -125,6 +126,28 @@ def test_buffers_are_aligned_inside_the_file_and_shared_when_equal():
     assert all(start % 16 == 0 for start, _ in buffers)
     assert weights.data is not None
     assert [content for _, content in buffers].count(weights.data.tobytes()) == 1
+
+
+def test_tensors_of_one_name_are_read_apart():
+    graph = random_graph("ADD", "int8", 0)
+    stored = parse(write(graph))
+    tensors = tuple(dataclasses.replace(tensor, name="same") for tensor in stored.tensors)
+    found = to_graph(dataclasses.replace(stored, tensors=tensors)).validate()
+    assert len(found.tensors) == len(graph.tensors)
+    inputs = [
+        np.random.default_rng(0).integers(-100, 100, (2, *graph.tensors[name].shape[1:]), np.int8)
+        for _, name in graph.inputs
+    ]
+    wanted, made = reference.run(graph, inputs), reference.run(found, inputs)
+    for (_, left), (_, right) in zip(graph.outputs, found.outputs, strict=True):
+        np.testing.assert_array_equal(wanted[left], made[right])
+
+
+def test_one_tensor_as_two_outputs_keeps_both_names():
+    graph = random_graph("ADD", "int8", 0)
+    (_, name), *_ = graph.outputs
+    twice = dataclasses.replace(graph, outputs=(("one", name), ("two", name)))
+    assert to_graph(parse(write(twice))).outputs == twice.outputs
 
 
 def test_public_names_are_the_signature():

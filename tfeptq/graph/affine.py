@@ -6,6 +6,8 @@ can take becomes a 1x1 depthwise convolution.
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -164,7 +166,7 @@ def _move_before_relu(graph: Graph, node: Node, consumers: dict[Node, list[Node]
 
 def _affine_node(like: Node, affine: AffineMap, source: Node) -> Node:
     options = {"scale": affine.scale, "offset": affine.offset}
-    return Node(Affine, like.name, [source], source.shape, options, scope=like.scope)
+    return dataclasses.replace(like, inputs=[source], shape=source.shape, options=options)
 
 
 def _has_one_reader(node: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
@@ -194,5 +196,6 @@ def _depthwise(node: Node) -> Node:
         {"kernel_size": (1, 1), "padding": "valid"},
         Weights([kernel.copy(), bias.copy()]),
         node.scope,
+        node.is_own,
     )
     return reshape(convolution, f"{node.name}_squeeze", node.shape)

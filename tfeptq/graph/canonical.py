@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from tfeptq.graph import layers, operations
 from tfeptq.graph.affine import fold_affine
+from tfeptq.graph.calls import bound_layer_call, bound_operation_call
+from tfeptq.graph.constants import computed, refuse_constant_outputs
 from tfeptq.graph.errors import UnsupportedLayerError
 from tfeptq.graph.finite import check_constants, check_folded, check_weights
-from tfeptq.graph.nodes import Graph, Input, Node, Shape
+from tfeptq.graph.nodes import Constant, Graph, Input, Node, Shape
 from tfeptq.graph.rebuild import rebuild
 from tfeptq.graph.reshapes import sink_reshapes
-from tfeptq.graph.trace import Reference, TensorKey, Trace, TracedCall, references, trace
+from tfeptq.graph.trace import Symbol, Trace, TracedCall, TracedInput, symbols, trace
 from tfeptq.graph.weighted import Shared
 
 
@@ -22,7 +23,8 @@ def prepare(model: keras.Model) -> keras.Model:
     """A canonical model with the outputs of `model.predict` to float32 precision.
 
     It holds only Conv2D, DepthwiseConv2D and Dense layers (with bias, without activation), single
-    activation layers, merges of two tensors, Concatenate, poolings, and layers that move data.
+    activation layers, merges of two tensors, Concatenate, poolings, layers that move data, and
+    `Constant` layers where a merge reads an array that nothing can fold.
     Batch normalization and other constants are folded; inference no-operations are gone. Layers
     with weights keep their names. `model` is left untouched.
 
@@ -33,10 +35,22 @@ def prepare(model: keras.Model) -> keras.Model:
         ValueError: the model is not built or not functional, or holds infinite or NaN weights.
         UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
     """
+    graph, _ = graph_of(model)
+    return canonical_model(graph)
+
+
+def graph_of(model: keras.Model) -> tuple[Graph, dict[Symbol, Node]]:
+    """The primitives of a model before any fold, and the node of each of its tensors."""
     traced = trace(model)
     check_weights(model)
-    inputs = [Node(Input, name, [], _static(shape, name)) for name, shape in traced.inputs]
-    graph = Graph(model.name, inputs, _translate(traced, inputs, {}, ""))
+    inputs = [Node(Input, given.name, [], _static(given), is_own=True) for given in traced.inputs]
+    values = _translate(traced, inputs, {}, "")
+    return Graph(model.name, inputs, [values[symbol] for symbol in traced.outputs]), values
+
+
+def canonical_model(graph: Graph) -> keras.Model:
+    """Folds what is exact to fold, and builds the Keras model. `graph` is changed."""
+    refuse_constant_outputs(graph)
     check_constants(graph)
     sink_reshapes(graph)
     fold_affine(graph)
@@ -45,53 +59,56 @@ def prepare(model: keras.Model) -> keras.Model:
     return rebuild(graph)
 
 
-def _static(shape: tuple[int | None, ...], name: str) -> Shape:
-    sizes = tuple(size for size in shape if size is not None)
-    if len(sizes) < len(shape):
+def _static(given: TracedInput) -> Shape:
+    sizes = tuple(size for size in given.shape if size is not None)
+    where = f"input {given.name!r} has shape {(None, *given.shape)}"
+    if len(sizes) < len(given.shape):
         raise ValueError(
-            f"input {name!r} has shape {(None, *shape)}; a file needs fixed sizes: rebuild the "
-            "model with an Input of the size you deploy"
+            f"{where}; a file needs fixed sizes: rebuild the model with an Input of the size you "
+            "deploy"
         )
+    if not sizes:
+        raise ValueError(f"{where}: one number a sample; give it an axis, as Input((1,)) does")
+    if 0 in sizes:
+        raise ValueError(f"{where}, which holds no values; rebuild the model without it")
+    if given.is_sparse or given.dtype == "string":
+        kind = "a sparse tensor" if given.is_sparse else "text"
+        raise ValueError(f"input {given.name!r} is {kind}; a file takes dense tensors of numbers")
     return sizes
 
 
-def _translate(traced: Trace, inputs: Sequence[Node], shared: Shared, scope: str) -> list[Node]:
-    """Nodes of the outputs of a functional model on the given inputs."""
-    values: dict[TensorKey, Node] = {
-        (name, 0, 0): node for (name, _), node in zip(traced.inputs, inputs, strict=True)
-    }
+def _translate(
+    traced: Trace, inputs: Sequence[Node], shared: Shared, scope: str
+) -> dict[Symbol, Node]:
+    """Nodes of all tensors of a functional model on the given inputs."""
+    values = {given.symbol: node for given, node in zip(traced.inputs, inputs, strict=True)}
     for call in traced.calls:
-        sources = [values[key] for key in call.tensors]
-        outputs = _outputs(call, sources, values, shared)
-        _enter_scope(outputs, sources, scope)
-        for index, node in enumerate(outputs):
-            values[(*call.output[:2], index)] = node
-    return [values[key] for key in traced.outputs]
+        outputs = _outputs(call, values, shared, scope)
+        values.update(zip(call.outputs, outputs, strict=True))
+    return values
 
 
 def _outputs(
-    call: TracedCall, sources: list[Node], values: dict[TensorKey, Node], shared: Shared
+    call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str
 ) -> list[Node]:
     operation = call.operation
-    if isinstance(operation, keras.Layer):
-        _check_call(call)
     if isinstance(operation, keras.Model):
-        return _translate(_nested(operation), sources, shared, operation.name)
+        nested = _nested(operation)
+        inner = _translate(nested, bound_layer_call(call, values), shared, operation.name)
+        return [inner[symbol] for symbol in nested.outputs]
     if isinstance(operation, keras.Layer):
-        return [layers.translate(operation, sources, shared)]
-    arguments = [*call.arguments, *call.keywords.values()]
-    return operations.translate(
-        operation, call.config, tuple(_substituted(argument, values) for argument in arguments)
-    )
-
-
-def _check_call(call: TracedCall) -> None:
-    """Refuses a second tensor, such as a mask; `training=True` has no effect in `predict`."""
-    for name, value in call.keywords.items():
-        if call.arguments and references(value):
-            raise UnsupportedLayerError(
-                call.operation, f"is called with a tensor as {name!r}", "call it without"
-            )
+        layers.refuse_unsupported(operation)
+        outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
+    else:
+        outputs = operations.translate(operation, bound_operation_call(call, values))
+    if len(outputs) != len(call.outputs):
+        raise UnsupportedLayerError(
+            operation, f"has {len(call.outputs)} outputs", "use a layer with one"
+        )
+    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
+    _mark(outputs, sources, scope, operation.name)
+    is_constant = all(source.kind is Constant for source in sources)
+    return [computed(node) for node in outputs] if is_constant else outputs
 
 
 def _nested(model: keras.Model) -> Trace:
@@ -105,20 +122,12 @@ def _nested(model: keras.Model) -> Trace:
         ) from error
 
 
-def _enter_scope(outputs: Sequence[Node], sources: Sequence[Node], scope: str) -> None:
-    """Marks the nodes of one call with the nested model it belongs to."""
-    waiting = list(outputs) if scope else []
+def _mark(outputs: Sequence[Node], sources: Sequence[Node], scope: str, name: str) -> None:
+    """Tells the nodes of one call which nested model it is in and which of them is its own."""
+    waiting, seen = list(outputs), set(sources)
     while waiting:
         node = waiting.pop()
-        if node not in sources and not node.scope:
-            node.scope = scope
+        if node not in seen:
+            seen.add(node)
+            node.scope, node.is_own = scope, node.name == name
             waiting.extend(node.inputs)
-
-
-def _substituted(argument: Any, values: dict[TensorKey, Node]) -> Any:
-    """An argument with nodes in the place of references."""
-    if isinstance(argument, Reference):
-        return values[argument.key]
-    if isinstance(argument, (list, tuple)):
-        return type(argument)(_substituted(item, values) for item in argument)
-    return argument

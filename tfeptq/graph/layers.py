@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 
 from tfeptq.graph import activations, pooling, weighted
 from tfeptq.graph.errors import UnsupportedLayerError, check_layout
+from tfeptq.graph.merges import merge, scale_and_shift
 from tfeptq.graph.nodes import (
     ConstantError,
     Node,
@@ -32,11 +33,15 @@ def translate(layer: keras.Layer, inputs: list[Node], shared: Shared) -> Node:
     Raises:
         UnsupportedLayerError: names the layer, its class and the nearest supported way.
     """
+    refuse_unsupported(layer)
+    return LAYERS[type(layer)](layer, inputs, shared)
+
+
+def refuse_unsupported(layer: keras.Layer) -> None:
+    """Raises UnsupportedLayerError for a layer of a class that cannot be placed."""
     # Exact classes only: a subclass may compute something else.
-    handler = LAYERS.get(type(layer))
-    if handler is None:
+    if type(layer) not in LAYERS:
         raise UnsupportedLayerError(layer, "is not supported", _advice(layer))
-    return handler(layer, inputs, shared)
 
 
 _FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
@@ -119,10 +124,10 @@ def _rescaling(layer: Any, node: Node, shared: Shared) -> Node:
 
 def _constant_affine(layer: Any, node: Node, scale: Any, offset: Any) -> Node:
     try:
-        return affine(node, layer.name, scale, offset)
+        return scale_and_shift(node, layer.name, scale, offset)
     except ConstantError as error:
         raise UnsupportedLayerError(
-            layer, str(error), "use one number, or one value for each channel"
+            layer, str(error), "give it one value for each position"
         ) from error
 
 
@@ -148,25 +153,18 @@ def _softmax(layer: Any, node: Node, shared: Shared) -> Node:
     return activations.softmax(node, layer.name)
 
 
-def chain(kind: type, name: str, inputs: Sequence[Node]) -> Node:
-    """A merge of any number of tensors as merges of two."""
-    *first, last = inputs
-    if not first:
-        return last
-    partial = chain(kind, f"{name}_{len(first)}", first)
-    return primitive(kind, name, [partial, last])
-
-
 def _merge(kind: type) -> Handler:
-    return lambda layer, inputs, shared: chain(kind, layer.name, inputs)
+    return lambda layer, inputs, shared: merge(kind, layer.name, inputs)
 
 
 def _average(layer: Any, inputs: list[Node], shared: Shared) -> Node:
-    total = chain(_L.Add, layer.name, inputs)
+    total = merge(_L.Add, layer.name, inputs)
     return affine(total, f"{layer.name}_scale", 1.0 / len(inputs), 0.0)
 
 
 def _concatenate(layer: Any, inputs: list[Node], shared: Shared) -> Node:
+    if len(inputs) == 1:
+        return inputs[0]
     if layer.axis % (len(inputs[0].shape) + 1) == 0:
         raise UnsupportedLayerError(layer, "axis=0 is the batch", "concatenate another axis")
     return primitive(_L.Concatenate, layer.name, inputs, axis=layer.axis)

@@ -24,6 +24,10 @@ class Input:
     """Node kind: an input of the model."""
 
 
+class Constant:
+    """Node kind: an array, `options["value"]`, float64 in the node's shape."""
+
+
 @dataclasses.dataclass(eq=False)
 class Weights:
     """Float64 arrays of a layer; nodes of a shared layer hold the same object."""
@@ -36,11 +40,12 @@ class Node:
     """One primitive.
 
     Attributes:
-        kind: Keras layer class that will execute it, or `Affine` or `Input`.
+        kind: Keras layer class that will execute it, or `Affine`, `Input` or `Constant`.
         name: wanted name of the layer; made unique when the model is rebuilt.
         shape: of the output, without the batch dimension.
         options: arguments of the layer's constructor.
         scope: name of the nested model it comes from, to resolve equal names.
+        is_own: the name is that of the layer it comes from, not one made up for a part of it.
     """
 
     kind: type
@@ -50,6 +55,7 @@ class Node:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: Weights | None = None
     scope: str = ""
+    is_own: bool = False
 
 
 @dataclasses.dataclass

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.graph.nodes import MERGES, Graph, Input, Node, Weights
+from tfeptq.constant_layer import Constant as ConstantLayer
+from tfeptq.graph.nodes import MERGES, Constant, Graph, Input, Node, Weights
+from tfeptq.names import legal_name, unique_name
 
 
 def rebuild(graph: Graph) -> keras.Model:
@@ -18,6 +20,11 @@ def rebuild(graph: Graph) -> keras.Model:
     for node in graph.nodes():
         if node.kind is Input:
             tensors[node] = keras.Input(node.shape, dtype="float32", name=names[node])
+            continue
+        if node.kind is Constant:
+            layer = ConstantLayer(node.shape, name=names[node], dtype="float32")
+            tensors[node] = layer(tensors[graph.inputs[0]])
+            layer.set_weights([node.options["value"].astype(np.float32)])
             continue
         inputs = [tensors[source] for source in node.inputs]
         layer = _layer(node, names[node], layers)
@@ -48,23 +55,20 @@ def _unique_names(graph: Graph) -> dict[Node, str]:
             names[node] = shared[node.weights]
             continue
         names[node] = _unique(node, taken)
-        taken.add(names[node])
         if node.weights is not None:
             shared[node.weights] = names[node]
     return names
 
 
-def _precedence(node: Node) -> tuple[bool, bool, bool]:
-    """Who keeps its name where two are equal: inputs, weights, then the outermost model."""
-    return (node.kind is not Input, node.weights is None, bool(node.scope))
+def _precedence(node: Node) -> tuple[bool, bool, bool, bool]:
+    """Who keeps its name where two are equal: inputs, weights, layers, then the outermost model."""
+    return (node.kind is not Input, node.weights is None, not node.is_own, bool(node.scope))
 
 
 def _unique(node: Node, taken: set[str]) -> str:
-    candidates = [node.name, f"{node.scope}_{node.name}"] if node.scope else [node.name]
-    for candidate in candidates:
-        if candidate not in taken:
-            return candidate
-    index = 1
-    while f"{node.name}_{index}" in taken:
-        index += 1
-    return f"{node.name}_{index}"
+    if node.kind is Input:
+        # No function is named after an input: it keeps its name, whatever that is.
+        return unique_name(node.name, taken)
+    wanted, scoped = legal_name(node.name), legal_name(f"{node.scope}_{node.name}")
+    is_clash = node.scope and wanted in taken and scoped not in taken
+    return unique_name(scoped if is_clash else wanted, taken)

@@ -6,6 +6,8 @@ normalization or a ReLU stands directly behind its convolution again.
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 
 from tfeptq.graph.nodes import Affine, Graph, Node, reshape
@@ -66,13 +68,9 @@ def _commutes(node: Node) -> bool:
 def _swap(graph: Graph, node: Node) -> None:
     """operator(reshape(x)) becomes reshape(operator(x))."""
     before = node.inputs[0]
-    moved = Node(
-        node.kind,
-        node.name,
-        [source.inputs[0] for source in node.inputs],
-        before.inputs[0].shape,
-        node.options,
-        node.weights,
-        node.scope,
+    moved = dataclasses.replace(
+        node,
+        inputs=[source.inputs[0] for source in node.inputs],
+        shape=before.inputs[0].shape,
     )
     graph.replace(node, reshape(moved, before.name, node.shape))

@@ -1,24 +1,21 @@
-"""Reads the calls of a functional Keras model from its public configuration."""
+"""Reads the calls of a functional Keras model, in order, by having Keras walk through it.
+
+`keras.models.clone_model` runs a model's graph with functions of the caller's: here they write down
+which operation is called with what, constants among the arguments included. Nothing is copied, no
+layer is asked for its configuration, and tensors are told apart by identity, not by name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import keras
 
-from tfeptq.graph.errors import UnsupportedLayerError
-
-#: A tensor of a model: (operation name, index of its call, index of the output).
-TensorKey = tuple[str, int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """Stands for a tensor among the arguments of a call."""
-
-    key: TensorKey
+#: Stands for a tensor of the model wherever a call reads or writes it; compared by identity.
+Symbol: TypeAlias = keras.KerasTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +23,26 @@ class TracedCall:
     """One call of a layer, of a nested model or of a `keras.ops` operation.
 
     Attributes:
-        config: of the operation, which holds the settings of `keras.ops` calls.
-        arguments, keywords: of the call; tensors are `Reference`s, also inside lists.
-        tensors: all references among them, in order.
-        output: key of the first output.
+        arguments, keywords: of the call; tensors are `Symbol`s, also inside lists, and everything
+            else is what the user gave.
+        outputs: in the order in which Keras flattens them.
     """
 
     operation: keras.Operation
-    config: Mapping[str, Any]
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
-    tensors: tuple[TensorKey, ...]
-    output: TensorKey
+    outputs: tuple[Symbol, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedInput:
+    """An input of the model; `shape` is without the batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    is_sparse: bool
+    symbol: Symbol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +50,23 @@ class Trace:
     """A model as calls in execution order.
 
     Attributes:
-        inputs: name and shape (without the batch) of each input, in the order of `Model.inputs`.
-        outputs: in the order of `Model.outputs`.
+        inputs, outputs: in the order of `Model.inputs` and `Model.outputs`.
     """
 
-    inputs: tuple[tuple[str, tuple[int | None, ...]], ...]
+    inputs: tuple[TracedInput, ...]
     calls: tuple[TracedCall, ...]
-    outputs: tuple[TensorKey, ...]
+    outputs: tuple[Symbol, ...]
+
+
+class _StandIn(keras.Operation):
+    """Takes the place of a call in the copy that Keras makes: it has as many outputs."""
+
+    def __init__(self, outputs: list[Symbol], name: str) -> None:
+        super().__init__(name=name)
+        self._outputs = outputs
+
+    def compute_output_spec(self, *tensors: Symbol) -> list[Symbol]:
+        return [keras.KerasTensor(made.shape, dtype=made.dtype) for made in self._outputs]
 
 
 def trace(model: keras.Model) -> Trace:
@@ -59,29 +74,44 @@ def trace(model: keras.Model) -> Trace:
 
     Raises:
         ValueError: neither of them, or its `call` is overridden.
-        UnsupportedLayerError: a layer whose configuration cannot be read.
     """
     model = _functional(model)
-    config = _config(model)
-    operations = {operation.name: operation for operation in model.operations}
-    inputs = _endpoints(config["input_layers"])
-    calls = [
-        _call(operations[entry["name"]], entry, index, node)
-        for entry in config["layers"]
-        for index, node in enumerate(entry["inbound_nodes"])
+    calls: list[TracedCall] = []
+    count = itertools.count()
+
+    def record(operation: keras.Operation, *arguments: Any, **keywords: Any) -> list[Symbol]:
+        made = _StandIn(keras.tree.flatten(operation.output), f"call_{next(count)}")
+        outputs = made(*symbols((arguments, keywords)))
+        calls.append(TracedCall(operation, arguments, keywords, tuple(outputs)))
+        return outputs
+
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=f"input_{index}")
+        for index, tensor in enumerate(model.inputs)
     ]
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    return Trace(
-        tuple((key[0], shape) for key, shape in zip(inputs, shapes, strict=True)),
-        tuple(_in_order(calls, inputs)),
-        tuple(_output_key(operations, key) for key in _endpoints(config["output_layers"])),
+    copy = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=_itself, call_function=record
     )
+    return Trace(tuple(map(_traced_input, model.inputs, inputs)), tuple(calls), tuple(copy.outputs))
 
 
-def references(value: Any) -> list[TensorKey]:
-    """Keys of the tensors inside an argument, in the order in which Keras flattens it."""
-    leaves = keras.tree.flatten(value)
-    return [leaf.key for leaf in leaves if isinstance(leaf, Reference)]
+def symbols(value: Any) -> list[Symbol]:
+    """Tensors inside an argument, in the order in which Keras flattens it."""
+    return [leaf for leaf in keras.tree.flatten(value) if is_symbol(leaf)]
+
+
+def is_symbol(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def _itself(operation: keras.Operation) -> keras.Operation:
+    return operation
+
+
+def _traced_input(tensor: Any, symbol: Symbol) -> TracedInput:
+    return TracedInput(
+        tensor.name, tuple(tensor.shape[1:]), str(tensor.dtype), bool(tensor.sparse), symbol
+    )
 
 
 def _functional(model: keras.Model) -> keras.Model:
@@ -108,85 +138,3 @@ def _symbolic_endpoints(model: keras.Model) -> tuple[Any, Any]:
         return model.inputs, model.outputs
     except (AttributeError, ValueError):
         return None, None
-
-
-def _config(model: keras.Model) -> Mapping[str, Any]:
-    try:
-        return model.get_config()
-    except (NotImplementedError, TypeError, ValueError):
-        for operation in model.operations:
-            _require_config(operation)
-        raise
-
-
-def _require_config(operation: keras.Operation) -> None:
-    try:
-        operation.get_config()
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise UnsupportedLayerError(
-            operation,
-            "has a configuration that Keras cannot describe",
-            "replace it with supported layers, and arrays in its settings with numbers",
-        ) from error
-
-
-def _call(
-    operation: keras.Operation, entry: Mapping[str, Any], index: int, node: Mapping[str, Any]
-) -> TracedCall:
-    arguments = tuple(_argument(value) for value in node["args"])
-    keywords = {name: _argument(value) for name, value in node["kwargs"].items()}
-    return TracedCall(
-        operation,
-        entry["config"],
-        arguments,
-        keywords,
-        tuple(references([*arguments, *keywords.values()])),
-        (operation.name, index, 0),
-    )
-
-
-def _argument(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            return Reference(tuple(value["config"]["keras_history"]))
-        if "class_name" in value:
-            return keras.saving.deserialize_keras_object(value)
-        return {name: _argument(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_argument(item) for item in value)
-    return value
-
-
-def _endpoints(keys: Any) -> list[TensorKey]:
-    """The keys of a flat model's inputs or outputs; Keras unpacks a list of one."""
-    if isinstance(keys[0], str):
-        keys = [keys]
-    return [(name, call, output) for name, call, output in keys]
-
-
-def _output_key(operations: Mapping[str, keras.Operation], key: TensorKey) -> TensorKey:
-    """The key as calls write it.
-
-    Keras counts the calls of a nested functional model from 1 among a model's outputs, and from 0
-    everywhere else.
-    """
-    name, call, output = key
-    operation = operations[name]
-    functional = isinstance(operation, keras.Model) and not isinstance(operation, keras.Sequential)
-    return (name, call - 1 if functional else call, output)
-
-
-def _in_order(traced: Sequence[TracedCall], inputs: Iterable[TensorKey]) -> list[TracedCall]:
-    # The first output stands for all outputs of a call.
-    ready = {key[:2] for key in inputs}
-    ordered: list[TracedCall] = []
-    waiting = list(traced)
-    while waiting:
-        runnable = [call for call in waiting if all(key[:2] in ready for key in call.tensors)]
-        if not runnable:
-            names = [call.operation.name for call in waiting]
-            raise ValueError(f"layers {names} read tensors that nothing writes")
-        ordered.extend(runnable)
-        ready.update(call.output[:2] for call in runnable)
-        waiting = [call for call in waiting if call.output[:2] not in ready]
-    return ordered

@@ -14,6 +14,7 @@ import keras
 
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
+from tfeptq.constant_layer import Constant
 from tfeptq.freeze import operator_kind
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import Topology, has_fixed_parameters
@@ -119,7 +120,8 @@ class _Allowed:
         topology = Topology(graph)
         fused = [topology.fused_relu(call) for call in graph.calls]
         for call in graph.calls:
-            if call not in fused and not linear.is_weighted(call.layer):
+            is_operator = call not in fused and not isinstance(call.layer, Constant)
+            if is_operator and not linear.is_weighted(call.layer):
                 kind = operator_kind(call.layer, shapes[call.output], shapes[call.inputs[0]])
                 problem = targets.check_operator(config.target, kind, activation_dtype="int16")
                 if problem:

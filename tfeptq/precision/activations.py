@@ -20,9 +20,11 @@ import keras
 
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
+from tfeptq.constant_layer import Constant
 from tfeptq.freeze import operator_kind
 from tfeptq.hessian.probes import logit_keys
 from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.names import by_legal_name
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
 from tfeptq.precision.layer_names import refuse_unknown
 from tfeptq.quantizers import activation_dtype
@@ -72,12 +74,12 @@ class _Resolver:
     def __init__(self, model: keras.Model, asked: int | Mapping[str, int]) -> None:
         graph = LayerGraph.of(model)
         self._topology = Topology(graph)
-        self._given = dict(asked) if isinstance(asked, Mapping) else {}
         self._default = 8 if isinstance(asked, Mapping) else asked
         self._wide = boundary_layers(model, self._topology) if self._default < 8 else set()
         self._bits: dict[Key, int] = {}
         self.by_layer: dict[str, int] = {}
         names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
+        self._given = by_legal_name(asked, names) if isinstance(asked, Mapping) else {}
         refuse_unknown("activation_bits", self._given, names, "layers")
         for key in graph.inputs:
             self._set(key, self._own(key[0]))
@@ -102,7 +104,7 @@ class _Resolver:
         if has_fixed_parameters(call.layer):
             return self._fixed_width(name)
         if isinstance(call.layer, EQUAL_INPUT_LAYERS) and name not in self._given:
-            widths = {self._bits[key] for key in call.inputs}
+            widths = {self._bits[key] for key in call.inputs if not self._is_constant(key)}
             if len(widths) == 1 and name not in self._wide:
                 return widths.pop()
         fused = self._fused_producer(call)
@@ -115,6 +117,11 @@ class _Resolver:
                 f"{name!r}, but one kernel computes both: they make one tensor; name one of them"
             )
         return bits
+
+    def _is_constant(self, key: Key) -> bool:
+        """Whether a tensor is an array, which is written in the width of its reader."""
+        producer = self._topology.producers.get(key)
+        return producer is not None and isinstance(producer.layer, Constant)
 
     def _fixed_width(self, name: str) -> int:
         bits = self._given.get(name, max(self._default, 8))
@@ -149,7 +156,7 @@ class _Resolver:
     def kernels(self) -> Iterable[tuple[Call, int]]:
         """Calls that are operators of the file, with the width that they write."""
         for call in self._topology.graph.calls:
-            if self._fused_producer(call) is None:
+            if self._fused_producer(call) is None and not isinstance(call.layer, Constant):
                 relu = self._topology.fused_relu(call)
                 yield call, self._bits[(relu or call).output]
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
+from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import Topology
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -176,7 +177,11 @@ class _Memory:
         topology = Topology(graph)
         # A ReLU that another kernel applies has no step of its own.
         fused = {relu.output: call for call in graph.calls if (relu := topology.fused_relu(call))}
-        kernels = [call for call in graph.calls if call.output not in fused]
+        kernels = [
+            call
+            for call in graph.calls
+            if call.output not in fused and not isinstance(call.layer, Constant)
+        ]
         result = {call.output: (topology.fused_relu(call) or call).output for call in kernels}
         self._births = dict.fromkeys(graph.inputs, 0)
         self._readers: dict[Key, list[tuple[int, str]]] = {}

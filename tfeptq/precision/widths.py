@@ -13,6 +13,7 @@ import keras
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import Key, LayerGraph
+from tfeptq.names import by_legal_name
 from tfeptq.precision.activations import kernel_dtype
 from tfeptq.precision.layer_names import refuse_unknown
 from tflite_export import targets
@@ -29,7 +30,7 @@ def layer_widths(model: keras.Model, config: QuantizationConfig) -> dict[str, in
     layers = [layer for layer in model.layers if linear.is_weighted(layer)]
     names = [layer.name for layer in layers]
     if isinstance(config.weight_bits, Mapping):
-        given = dict(config.weight_bits)
+        given = by_legal_name(config.weight_bits, names)
         refuse_unknown("weight_bits", given, names, "layers with weights")
         widths = {name: given.get(name, 8) for name in names}
     else:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers as L
 
+from tfeptq.constant_layer import Constant
 from tfeptq.graph import prepare
 from tfeptq.layer_graph import LayerGraph
 
@@ -34,6 +35,7 @@ PRIMITIVES = (
     L.ZeroPadding2D,
     L.Cropping2D,
     L.UpSampling2D,
+    Constant,
 )
 
 
@@ -58,7 +60,8 @@ def check(model: keras.Model) -> keras.Model:
             assert layer.use_bias
             assert layer.activation.__name__ == "linear"
     generator = np.random.default_rng(1)
-    inputs = [generator.normal(size=(4, *t.shape[1:])).astype("float32") for t in model.inputs]
+    count = model.inputs[0].shape[0] or 4
+    inputs = [generator.normal(size=(count, *t.shape[1:])).astype("float32") for t in model.inputs]
     expected = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
     found = keras.tree.flatten(canonical(inputs if len(inputs) > 1 else inputs[0]))
     assert len(expected) == len(found)

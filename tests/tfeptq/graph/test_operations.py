@@ -95,7 +95,7 @@ REFUSED = {
     "newshape": lambda x: ops.reshape(x, (-1, W * C)),
     "moves the batch": lambda x: ops.transpose(x, (1, 0, 2, 3)),
     "divides by a tensor": lambda x: 1 / x,
-    "holds a constant": lambda x: ops.concatenate([x, np.ones((1, H, W, C), "float32")], axis=0),
+    "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
     "power other than the square": lambda x: x**3,
     "takes part of the batch": lambda x: x[0],
     "ranges with step 1": lambda x: x[:, ::2],
@@ -104,8 +104,8 @@ REFUSED = {
     "whole factors": lambda x: ops.image.resize(x, (H + 1, W)),
     "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
     "padding of height and width": lambda x: ops.pad(x, 1),
-    "one value for each channel": lambda x: ops.maximum(x, np.array([1.0, 2.0, 3.0])),
-    "configuration that Keras cannot describe": lambda x: ops.clip(x, np.zeros(C), np.ones(C)),
+    "varies with the sample": lambda x: x + np.ones((2, 1, W, C), "float32"),
+    "batch of one meets another axis": lambda x: x + ops.mean(x, axis=(1, 2)),
     "use expand_dims and concatenate": lambda x: ops.stack([x, x], axis=1),
 }
 

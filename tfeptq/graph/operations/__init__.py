@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tfeptq.graph.errors import UnsupportedLayerError
 from tfeptq.graph.nodes import ConstantError, Node
 from tfeptq.graph.operations import arithmetic, functions, linear, pooling, shapes
+from tfeptq.graph.operations.arguments import settings
 
 _HANDLERS = {
     **arithmetic.HANDLERS,
@@ -30,13 +30,12 @@ _NEAREST = {
 }
 
 
-def translate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> list[Node]:
+def translate(operation: Any, arguments: tuple[Any, ...]) -> list[Node]:
     """The primitives of one call: a node for each of its outputs.
 
     Args:
         operation: names the call; its class says what it computes.
-        config: its settings.
-        arguments: of the call, with nodes in the place of tensors.
+        arguments: of the call, in the order of its parameters, with nodes in the place of tensors.
 
     Raises:
         UnsupportedLayerError: names the operation and the nearest supported way.
@@ -49,9 +48,9 @@ def translate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, .
             _NEAREST.get(type(operation).__name__, "replace it with supported layers"),
         )
     try:
-        outputs = handler(operation, config, arguments)
+        outputs = handler(operation, settings(operation), arguments)
     except ConstantError as error:
         raise UnsupportedLayerError(
-            operation, str(error), "use numbers, or one value for each channel"
+            operation, str(error), "give constants that all samples share"
         ) from error
     return outputs if isinstance(outputs, list) else [outputs]

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.graph.constants import array_of
 from tfeptq.graph.errors import UnsupportedLayerError
 from tfeptq.graph.nodes import Node
 
@@ -16,9 +17,13 @@ from tfeptq.graph.nodes import Node
 Handler = Callable[[Any, Mapping[str, Any], tuple[Any, ...]], "Node | list[Node]"]
 
 
-def constant(value: Any) -> np.ndarray:
-    """A number, array, tensor or variable in float64."""
-    return np.asarray(keras.ops.convert_to_numpy(value), np.float64)
+def settings(operation: keras.Operation) -> Mapping[str, Any]:
+    """What an operation was constructed with."""
+    try:
+        return operation.get_config()
+    except NotImplementedError:
+        # Keras describes no operation that was given an array; they keep what they were given.
+        return vars(operation)
 
 
 def weights(operation: Any, value: Any) -> np.ndarray:
@@ -27,7 +32,7 @@ def weights(operation: Any, value: Any) -> np.ndarray:
         raise UnsupportedLayerError(
             operation, "takes its weights from a tensor", "give them as an array"
         )
-    return constant(value)
+    return array_of(value)
 
 
 def only_tensor(operation: Any, value: Any) -> Node:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
+import numpy as np
+
 from tfeptq.graph import activations
+from tfeptq.graph.constants import array_of, broadcast_constant
 from tfeptq.graph.errors import UnsupportedLayerError
+from tfeptq.graph.merges import pair
 from tfeptq.graph.nodes import Node
 from tfeptq.graph.operations.arguments import Handler
 
@@ -34,12 +39,16 @@ def _softmax(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ..
 
 
 def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    low, high = float(config["x_min"]), float(config["x_max"])
-    if low >= high:
+    node, name = arguments[0], operation.name
+    low, high = array_of(config["x_min"]), array_of(config["x_max"])
+    if np.any(low >= high):
         raise UnsupportedLayerError(
             operation, f"clips to [{low}, {high}]", "give a lower and then a higher bound"
         )
-    return activations.clip(arguments[0], operation.name, low, high)
+    if low.size == high.size == 1:
+        return activations.clip(node, name, float(low.flat[0]), float(high.flat[0]))
+    raised = pair(keras.layers.Maximum, f"{name}_low", node, broadcast_constant(name, low, node))
+    return pair(keras.layers.Minimum, name, raised, broadcast_constant(name, high, raised))
 
 
 def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:

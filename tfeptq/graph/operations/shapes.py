@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.graph.constants import batched_constant, constant
 from tfeptq.graph.errors import UnsupportedLayerError, check_data_format
 from tfeptq.graph.nodes import Node, primitive, reshape
 from tfeptq.graph.operations.arguments import Handler, axes
@@ -80,9 +81,10 @@ def _permute(operation: Any, node: Node, order: Sequence[int]) -> Node:
 
 
 def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    tensors = list(arguments[0])
-    if not all(isinstance(tensor, Node) for tensor in tensors):
-        raise UnsupportedLayerError(operation, "holds a constant", "concatenate tensors only")
+    tensors = [
+        item if isinstance(item, Node) else batched_constant(operation, item)
+        for item in arguments[0]
+    ]
     if len(tensors) == 1:
         return tensors[0]
     if config["axis"] % (len(tensors[0].shape) + 1) == 0:
@@ -93,9 +95,9 @@ def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any
 def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     node = arguments[0]
     widths = np.broadcast_to(config["pad_width"], (len(node.shape) + 1, 2)).tolist()
-    constant = arguments[1] if len(arguments) > 1 else None
+    filling = arguments[1]
     plane = len(node.shape) == 3 and widths[0] == [0, 0] and widths[-1] == [0, 0]
-    if config["mode"] != "constant" or constant not in (None, 0) or not plane:
+    if config["mode"] != "constant" or filling not in (None, 0) or not plane:
         raise UnsupportedLayerError(
             operation, "is not a padding of height and width with zeros", "use ZeroPadding2D"
         )
@@ -177,7 +179,16 @@ def _split(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
     ]
 
 
+def _filled_like(number: float) -> Handler:
+    """An array of one number in the shape of a tensor."""
+    return lambda operation, config, arguments: constant(
+        operation.name, np.full(arguments[0].shape, number)
+    )
+
+
 HANDLERS: dict[str, Handler] = {
+    "OnesLike": _filled_like(1.0),
+    "ZerosLike": _filled_like(0.0),
     "Concatenate": _concatenate,
     "ExpandDims": _expand_dims,
     "GetItem": _get_item,
