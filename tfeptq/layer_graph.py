@@ -35,7 +35,9 @@ class Call:
 
     def __call__(self, tensors: Sequence[Any]) -> Any:
         """What the layer makes of the values of `inputs`."""
-        return self.layer(list(tensors) if self.takes_list else tensors[0], **self.options)
+        # Within a scope layers may have names with which none begins in TensorFlow, such as "_x".
+        with tf.name_scope("layers"):
+            return self.layer(list(tensors) if self.takes_list else tensors[0], **self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +77,10 @@ class LayerGraph:
         `hook(call, call_inputs, output)` may replace an output, e.g. to watch or correct it.
         """
         tensors: dict[Key, Any] = dict(zip(self.inputs, inputs, strict=True))
-        # Within a scope layers may have names with which none begins in TensorFlow, such as "_x".
-        with tf.name_scope("layers"):
-            for call in self.calls:
-                arguments = [tensors[key] for key in call.inputs]
-                output = call(arguments)
-                tensors[call.output] = hook(call, arguments, output) if hook else output
+        for call in self.calls:
+            arguments = [tensors[key] for key in call.inputs]
+            output = call(arguments)
+            tensors[call.output] = hook(call, arguments, output) if hook else output
         return tensors
 
     def shapes(self, model: keras.Model) -> dict[Key, tuple[int, ...]]:
