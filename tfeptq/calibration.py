@@ -1,40 +1,25 @@
 """Activation ranges from streamed statistics of the float model.
 
-Two passes over the samples: extremes, then histograms. No activation is kept. The range chosen
-minimises the squared quantization error over clipped ranges.
+One pass over the samples; no activation is kept. The range chosen minimises the squared
+quantization error over clipped ranges.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfeptq.histograms import Histogram, RunningHistograms, counted
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
-BINS = 2048
 #: Fractions of the observed extremes tried as clipping bounds.
 _FRACTIONS = np.linspace(1.0, 0.2, 81)
-
-
-@dataclasses.dataclass(frozen=True)
-class Histogram:
-    """Counts of a tensor's values in `BINS` equal bins over [minimum, maximum]."""
-
-    minimum: float
-    maximum: float
-    counts: np.ndarray
-
-    @property
-    def centers(self) -> np.ndarray:
-        edges = np.linspace(self.minimum, self.maximum, self.counts.size + 1)
-        return (edges[1:] + edges[:-1]) / 2
 
 
 def collect_histograms(
@@ -48,53 +33,67 @@ def collect_histograms(
 
     Args:
         model: canonical float model.
-        samples: one array a model input, float32 (N, ...).
+        samples: one array a model input, float32 (N, ...); all are used.
         keys: group name -> tensors whose values are pooled.
+
+    Raises:
+        ValueError: the model computes NaN or infinity; names the layer.
     """
-    graph = LayerGraph.of(model)
-    names = list(keys)
-    total = len(samples[0])
-    # Histograms compute the bin of every value on the way.
-    batch_size = fitting_batch(model, min(batch_size, total), copies=6)
-
-    def groups(inputs: list[tf.Tensor], repeated: tf.Tensor) -> list[tf.Tensor]:
-        tensors = graph.execute(inputs)
-        return [
-            tf.concat([tf.reshape(tensors[key][repeated:], [-1]) for key in keys[name]], 0)
-            for name in names
-        ]
-
-    @tf.function
-    def extremes(inputs: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        values = groups(inputs, tf.constant(0))
-        return tf.stack([tf.reduce_min(v) for v in values]), tf.stack(
-            [tf.reduce_max(v) for v in values]
-        )
-
-    @tf.function
-    def counts(
-        inputs: list[tf.Tensor], repeated: tf.Tensor, low: tf.Tensor, high: tf.Tensor
-    ) -> tf.Tensor:
-        return tf.stack(
-            [
-                tf.histogram_fixed_width(values, [low[index], high[index]], BINS)
-                for index, values in enumerate(groups(inputs, repeated))
-            ]
-        )
-
-    batches = WholeBatches(samples, total, batch_size)
-    bounds = [extremes(batch) for batch in progress(batches, "extremes")]
-    low = np.min([minimum.numpy() for minimum, _ in bounds], axis=0)
-    high = np.max([maximum.numpy() for _, maximum in bounds], axis=0)
-    high = np.maximum(high, low + 1e-6 * np.maximum(np.abs(low), 1.0)).astype(np.float32)
-    sums = np.zeros((len(names), BINS), np.int64)
-    for index, batch in enumerate(progress(batches, "histograms")):
-        repeated = tf.constant(batches.repeats[index])
-        sums += counts(batch, repeated, tf.constant(low), tf.constant(high)).numpy()
+    every = {key for members in keys.values() for key in members}
+    found = tensor_histograms(model, samples, every, batch_size=batch_size)
     return {
-        name: Histogram(float(low[index]), float(high[index]), sums[index])
-        for index, name in enumerate(names)
+        name: Histogram.pooled([found[key] for key in dict.fromkeys(members)])
+        for name, members in keys.items()
     }
+
+
+def tensor_histograms(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    keys: Iterable[Key],
+    *,
+    batch_size: int = 32,
+) -> dict[Key, Histogram]:
+    """The same of single tensors."""
+    graph = LayerGraph.of(model)
+    keys = list(keys)
+    # Bins of all values are computed on the way.
+    batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
+
+    @tf.function
+    def run(
+        inputs: list[tf.Tensor], repeated: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    ) -> list[tf.Tensor]:
+        tensors = graph.execute(inputs)
+        found = [
+            counted(tf.reshape(tensors[key][repeated:], [-1]), low[index], high[index])
+            for index, key in enumerate(keys)
+        ]
+        return [tf.stack(column) for column in zip(*found, strict=True)]
+
+    histograms = RunningHistograms(len(keys))
+    batches = WholeBatches(samples, len(samples[0]), batch_size)
+    for index, batch in enumerate(progress(batches, "ranges")):
+        repeated = tf.constant(batches.repeats[index])
+        try:
+            histograms.add(*run(batch, repeated, histograms.low, histograms.high))
+        except tf.errors.InvalidArgumentError as error:
+            # NaN and infinity are in no bin.
+            raise _unbounded(graph, batch) or error from error
+        if not np.all(np.isfinite([histograms.low, histograms.high])):
+            raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
+    return {key: histograms[index] for index, key in enumerate(keys)}
+
+
+def _unbounded(graph: LayerGraph, batch: Sequence[tf.Tensor]) -> ValueError | None:
+    """What to say where a tensor of a batch holds NaN or infinity; None where none does."""
+    for (layer, _), values in graph.execute(batch).items():
+        if not np.all(np.isfinite(values)):
+            return ValueError(
+                f"layer {layer!r} computes NaN or infinity from calibration samples in the float "
+                "model: no range holds them; look at its weights and at the samples"
+            )
+    return None
 
 
 def best_range(histogram: Histogram, *, bits: int) -> tuple[float, float]:
@@ -103,7 +102,9 @@ def best_range(histogram: Histogram, *, bits: int) -> tuple[float, float]:
     Coordinate search: the two bounds are shrunk in turn. 16 bits keep the full range: clipping
     gains nothing there and costs outliers.
     """
-    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    # Zeros alone get a range too.
+    least = histogram.minimum + 1e-6 * max(abs(histogram.minimum), 1.0)
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, least, 0.0)
     if bits == 16:
         return low, high
     used = histogram.counts > 0

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq.calibration import Histogram, best_range, collect_histograms, range_errors
+from tfeptq.calibration import best_range, collect_histograms, range_errors
 from tfeptq.graph import prepare
+from tfeptq.histograms import Histogram
 from tfeptq.layer_graph import LayerGraph
 
 
@@ -25,21 +26,16 @@ def test_streamed_histograms_count_every_value():
         assert mean == pytest.approx(values.mean(), abs=float(values.max()) / 1000)
 
 
-def histogram(values: np.ndarray) -> Histogram:
-    counts, _ = np.histogram(values, 2048)
-    return Histogram(float(values.min()), float(values.max()), counts)
-
-
 def test_outliers_are_clipped_where_that_pays():
     values = np.concatenate([np.random.default_rng(0).uniform(0, 1, 1_000_000), [4.0]])
-    low, high = best_range(histogram(values), bits=8)
+    low, high = best_range(Histogram.of(values), bits=8)
     assert low == 0.0
     assert 0.95 < high < 2.0
 
 
 def test_the_range_is_as_good_as_a_grid():
     values = np.random.default_rng(0).laplace(size=50_000)
-    data = histogram(values)
+    data = Histogram.of(values)
     chosen = np.array([best_range(data, bits=8)])
     fractions = np.linspace(0.2, 1, 60)
     lows, highs = np.meshgrid(data.minimum * fractions, data.maximum * fractions)
@@ -50,5 +46,5 @@ def test_the_range_is_as_good_as_a_grid():
 
 
 def test_sixteen_bits_are_never_clipped():
-    data = histogram(np.array([-1.0, 0.0, 0.5, 100.0]))
+    data = Histogram.of(np.array([-1.0, 0.0, 0.5, 100.0]))
     assert best_range(data, bits=16) == (-1.0, 100.0)

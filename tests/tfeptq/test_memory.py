@@ -58,12 +58,18 @@ def test_batches_hold_every_sample_once(count, batch_size):
         np.testing.assert_array_equal(whole, sign * samples[:count])
 
 
-def shifts(canonical):
+def shifts(canonical, samples):
     config = tfeptq.QuantizationConfig(
         weight_bits=3, rounding="nearest", threshold="mse", samples=33, bias_correction=False
     )
     quantized = tfeptq.quantize(canonical, SAMPLES[0], config)
-    return correct_biases(quantized, canonical, SAMPLES)
+    return correct_biases(quantized, canonical, samples)
+
+
+def forward_bytes(canonical):
+    """Of a batch of 8 in `memory.fitting_forward_batch`."""
+    shapes = LayerGraph.of(canonical).shapes(canonical).values()
+    return 8 * 4 * 4 * int(max(np.prod(shape[1:]) for shape in shapes))
 
 
 def histograms(canonical):
@@ -124,11 +130,20 @@ def test_small_batches_give_the_same(canonical, monkeypatch, stage):
 
 
 def test_bias_correction_over_batches_comes_close(canonical, monkeypatch):
-    whole = shifts(canonical)
-    # Batches of up to 8: each corrects its own layers one after the other.
-    largest = max(np.prod(s[1:]) for s in LayerGraph.of(canonical).shapes(canonical).values())
-    monkeypatch.setattr(memory, "BATCH_BYTES", 8 * 4 * 4 * int(largest))
-    assert memory.fitting_forward_batch(canonical, 33) == 8
-    parts = shifts(canonical)
+    samples = [SAMPLES[0][:32]]
+    whole = shifts(canonical, samples)
+    # Four batches of 8: every batch corrects its own layers one after the other.
+    monkeypatch.setattr(memory, "BATCH_BYTES", forward_bytes(canonical))
+    assert memory.fitting_forward_batch(canonical, 32) == 8
+    parts = shifts(canonical, samples)
     for name, shift in whole.items():
         assert np.abs(parts[name] - shift).max() < 0.2 * np.abs(shift).max() + 1e-6, name
+
+
+def test_bias_correction_weighs_every_sample_once(canonical, monkeypatch):
+    """The first layer's shift is a plain mean, which batches with a rest must not change."""
+    whole = shifts(canonical, SAMPLES)["stem"]
+    monkeypatch.setattr(memory, "BATCH_BYTES", forward_bytes(canonical))
+    parts = shifts(canonical, SAMPLES)["stem"]
+    # Float32 sums of pre-activations around 1; one sample of 33 left out moves it by 1e-5.
+    np.testing.assert_allclose(parts, whole, atol=2e-7)

@@ -1,0 +1,72 @@
+"""Histograms that grow: exact, and the same in every order."""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis.extra import numpy as arrays
+
+from tfeptq.histograms import BINS, Histogram, RunningHistograms, counted
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+#: Anything, and what activations are like: many sizes and offsets, halves of zeros.
+SEEDED = st.builds(
+    lambda seed, size, offset, is_rectified, count: _activations(
+        seed, size, offset, is_rectified, count
+    ),
+    st.integers(0, 2**32 - 1),
+    st.integers(-30, 30),
+    st.sampled_from([0.0, 1.0, -1e3, 1e6]),
+    st.booleans(),
+    st.integers(1, 300),
+)
+VALUES = st.one_of(arrays.arrays(np.float32, st.integers(1, 40), elements=FINITE), SEEDED)
+
+
+def _activations(seed, size, offset, is_rectified, count):
+    values = (np.random.default_rng(seed).normal(size=count) + offset) * 10.0**size
+    return (np.maximum(values, 0.0) if is_rectified else values).astype(np.float32)
+
+
+def streamed(parts: list[np.ndarray]) -> Histogram:
+    found = RunningHistograms(1)
+    for part in parts:
+        found.add(*(each[None] for each in counted(part, found.low[0], found.high[0])))
+    return found[0]
+
+
+def check_equal(left: Histogram, right: Histogram) -> None:
+    names = ("minimum", "maximum", "first", "exponent")
+    assert [getattr(left, name) for name in names] == [getattr(right, name) for name in names]
+    np.testing.assert_array_equal(left.counts, right.counts)
+
+
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(VALUES, st.randoms(use_true_random=False))
+def test_order_and_batches_change_no_count(values, random):
+    expected = Histogram.of(values)
+    order = random.sample(range(len(values)), len(values))
+    cuts = sorted(random.sample(range(1, len(values)), min(3, len(values) - 1)))
+    parts = np.split(values[order], cuts)
+    check_equal(streamed(parts), expected)
+    check_equal(Histogram.pooled([Histogram.of(part) for part in parts]), expected)
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(VALUES)
+def test_values_are_in_their_bins(values):
+    found = Histogram.of(values)
+    assert (found.minimum, found.maximum) == (values.min(), values.max())
+    assert found.counts.sum() == len(values)
+    width = 2.0**found.exponent
+    low, high = found.centers - width / 2, found.centers + width / 2
+    # Denormal numbers may be taken for zero.
+    exact = np.where(np.abs(values) < 2.0**-126, 0.0, values.astype(np.float64))
+    inside = (low <= exact[:, None]) & (exact[:, None] <= high)
+    for index in np.flatnonzero(found.counts):
+        assert found.counts[index] <= inside[:, index].sum()
+    span = float(values.max()) - float(values.min())
+    # Fine enough, but where float32 itself is coarser.
+    largest = float(np.abs(values).max())
+    assert width <= max(span / BINS, largest * 2.0**-22, 2.0**-100)

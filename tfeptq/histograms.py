@@ -1,0 +1,161 @@
+"""Histograms that grow with their values, whatever the order in which those come.
+
+Bins are as wide as a power of two and begin at its multiples. When a range has outgrown its bins,
+neighbours are added up, and every value is then where it would have been from the start. So one
+pass over the data is enough, and its order changes no count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+#: A range spans at least so many bins, and less than twice as many.
+BINS = 2048
+#: Bins that it may touch, since it begins and ends inside of one.
+_TOUCHED = 2 * BINS + 2
+#: Widths of bins, as powers of two: for zeros alone, and for the range of all float32.
+_NARROWEST, _WIDEST = -100, 117
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """Counts of values in equal bins.
+
+    Attributes:
+        minimum, maximum: of the values.
+        counts: int64 (bins,); bin i reaches from (first + i) to (first + i + 1) times 2**exponent.
+    """
+
+    minimum: float
+    maximum: float
+    counts: np.ndarray
+    first: int
+    exponent: int
+
+    @property
+    def centers(self) -> np.ndarray:
+        return (self.first + np.arange(self.counts.size) + 0.5) * 2.0**self.exponent
+
+    @classmethod
+    def of(cls, values: Any) -> Histogram:
+        """Of one float32 array."""
+        found = RunningHistograms(1)
+        flat = np.asarray(values, np.float32).reshape(-1)
+        found.add(*(part[None] for part in counted(flat, found.low[0], found.high[0])))
+        return found[0]
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Histogram]) -> Histogram:
+        """Of the values of all parts together."""
+        low, high = min(p.minimum for p in parts), max(p.maximum for p in parts)
+        first, exponent = (int(part) for part in _lattice(tf.constant(low), tf.constant(high)))
+        counts = np.zeros(_TOUCHED, np.int64)
+        for part in parts:
+            counts += _moved(part.counts, part.first, part.exponent, first, exponent)
+        return cls(low, high, counts, first, exponent)
+
+
+class RunningHistograms:
+    """Histograms of several tensors, batch after batch.
+
+    Attributes:
+        low, high: least and largest value of each tensor so far, float32 (tensors,).
+    """
+
+    def __init__(self, tensors: int) -> None:
+        self.low = np.full(tensors, np.inf, np.float32)
+        self.high = np.full(tensors, -np.inf, np.float32)
+        self._first = np.zeros(tensors, np.int64)
+        self._exponent = np.full(tensors, _NARROWEST, np.int64)
+        self._counts = np.zeros((tensors, _TOUCHED), np.int64)
+
+    def add(self, low: Any, high: Any, first: Any, exponent: Any, counts: Any) -> None:
+        """Results of `counted`, a row a tensor; it was given `self.low` and `self.high`."""
+        first, exponent = np.asarray(first, np.int64), np.asarray(exponent, np.int64)
+        for index in np.flatnonzero((first != self._first) | (exponent != self._exponent)):
+            self._counts[index] = _moved(
+                self._counts[index],
+                int(self._first[index]),
+                int(self._exponent[index]),
+                int(first[index]),
+                int(exponent[index]),
+            )
+        self.low, self.high = np.asarray(low), np.asarray(high)
+        self._first, self._exponent = first, exponent
+        self._counts += np.asarray(counts)
+
+    def __getitem__(self, index: int) -> Histogram:
+        return Histogram(
+            float(self.low[index]),
+            float(self.high[index]),
+            self._counts[index],
+            int(self._first[index]),
+            int(self._exponent[index]),
+        )
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([], tf.float32),
+    ]
+)
+def counted(values: tf.Tensor, low: Any, high: Any) -> tuple[tf.Tensor, ...]:
+    """What a batch adds to the histogram of a tensor; traced once for all tensors.
+
+    Args:
+        values: float32 (values,), finite.
+        low, high: extremes of the batches before.
+
+    Returns:
+        Extremes with this batch, first bin and exponent for them, counts of this batch, int32.
+    """
+    low = tf.minimum(low, tf.reduce_min(values))
+    high = tf.maximum(high, tf.reduce_max(values))
+    first, exponent = _lattice(low, high)
+    counts = tf.raw_ops.DenseBincount(
+        input=_bins(values, exponent) - first, size=_TOUCHED, weights=tf.constant([], tf.int32)
+    )
+    return low, high, first, exponent, counts
+
+
+def _lattice(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """First bin and exponent of a range. A wider range never gets narrower bins."""
+    by_range = _exponent(high - low) - (BINS.bit_length() - 1)
+    # Finer bins than float32 has values around the largest would have numbers beyond int32.
+    by_size = _exponent(tf.maximum(tf.abs(low), tf.abs(high))) - 22
+    exponent = tf.clip_by_value(tf.maximum(by_range, by_size), _NARROWEST, _WIDEST)
+    return _bins(low, exponent), exponent
+
+
+def _exponent(values: tf.Tensor) -> tf.Tensor:
+    """Largest power of two that is not above a positive number, read from its bits."""
+    return tf.bitwise.right_shift(tf.bitcast(tf.abs(values), tf.int32), 23) - 127
+
+
+def _bins(values: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
+    """Number of the bin of every value, int32.
+
+    Scaling by a power of two is exact but for underflow: -1e-38 in wide bins must be in that below
+    zero, as it is in narrow ones. So bins are counted away from zero on both sides.
+    """
+    scale = tf.bitcast(tf.bitwise.left_shift(127 - exponent, 23), tf.float32)
+    return tf.cast(values * scale, tf.int32) - tf.cast(values < 0.0, tf.int32)
+
+
+def _moved(
+    counts: np.ndarray, first: int, exponent: int, new_first: int, new_exponent: int
+) -> np.ndarray:
+    """The same counts in bins of another begin and of the same or a greater width."""
+    result = np.zeros(_TOUCHED, np.int64)
+    used = np.flatnonzero(counts)
+    # Numbers of bins are below 2**24: a longer shift leaves nothing more of them.
+    shift = min(new_exponent - exponent, 31)
+    np.add.at(result, ((first + used) >> shift) - new_first, counts[used])
+    return result
