@@ -19,15 +19,13 @@ from tfeptq.progress import progress
 _BATCH = 64
 
 
-def origins(total: int, count: int, seed: int) -> np.ndarray:
-    """Which of `total` samples each of `count` is or is a copy of, shuffled, int64 (count,)."""
-    return _order(count, seed) % total
-
-
 def with_copies(
     samples: Sequence[np.ndarray], augmentation: keras.Layer, *, count: int, seed: int
 ) -> list[np.ndarray]:
-    """The samples and random copies of them, `count` in all, in the order of `origins`.
+    """The samples and random copies of them, `count` in all.
+
+    Copies follow the samples and are made of one after the other: number i is sample i % n, or a
+    copy of it.
 
     Args:
         samples: one array a model input, float32 (n, ...), n < count.
@@ -45,13 +43,7 @@ def with_copies(
         batch = [array[sources[begin : begin + _BATCH]] for array in samples]
         for found, made in zip(copies, _augmented(layer, batch), strict=True):
             found.append(made)
-    order = _order(count, seed)
-    return [np.concatenate(parts)[order] for parts in copies]
-
-
-def _order(count: int, seed: int) -> np.ndarray:
-    # Some stages look at the first samples alone: they must not be those that are no copies.
-    return np.random.default_rng(seed).permutation(count)
+    return [np.concatenate(parts) for parts in copies]
 
 
 def _seeded_copy(augmentation: keras.Layer, seed: int) -> keras.Layer:

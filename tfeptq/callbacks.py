@@ -12,7 +12,7 @@ import numpy as np
 
 import tflite_export
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import configured_samples
+from tfeptq.data import Taken, configured_samples
 from tfeptq.graph import prepare
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
@@ -64,7 +64,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         self._export_path = None if export_path is None else Path(export_path)
         self._validation_data = validation_data
         self._every_epochs = every_epochs
-        self._samples: list[np.ndarray] | None = None
+        self._taken: Taken | None = None
         self._last_epoch_is_scored = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -72,8 +72,8 @@ class QuantizationCallback(keras.callbacks.Callback):
             raise ValueError(f"{self._export_path}: its folder does not exist")
         canonical = prepare(self.model)
         check_widths(canonical, self.config)
-        if self._samples is None:
-            self._samples = configured_samples(self._calibration, canonical.inputs, self.config)
+        if self._taken is None:
+            self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._last_epoch_is_scored = (
@@ -95,11 +95,14 @@ class QuantizationCallback(keras.callbacks.Callback):
             self.result = tflite_export.export(self.quantized, self._export_path)
 
     def _quantize(self, *, rounding: str) -> QuantizedModel:
-        assert self._samples is not None
+        assert self._taken is not None
+        samples = self._taken.arrays
         config = dataclasses.replace(
-            self.config, rounding=rounding, samples=len(self._samples[0]), augmentation=None
+            self.config, rounding=rounding, samples=len(samples[0]), augmentation=None
         )
-        return quantize(self.model, self._samples, config)
+        quantized = quantize(self.model, samples, config)
+        quantized.report.warnings.extend(self._taken.notes)
+        return quantized
 
     def _scores(self, quantized: QuantizedModel) -> dict[str, float]:
         """The float model's own loss and metrics, also custom ones, of the quantized outputs."""

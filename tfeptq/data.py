@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 import zipfile
 import zlib
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tfeptq.sample_order import FirstSamples, Rank, Ranking
 
 if TYPE_CHECKING:
     import keras
@@ -20,16 +23,39 @@ if TYPE_CHECKING:
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
+#: Of a stream without a known end, so many times the samples that are asked for are read.
+ENDLESS_FACTOR = 16
+#: Values of an array that are converted at once.
+_SLICE = 2**22
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """Calibration samples as every stage takes them.
+
+    Attributes:
+        arrays: one a model input, float32 (n, ...), in the order of `tfeptq.sample_order`: a stage
+            that needs fewer takes the first ones, which are random by the seed.
+        labels: of the samples, (n, ...), where any were given.
+        notes: what the user should know about the choice.
+    """
+
+    arrays: list[np.ndarray]
+    labels: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
 def configured_samples(
-    calibration: Any, inputs: Sequence[Any], config: QuantizationConfig
-) -> list[np.ndarray]:
-    """`take_samples` with the settings of a configuration."""
-    return take_samples(
+    calibration: Any, inputs: Sequence[Any], config: QuantizationConfig, labels: Any = None
+) -> Taken:
+    """`take` with the settings of a configuration."""
+    return take(
         calibration,
         inputs,
         samples=config.samples,
         seed=config.seed,
         augmentation=config.augmentation,
+        labels=labels,
     )
 
 
@@ -41,83 +67,107 @@ def take_samples(
     seed: int,
     augmentation: keras.Layer | None = None,
 ) -> list[np.ndarray]:
-    """At most `samples` inputs, float32, one array (n, ...) a model input.
-
-    Args:
-        calibration: one array; a tuple, list or dict of arrays for several inputs; or batches from
-            a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator. Labels of batches
-            (inputs, labels) are ignored. Reading stops when there are enough.
-        inputs: the model's input tensors.
-        seed: of the choice among the samples of arrays that hold more, and of the copies.
-        augmentation: fills them up to `samples`, see `tfeptq.augmentation`.
-
-    Raises:
-        ValueError: nothing there, wrong shape or dtype, NaN or infinity; names the input.
-    """
-    if _is_batches(calibration):
-        arrays = _collect(_batches(calibration), inputs, samples)
-    else:
-        arrays = _choose(_checked(calibration, inputs), samples, seed)
-    floats = [_floats(array, tensor) for array, tensor in zip(arrays, inputs, strict=True)]
-    count = len(floats[0])
-    if augmentation is not None:
-        return _filled(floats, augmentation, samples=samples, seed=seed)
-    if count < samples:
-        warnings.warn(
-            f"calibration holds {count} samples, {samples} were asked for: {count} are used",
-            stacklevel=4,
-        )
-    return floats
+    """The arrays of `take`."""
+    return take(calibration, inputs, samples=samples, seed=seed, augmentation=augmentation).arrays
 
 
-def _filled(
-    arrays: list[np.ndarray], augmentation: keras.Layer, *, samples: int, seed: int
-) -> list[np.ndarray]:
-    if len(arrays[0]) == samples:
-        warnings.warn(
-            f"augmentation is not used: calibration holds the {samples} samples that were asked "
-            "for; ask for several times as many",
-            stacklevel=5,
-        )
-        return arrays
-    from tfeptq.augmentation import with_copies
-
-    return with_copies(arrays, augmentation, count=samples, seed=seed)
-
-
-def take_labels(
-    labels: Any,
+def take(
     calibration: Any,
     inputs: Sequence[Any],
     *,
     samples: int,
     seed: int,
-    is_augmented: bool = False,
-) -> np.ndarray:
-    """Labels of the samples that `take_samples` takes, (n, ...).
+    augmentation: keras.Layer | None = None,
+    labels: Any = None,
+) -> Taken:
+    """At most `samples` inputs, chosen by the seed among all, whatever their order and form.
 
     Args:
-        labels: one array in the order of all samples of `calibration`.
-        is_augmented: samples are filled up with copies, which have the labels of their origins.
+        calibration: one array; a tuple, list or dict of arrays for several inputs; or batches from
+            a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator. Labels of batches
+            (inputs, labels) are ignored. What has a length is read to its end. Other streams are
+            read until they end, or until `ENDLESS_FACTOR` times `samples` were seen; of those that
+            go on, repetitions are taken only where there is too little else.
+        inputs: the model's input tensors.
+        seed: of the choice, of the order, and of the copies.
+        augmentation: fills them up to `samples`, see `tfeptq.augmentation`.
+        labels: one array in the order of all samples of `calibration`. Copies have the labels of
+            their origins.
 
     Raises:
-        ValueError: not one label a sample, or no numbers.
+        ValueError: nothing there, wrong shape or dtype, NaN or infinity, which names the input; not
+            one label a sample, or no numbers.
     """
-    array = np.asarray(labels)
+    labels = None if labels is None else label_array(labels)
+    ranking = Ranking(seed)
+    notes: tuple[str, ...] = ()
+    if _is_batches(calibration):
+        ranks, arrays, is_endless = _from_stream(calibration, inputs, ranking, samples)
+        if is_endless:
+            notes = (_endless_note(ranking.count, len(ranks)),)
+        _check_labels(labels, ranking.count, may_be_more=is_endless)
+    else:
+        given = _checked(calibration, inputs)
+        _check_labels(labels, len(given[0]))
+        ranks, arrays = _from_arrays(given, inputs, ranking, samples)
+    taken = Taken(arrays, None if labels is None else ranking.labels(ranks, labels), notes)
+    if augmentation is not None:
+        return _filled(taken, inputs, augmentation, samples=samples, seed=seed)
+    if len(ranks) < samples:
+        warnings.warn(
+            f"calibration holds {len(ranks)} samples, {samples} were asked for: {len(ranks)} are "
+            "used",
+            stacklevel=4,
+        )
+    return taken
+
+
+def _filled(
+    taken: Taken, inputs: Sequence[Any], augmentation: keras.Layer, *, samples: int, seed: int
+) -> Taken:
+    count = len(taken.arrays[0])
+    if count == samples:
+        warnings.warn(
+            f"augmentation is not used: calibration holds the {samples} samples that were asked "
+            "for; ask for several times as many",
+            stacklevel=5,
+        )
+        return taken
+    from tfeptq.augmentation import with_copies
+
+    copies = with_copies(taken.arrays, augmentation, count=samples, seed=seed)
+    ranking = Ranking(seed)
+    ranks, arrays = _from_arrays(copies, inputs, ranking, samples)
+    labels = taken.labels
+    if labels is not None:
+        labels = ranking.labels(ranks, labels[np.arange(samples) % count])
+    return Taken(arrays, labels, taken.notes)
+
+
+def label_array(labels: Any) -> np.ndarray:
+    """Labels as one array (n, ...). Raises ValueError for what is no array of numbers."""
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(f"labels are unequal parts: {error}; one array is needed") from error
     if array.dtype.kind not in "fiub" or array.ndim == 0:
         raise ValueError(
             f"labels have dtype {array.dtype}, shape {array.shape}; one array of numbers is needed"
         )
-    if not _is_batches(calibration):
-        count = len(_checked(calibration, inputs)[0])
-        if len(array) != count:
-            raise ValueError(f"calibration holds {count} samples and {len(array)} labels")
-        array = _choose([array], samples, seed)[0]
-    if is_augmented and len(array) < samples:
-        from tfeptq.augmentation import origins
+    return array
 
-        return array[origins(len(array), samples, seed)]
-    return array[:samples]
+
+def _check_labels(labels: np.ndarray | None, count: int, *, may_be_more: bool = False) -> None:
+    if labels is None or len(labels) == count or (may_be_more and len(labels) > count):
+        return
+    raise ValueError(f"calibration holds {count} samples and {len(labels)} labels")
+
+
+def _endless_note(seen: int, used: int) -> str:
+    return (
+        f"calibration has no length: {used} samples were chosen among the first {seen} of it; pass "
+        "a tf.data.Dataset or PyDataset with a length to have all of them considered"
+    )
 
 
 def _is_batches(calibration: Any) -> bool:
@@ -152,18 +202,46 @@ def _batches(calibration: Any) -> Iterator[Any]:
     return (calibration[index] for index in range(count))
 
 
-def _collect(batches: Iterator[Any], inputs: Sequence[Any], samples: int) -> list[np.ndarray]:
-    """Inputs of batches until there are enough."""
-    parts: list[list[np.ndarray]] = []
-    count = 0
-    for batch in batches:
-        parts.append(_checked(_without_labels(batch, len(inputs)), inputs))
-        count += len(parts[-1][0])
-        if count >= samples:
-            break
-    if not parts:
+def _has_length(calibration: Any) -> bool:
+    """Generators have none, nor have `tf.data.Dataset`s of unknown or infinite cardinality."""
+    try:
+        return _is_py_dataset(calibration) or len(calibration) >= 0
+    except (TypeError, NotImplementedError):
+        return False
+
+
+def _from_arrays(
+    arrays: Sequence[np.ndarray], inputs: Sequence[Any], ranking: Ranking, samples: int
+) -> tuple[list[Rank], list[np.ndarray]]:
+    """Ranks and values of the samples that come first; memory-mapped arrays are read in slices."""
+    # It waits for Keras, and the command line reads files before that.
+    from tfeptq.progress import progress
+
+    values = max(array[0].size for array in arrays)
+    step = max(1, _SLICE // max(values, 1))
+    ranks: list[Rank] = []
+    for begin in progress(range(0, len(arrays[0]), step), "samples"):
+        ranks += ranking.add(_all_floats([a[begin : begin + step] for a in arrays], inputs))
+    chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[:samples]
+    taken = _all_floats([array[chosen] for array in arrays], inputs)
+    return [ranks[index] for index in chosen], taken
+
+
+def _from_stream(
+    calibration: Any, inputs: Sequence[Any], ranking: Ranking, samples: int
+) -> tuple[list[Rank], list[np.ndarray], bool]:
+    """The same of batches, and whether they go on without a known end."""
+    limit = None if _has_length(calibration) else ENDLESS_FACTOR * samples
+    first = FirstSamples(samples)
+    for batch in _batches(calibration):
+        arrays = _checked(_without_labels(batch, len(inputs)), inputs)
+        floats = _all_floats(arrays, inputs)
+        first.add(ranking.add(floats), floats)
+        if limit is not None and ranking.count >= limit:
+            return *first.taken(avoids_repetitions=True), True
+    if not ranking.count:
         raise ValueError("calibration yields no batch")
-    return [np.concatenate(arrays)[:samples] for arrays in zip(*parts, strict=True)]
+    return *first.taken(), False
 
 
 def _without_labels(batch: Any, inputs: int) -> Any:
@@ -210,15 +288,6 @@ def _split(data: Any, names: list[str]) -> list[np.ndarray]:
         ) from error
 
 
-def _choose(arrays: list[np.ndarray], samples: int, seed: int) -> list[np.ndarray]:
-    """The same random subset of every array."""
-    count = len(arrays[0])
-    if count <= samples:
-        return arrays
-    chosen = np.sort(np.random.default_rng(seed).choice(count, samples, replace=False))
-    return [array[chosen] for array in arrays]
-
-
 def _check(array: np.ndarray, tensor: Any) -> None:
     where = f"calibration of input {tensor.name!r}"
     expected = ", ".join(map(str, ("samples", *tensor.shape[1:])))
@@ -228,6 +297,10 @@ def _check(array: np.ndarray, tensor: Any) -> None:
         raise ValueError(f"{where} has shape {array.shape}; expected ({expected})")
     if not len(array):
         raise ValueError(f"{where} is empty")
+
+
+def _all_floats(arrays: Sequence[np.ndarray], inputs: Sequence[Any]) -> list[np.ndarray]:
+    return [_floats(array, tensor) for array, tensor in zip(arrays, inputs, strict=True)]
 
 
 def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:

@@ -72,10 +72,11 @@ def quantize(
     isolation.start(*targets.capabilities(config.target).runtimes)
     with watch("prepare"):
         canonical = prepare(model)
-        labelled = labelled_loss(model, labels, calibration, config)
+        labelled = labelled_loss(model, labels, config)
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
-        samples = configured_samples(calibration, canonical.inputs, config)
+        taken = configured_samples(calibration, canonical.inputs, config, labels)
+        samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
     scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
     learn = functools.partial(_learn, canonical, samples, scores, checkpoint_dir)
     if not config.has_candidates:

@@ -11,8 +11,8 @@ import pytest
 import small_models
 
 import tfeptq
-from tfeptq.augmentation import origins, with_copies
-from tfeptq.data import take_labels, take_samples
+from tfeptq.augmentation import with_copies
+from tfeptq.data import take, take_samples
 
 SHAPE = (5, 7, 3)
 IMAGES = np.random.default_rng(0).normal(size=(30, *SHAPE)).astype("float32")
@@ -29,23 +29,35 @@ def translation() -> keras.Layer:
 
 def test_copies_are_those_of_their_origins():
     (found,) = with_copies([IMAGES], flip(), count=COUNT, seed=3)
-    sources = IMAGES[origins(len(IMAGES), COUNT, 3)]
+    sources = IMAGES[np.arange(COUNT) % len(IMAGES)]
     is_same, is_flipped = (
         np.all(found == each, axis=(1, 2, 3)) for each in (sources, sources[:, :, ::-1])
     )
     assert np.all(is_same | is_flipped)
     # All 30 as they are, and about half of 71.
     assert 30 + 20 < is_same.sum() < 30 + 51
-    counts = np.bincount(origins(len(IMAGES), COUNT, 3))
-    assert (counts.min(), counts.max(), len(counts)) == (3, 4, 30)
 
 
 def test_first_samples_are_a_mixture():
-    sources = origins(30, 3000, 0)[:300]
+    inputs = [keras.Input(SHAPE, name="image")]
+    taken = take(
+        IMAGES, inputs, samples=3000, seed=0, augmentation=flip(), labels=np.arange(len(IMAGES))
+    )
+    counts = np.bincount(taken.labels)
+    assert (counts.min(), counts.max(), len(counts)) == (100, 100, 30)
+    sources = taken.labels[:300]
     assert len(np.unique(sources)) == 30
-    (found,) = with_copies([IMAGES], flip(), count=3000, seed=0)
-    is_flipped = np.any(found[:300] != IMAGES[sources], axis=(1, 2, 3))
+    is_flipped = np.any(taken.arrays[0][:300] != IMAGES[sources], axis=(1, 2, 3))
     assert 0.4 < is_flipped.mean() < 0.6
+
+
+def test_the_order_of_the_samples_changes_neither_copies_nor_labels():
+    inputs, labels = [keras.Input(SHAPE, name="image")], np.arange(len(IMAGES))
+    settings = {"samples": COUNT, "seed": 3, "augmentation": translation()}
+    expected = take(IMAGES, inputs, labels=labels, **settings)
+    backwards = take(IMAGES[::-1], inputs, labels=labels[::-1], **settings)
+    np.testing.assert_array_equal(expected.arrays[0], backwards.arrays[0])
+    np.testing.assert_array_equal(expected.labels, backwards.labels)
 
 
 def test_the_seed_decides_and_nothing_else_changes():
@@ -84,13 +96,17 @@ def test_samples_and_labels_stay_together():
     for count in (11, 30, COUNT):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            (samples,) = take_samples(IMAGES, inputs, samples=count, seed=3, augmentation=flip())
-        labels = take_labels(
-            IMAGES.sum((1, 2, 3)), IMAGES, inputs, samples=count, seed=3, is_augmented=True
-        )
+            taken = take(
+                IMAGES,
+                inputs,
+                samples=count,
+                seed=3,
+                augmentation=flip(),
+                labels=IMAGES.sum((1, 2, 3)),
+            )
         # Mirrored, they keep their sum.
-        np.testing.assert_allclose(samples.sum((1, 2, 3)), labels, atol=1e-4)
-        assert len(labels) == count
+        np.testing.assert_allclose(taken.arrays[0].sum((1, 2, 3)), taken.labels, atol=1e-4)
+        assert len(taken.labels) == count
 
 
 def test_nothing_to_fill_up_is_a_warning():
@@ -138,7 +154,8 @@ def test_every_stage_sees_the_copies_and_the_same_seed_gives_the_same_integers()
     for left, right in zip(*kernels, strict=True):
         np.testing.assert_array_equal(left, right)
     # As if somebody had made the copies before.
-    copies = with_copies([images], translation(), count=40, seed=0)
+    taken = take_samples(images, model.inputs, samples=16, seed=0)
+    copies = with_copies(taken, translation(), count=40, seed=0)
     plain = tfeptq.QuantizationConfig(weight_bits=3, steps=3, samples=40, batch_size=8)
     for left, right in zip(
         kernels[0], _integers(tfeptq.quantize(model, copies, plain)), strict=True

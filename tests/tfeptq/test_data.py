@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import warnings
+
+import hypothesis
+import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfeptq.data import load_npz, take_labels, take_samples
+from tfeptq.data import ENDLESS_FACTOR, load_npz, take, take_samples
 
 SHAPE = (5, 7, 3)
 IMAGES = np.arange(40 * 105, dtype="float32").reshape(40, *SHAPE)
@@ -32,9 +37,9 @@ class Batches(keras.utils.PyDataset):
 
 
 FORMS = {
-    "array": lambda: IMAGES[:24],
-    "list of one array": lambda: [IMAGES[:24]],
-    "dict": lambda: {"image": IMAGES[:24]},
+    "array": lambda: IMAGES,
+    "list of one array": lambda: [IMAGES],
+    "dict": lambda: {"image": IMAGES},
     "PyDataset": Batches,
     "tf.data": lambda: tf.data.Dataset.from_tensor_slices(IMAGES).batch(8),
     "tf.data with labels": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(40))).batch(
@@ -42,6 +47,10 @@ FORMS = {
     ),
     "generator": lambda: (IMAGES[8 * index : 8 * index + 8] for index in range(5)),
     "generator of lists": lambda: ([IMAGES[8 * i : 8 * i + 8]] for i in range(5)),
+    "generator backwards": lambda: (IMAGES[8 * i : 8 * i + 8][::-1] for i in (4, 3, 2, 1, 0)),
+    "tf.data of unknown length": lambda: (
+        tf.data.Dataset.from_tensor_slices(IMAGES).filter(lambda _: True).batch(7)
+    ),
 }
 
 
@@ -49,7 +58,11 @@ FORMS = {
 def test_every_form_gives_the_same_samples(inputs, form):
     (samples,) = take_samples(FORMS[form](), inputs, samples=24, seed=0)
     assert samples.dtype == np.float32
-    np.testing.assert_array_equal(samples, IMAGES[:24])
+    (expected,) = take_samples(IMAGES.astype(np.float64), inputs, samples=24, seed=0)
+    np.testing.assert_array_equal(samples, expected)
+    numbers = (samples[:, 0, 0, 0] / 105).astype(int)
+    assert sorted(set(numbers)) != sorted(range(24))
+    assert len(set(numbers)) == 24
 
 
 def test_integers_become_float32(inputs):
@@ -71,22 +84,146 @@ def test_labels_stay_with_their_samples(inputs, form):
     images = [IMAGES] if form.startswith("list") else IMAGES if form == "array" else Batches()
     labels = IMAGES[:, 0, 0, 0]
     (samples,) = take_samples(images, inputs, samples=11, seed=3)
-    taken = take_labels(labels, images, inputs, samples=11, seed=3)
-    np.testing.assert_array_equal(samples[:, 0, 0, 0], taken)
+    taken = take(images, inputs, samples=11, seed=3, labels=labels)
+    np.testing.assert_array_equal(samples, taken.arrays[0])
+    np.testing.assert_array_equal(samples[:, 0, 0, 0], taken.labels)
 
 
-@pytest.mark.parametrize("labels", [None, "cat", ["cat"] * 40, np.zeros(41)])
-def test_labels_that_do_not_fit_are_refused(inputs, labels):
-    with pytest.raises(ValueError, match="labels"):
-        take_labels(labels, IMAGES, inputs, samples=11, seed=3)
+@pytest.mark.parametrize("labels", ["cat", ["cat"] * 40, np.zeros(41), np.zeros(39), [[1], [2, 3]]])
+@pytest.mark.parametrize("form", ["array", "PyDataset", "generator"])
+def test_labels_that_do_not_fit_are_refused(inputs, labels, form):
+    with pytest.raises(ValueError, match="labels") as refusal:
+        take(FORMS[form](), inputs, samples=11, seed=3, labels=labels)
+    assert "\n" not in str(refusal.value)
 
 
-def test_reading_stops_when_there_are_enough(inputs):
-    def endless():
-        while True:
-            yield IMAGES[:8]
+def endless(data: np.ndarray, read: list[int]):
+    generator = np.random.default_rng(0)
+    while True:
+        for begin in range(0, len(data), 8):
+            read.append(1)
+            yield generator.permutation(data)[:8] if begin else data[:8]
 
-    assert len(take_samples(endless(), inputs, samples=20, seed=0)[0]) == 20
+
+def test_what_does_not_end_is_read_up_to_a_bound_that_the_user_is_told(inputs):
+    read = []
+    taken = take(endless(IMAGES, read), inputs, samples=20, seed=0, labels=np.arange(400))
+    assert len(read) * 8 == ENDLESS_FACTOR * 20
+    (note,) = taken.notes
+    assert "20 samples were chosen among the first 320" in note
+    # Repetitions are no samples of their own while there are others.
+    assert len(np.unique(taken.arrays[0], axis=0)) == 20
+    assert len(taken.labels) == 20
+    ended = take(FORMS["generator"](), inputs, samples=20, seed=0)
+    assert ended.notes == ()
+
+
+def test_an_endless_stream_of_few_samples_repeats_them(inputs):
+    forever = tf.data.Dataset.from_tensor_slices(IMAGES[:7]).repeat().batch(3)
+    (samples,) = take_samples(forever, inputs, samples=20, seed=0)
+    assert len(samples) == 20
+    assert len(np.unique(samples, axis=0)) == 7
+
+
+def test_equal_samples_count_as_often_as_they_are_given(inputs):
+    """Half of the data are one image: so is about half of a choice, and of the beginning of it."""
+    data = np.concatenate([np.repeat(IMAGES[:1], 500, axis=0), np.zeros((500, *SHAPE))])
+    data[500:, 0, 0, 0] = np.arange(500) + 0.5
+    for form in (data, (data[begin : begin + 9] for begin in range(0, 1000, 9))):
+        (samples,) = take_samples(form, inputs, samples=400, seed=0)
+        is_equal = np.all(samples == IMAGES[0], axis=(1, 2, 3))
+        assert 160 < is_equal.sum() < 240
+        assert 15 < is_equal[:50].sum() < 35
+
+
+class Given(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+
+    def __len__(self):
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        return self._batches[index]
+
+
+def split(arrays, cuts):
+    return list(zip(*(np.split(array, cuts) for array in arrays), strict=True))
+
+
+def from_tensors(arrays, size):
+    return tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(size)
+
+
+@st.composite
+def samples_with_labels(draw):
+    """Two inputs of few values, so that samples are often equal, and labels."""
+    count = draw(st.integers(1, 33))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    levels = draw(st.sampled_from([1, 2, 5, 1000]))
+    images, extra = (
+        generator.integers(0, levels, (count, *shape)).astype("float32") for shape in ((2, 1), (1,))
+    )
+    return [images, extra], generator.integers(0, 3, count), generator
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(samples_with_labels(), st.integers(1, 40), st.integers(0, 3))
+def test_neither_order_nor_form_change_what_is_taken(given, wanted, seed):
+    arrays, labels, generator = given
+    count = len(labels)
+    inputs = [keras.Input((2, 1), name="a"), keras.Input((1,), name="b")]
+    settings = {"samples": wanted, "seed": seed}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        expected = take(tuple(arrays), inputs, labels=labels, **settings)
+        assert len(expected.labels) == min(wanted, count)
+        order = generator.permutation(count)
+        cuts = np.unique(generator.integers(1, count, 4)) if count > 1 else []
+        moved = [array[order] for array in arrays]
+        forms = {
+            "arrays": tuple(moved),
+            "PyDataset": Given(split(moved, cuts)),
+            "tf.data": from_tensors(moved, 1 + int(generator.integers(count))),
+        }
+        if count < ENDLESS_FACTOR * wanted:
+            forms["generator"] = iter(split(moved, cuts))
+        for name, form in forms.items():
+            found = take(form, inputs, labels=labels[order], **settings)
+            for left, right in zip(expected.arrays, found.arrays, strict=True):
+                np.testing.assert_array_equal(left, right, err_msg=name)
+            np.testing.assert_array_equal(expected.labels, found.labels, err_msg=name)
+            assert found.notes == ()
+
+
+def test_a_choice_of_fewer_is_the_beginning_of_one_of_more(inputs):
+    more, fewer = (take_samples(IMAGES, inputs, samples=n, seed=5)[0] for n in (30, 13))
+    np.testing.assert_array_equal(more[:13], fewer)
+
+
+def test_large_arrays_are_never_converted_as_a_whole(tmp_path):
+    shape = (1500, 64, 64, 3)
+    large = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, shape)
+    large[:] = np.random.default_rng(0).integers(0, 255, (1500, 1, 1, 1))
+    inputs = [keras.Input(shape[1:], name="image")]
+    tracemalloc.start()
+    try:
+        (samples,) = take_samples(large, inputs, samples=9, seed=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert samples.shape == (9, *shape[1:])
+    # As float32 they take 74 MB.
+    assert peak < 30e6
+
+
+def test_bad_numbers_are_refused_wherever_they_are(inputs):
+    images = IMAGES.copy()
+    images[17] = np.nan
+    for seed in range(5):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            take_samples(images, inputs, samples=2, seed=seed)
 
 
 def test_several_inputs_stay_aligned(two_inputs):

@@ -40,6 +40,11 @@ class LabelledLoss:
                 f"{len(self.model.outputs)}; without labels every model can be taken"
             )
 
+    def of(self, labels: np.ndarray | None) -> LabelledLoss:
+        """The same loss with other labels."""
+        assert labels is not None
+        return dataclasses.replace(self, labels=labels)
+
     @property
     def name(self) -> str:
         """Of the loss, as Keras calls it."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import configured_samples, take_labels
+from tfeptq.data import configured_samples, label_array
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.labelled import LabelledLoss
@@ -179,12 +179,15 @@ def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
 
 
 def labelled_loss(
-    model: keras.Model, labels: Any, calibration: Any, config: QuantizationConfig
+    model: keras.Model, labels: Any, config: QuantizationConfig
 ) -> LabelledLoss | None:
-    """What `labels` of `calibration` are for: the traces of "hawq_v2" in the model's own loss.
+    """What labels are for: the traces of "hawq_v2" in the model's own loss.
+
+    Args:
+        labels: as they were given, one array; those of the samples that are taken come later.
 
     Raises:
-        ValueError: labels that nothing takes or that do not fit, or a model without a loss.
+        ValueError: labels that nothing takes, or a model without a loss.
     """
     if labels is None:
         return None
@@ -198,15 +201,7 @@ def labelled_loss(
             f"of candidates; received sensitivity={config.sensitivity!r}, "
             f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
         )
-    taken = take_labels(
-        labels,
-        calibration,
-        model.inputs,
-        samples=config.samples,
-        seed=config.seed,
-        is_augmented=config.augmentation is not None,
-    )
-    return LabelledLoss(model, taken)
+    return LabelledLoss(model, label_array(labels))
 
 
 def pareto_frontier(
@@ -239,9 +234,10 @@ def pareto_frontier(
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
     canonical = prepare(model)
-    labelled = labelled_loss(model, labels, calibration, config)
+    labelled = labelled_loss(model, labels, config)
     if not isinstance(config.activation_bits, tuple):
         config = resolve_activations(canonical, config)
-    samples = configured_samples(calibration, canonical.inputs, config)
-    choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled)
+    taken = configured_samples(calibration, canonical.inputs, config, labels)
+    labelled = labelled and labelled.of(taken.labels)
+    choice = prepare_choice(canonical, taken.arrays, config, checkpoint_dir, labelled)
     return choice.frontier(cost)

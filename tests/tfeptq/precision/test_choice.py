@@ -205,7 +205,7 @@ def test_too_few_labels_of_batches_are_refused(model):
     copy, images, labels = labelled(model, "sparse_categorical_crossentropy")
     batches = (images[start : start + 8] for start in range(0, 40, 8))
     config = configuration(sensitivity="hawq_v2")
-    with pytest.raises(ValueError, match="holds 32 samples and 9 labels"):
+    with pytest.raises(ValueError, match="holds 40 samples and 9 labels"):
         tfeptq.pareto_frontier(copy, batches, config, labels=labels[:9])
 
 
