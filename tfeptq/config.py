@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.precision.goals import AccuracyTarget, Budget
+from tfeptq.settings import member, real, shown, switch, whole, width, widths
 
 if TYPE_CHECKING:
     import keras
@@ -104,26 +106,9 @@ class QuantizationConfig:
     ordered_widths: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("weight_bits", WEIGHT_BITS), ("activation_bits", ACTIVATION_BITS)):
-            widths = getattr(self, name)
-            if isinstance(widths, (tuple, list)):
-                object.__setattr__(self, name, _candidates(name, widths, allowed))
-            else:
-                _check_widths(name, widths, allowed)
-        if self.first_last_bits is not None:
-            _check_bits("first_last_bits", self.first_last_bits, WEIGHT_BITS)
-        _check_member("target", self.target, TARGETS)
-        _check_member("threshold", self.threshold, THRESHOLDS)
-        _check_member("rounding", self.rounding, ROUNDINGS)
-        _check_member("initial_rounding", self.initial_rounding, INITIAL_ROUNDINGS)
-        _check_member("sensitivity", self.sensitivity, SENSITIVITIES)
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         self._check_goals()
-        for name in ("steps", "batch_size", "samples"):
-            _check_count(name, getattr(self, name), 1)
-        if self.augmentation is not None:
-            _check_layer("augmentation", self.augmentation)
-        if self.measured_moves is not None:
-            _check_count("measured_moves", self.measured_moves, 0)
 
     @property
     def has_candidates(self) -> bool:
@@ -148,8 +133,6 @@ class QuantizationConfig:
         return "nearest" if self.rounding == "nearest" else "optq"
 
     def _check_goals(self) -> None:
-        _check_type("budget", self.budget, Budget)
-        _check_type("accuracy_target", self.accuracy_target, AccuracyTarget)
         if self.budget is not None and self.budget.compressed and self.target != "microcontroller":
             raise ValueError(
                 f"budget: compressed files run on target 'microcontroller' only, not "
@@ -195,6 +178,8 @@ class QuantizationConfig:
     def from_config(cls, config: Mapping[str, Any]) -> QuantizationConfig:
         """Inverse of `get_config`. An accuracy target cannot come back: its metric is code."""
         settings = dict(config)
+        for name in settings:
+            member("setting", name, list(_CHECKS))
         if settings.get("accuracy_target") is not None:
             raise ValueError(
                 "accuracy_target was stored without its metric; set it to None in the stored "
@@ -211,50 +196,58 @@ class QuantizationConfig:
         return cls(**settings)
 
 
-def _check_widths(name: str, widths: Any, allowed: tuple[int, ...]) -> None:
-    """One width, or widths by layer name."""
-    if isinstance(widths, Mapping):
-        for layer, bits in widths.items():
-            _check_bits(f"{name}[{layer!r}]", bits, allowed)
-    else:
-        _check_bits(name, widths, allowed)
+def _instance(kind: type) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name}={shown(value)} must be a tfeptq.{kind.__name__}, or None")
+        return value
+
+    return check
 
 
-def _check_bits(name: str, value: Any, allowed: tuple[int, ...]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        raise ValueError(
-            f"{name}={value!r} is not a width that can be executed; "
-            f"allowed are {', '.join(map(str, allowed))}"
-        )
-
-
-def _candidates(name: str, widths: Sequence[Any], allowed: tuple[int, ...]) -> tuple[int, ...]:
-    """Candidate widths, checked, ascending and without repeats."""
-    if not widths:
-        raise ValueError(f"{name}=() holds no candidate; for example {allowed[-3:]}")
-    for index, bits in enumerate(widths):
-        _check_bits(f"{name}[{index}]", bits, allowed)
-    return tuple(sorted(set(widths)))
-
-
-def _check_type(name: str, value: Any, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{name}={value!r} must be a tfeptq.{kind.__name__}, or None")
-
-
-def _check_layer(name: str, value: Any) -> None:
+def _layer(name: str, value: Any) -> Any:
+    if value is None:
+        return None
     # The command line reads settings, and refuses bad ones, before it waits for TensorFlow.
     import keras
 
     if not isinstance(value, keras.Layer):
-        raise ValueError(f"{name}={value!r} must be a Keras layer or model, or None")
+        raise ValueError(f"{name}={shown(value)} must be a Keras layer or model, or None")
+    return value
 
 
-def _check_member(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown; allowed are {', '.join(allowed)}")
+def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else check(name, value)
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+#: Name of a setting -> what returns it as a plain value, or refuses it.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "weight_bits": partial(widths, allowed=WEIGHT_BITS),
+    "activation_bits": partial(widths, allowed=ACTIVATION_BITS),
+    "target": partial(member, allowed=TARGETS),
+    "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
+    "threshold": partial(member, allowed=THRESHOLDS),
+    "rounding": partial(member, allowed=ROUNDINGS),
+    "initial_rounding": partial(member, allowed=INITIAL_ROUNDINGS),
+    "steps": partial(whole, least=1),
+    "batch_size": partial(whole, least=1),
+    "samples": partial(whole, least=1),
+    "augmentation": _layer,
+    "seed": partial(whole, least=0, most=2**31 - 1),
+    "bias_correction": switch,
+    "sample_layer_attention": switch,
+    "channel_attention": switch,
+    "gradual_activations": switch,
+    "gradual_rounding": switch,
+    "train_scales": switch,
+    "train_biases": switch,
+    "learning_rate": real,
+    "rounding_learning_rate": real,
+    "regularization": partial(real, may_be_zero=True),
+    "output_loss": partial(real, may_be_zero=True),
+    "sensitivity": partial(member, allowed=SENSITIVITIES),
+    "measured_moves": _or_none(partial(whole, least=0)),
+    "budget": _instance(Budget),
+    "accuracy_target": _instance(AccuracyTarget),
+    "ordered_widths": switch,
+}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tfeptq.settings import member, real, shown, switch, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +37,10 @@ class Budget:
         if not self.limits and self.latency_table is None:
             raise ValueError(f"Budget() bounds nothing; give one of {', '.join(COSTS)}")
         for name, value in self.limits.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"Budget: {name}={value!r} must be a positive number")
+            object.__setattr__(self, name, _bound(name, value))
+        object.__setattr__(self, "compressed", switch("Budget: compressed", self.compressed))
+        if self.latency_table is not None:
+            object.__setattr__(self, "latency_table", _path(self.latency_table))
         if self.latency_ms is not None and self.latency_table is None:
             raise ValueError(
                 "Budget: latency_ms needs latency_table, a CSV file with the columns operator, "
@@ -54,6 +59,18 @@ class Budget:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Budget:
         return cls(**config)
+
+
+def _bound(name: str, value: Any) -> float:
+    """A positive number; whole ones stay whole."""
+    number = real(f"Budget: {name}", value)
+    return int(number) if number.is_integer() else number
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"Budget: latency_table={shown(value)} must be the path of a CSV file")
+    return os.fspath(value)
 
 
 #: Costs that a budget can bound and a frontier can be drawn against.
@@ -91,20 +108,17 @@ class AccuracyTarget:
                 f"AccuracyTarget: metric={self.metric!r} must be a function from a Keras model to "
                 "a number or to one value a sample, higher is better"
             )
-        if isinstance(self.relative, bool) or not 0.0 < self.relative <= 1.0:
-            raise ValueError(f"AccuracyTarget: relative={self.relative!r} must lie in (0, 1]")
-        steps = self.search_steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"AccuracyTarget: search_steps={steps!r} must be 0 or more")
-        if self.search not in SEARCHES:
+        relative = real("AccuracyTarget: relative", self.relative)
+        if relative > 1.0:
             raise ValueError(
-                f"AccuracyTarget: search={self.search!r} is unknown; allowed are "
-                f"{', '.join(SEARCHES)}"
+                f"AccuracyTarget: relative={relative:g} must lie in (0, 1], a fraction of the "
+                "float model's score"
             )
-        if self.cost not in COSTS:
-            raise ValueError(
-                f"AccuracyTarget: cost={self.cost!r} is unknown; allowed are {', '.join(COSTS)}"
-            )
+        object.__setattr__(self, "relative", relative)
+        steps = whole("AccuracyTarget: search_steps", self.search_steps, 0)
+        object.__setattr__(self, "search_steps", steps)
+        member("AccuracyTarget: search", self.search, SEARCHES)
+        member("AccuracyTarget: cost", self.cost, COSTS)
 
     def get_config(self) -> dict[str, Any]:
         """The metric is a function of the user's program and stays there: its name is kept."""

@@ -20,6 +20,12 @@ def metric(model):
         ({"weight_bytes": 0}, "weight_bytes=0 must be a positive number"),
         ({"bit_operations": True}, "bit_operations=True"),
         ({"latency_ms": 2.0}, "latency_ms needs latency_table"),
+        ({"weight_bytes": float("nan")}, "weight_bytes=nan"),
+        ({"weight_bytes": float("inf")}, "weight_bytes=inf"),
+        ({"weight_bytes": -5}, "weight_bytes=-5"),
+        ({"activation_bytes": "64k"}, "activation_bytes='64k'.*not text"),
+        ({"latency_table": 3}, "latency_table=3 must be the path"),
+        ({"weight_bytes": 9, "compressed": "yes"}, "compressed='yes' must be True or False"),
     ],
 )
 def test_bad_budgets(settings, message):
@@ -27,13 +33,15 @@ def test_bad_budgets(settings, message):
         Budget(**settings)
 
 
-@pytest.mark.parametrize("relative", [0.0, 1.1, True])
+@pytest.mark.parametrize("relative", [0.0, 1.1, True, "0.99", float("nan"), -0.5, 99])
 def test_bad_accuracy_targets(relative):
     with pytest.raises(ValueError, match="relative="):
         AccuracyTarget(metric, relative)
 
 
-@pytest.mark.parametrize("settings", [{"search": "random"}, {"search_steps": -1}, {"cost": "ram"}])
+@pytest.mark.parametrize(
+    "settings", [{"search": "random"}, {"search_steps": -1}, {"search_steps": 1.5}, {"cost": "ram"}]
+)
 def test_bad_searches(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         AccuracyTarget(metric, **settings)

@@ -1,0 +1,148 @@
+"""One setting at a time: what was received, what is allowed, in plain Python values.
+
+NumPy's numbers are numbers here; `True`, "4" and 4.5 are not whole numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+#: What people write for one of the names that are known.
+_OTHER_NAMES = {
+    "android": ("ios", "litert", "mobile", "phone", "raspberrypi", "tflite", "xnnpack"),
+    "coral": ("edgetpu", "googlecoral", "tpu", "usbaccelerator"),
+    "ethos-u": ("arm", "ethos", "ethosu55", "ethosu65", "ethosu85", "npu", "u55", "u65", "vela"),
+    "microcontroller": (
+        "arduino",
+        "cmsisnn",
+        "cortexm",
+        "esp32",
+        "mcu",
+        "micro",
+        "nrf52",
+        "rp2040",
+        "stm32",
+        "tflitemicro",
+        "tflm",
+    ),
+    "eptq": ("adaround", "learned", "train"),
+    "optq": ("gptq", "gptaq"),
+    "nearest": ("round", "rtn", "none"),
+}
+
+
+def shown(value: Any) -> str:
+    """A value in one short line, arrays by their shape."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = " ".join(reprlib.repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number from `least` to `most`.
+
+    Raises:
+        ValueError: anything else, numbers as text and truth values included.
+    """
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not is_whole or value < least or (most is not None and value > most):
+        bound = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}={shown(value)} must be a whole number {bound}{_unquoted(value)}")
+    return int(value)
+
+
+def real(name: str, value: Any, *, may_be_zero: bool = False) -> float:
+    """A finite number above zero, or from zero on.
+
+    Raises:
+        ValueError: anything else, NaN, infinity and numbers as text included.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not (is_number and math.isfinite(value) and (value > 0 or (may_be_zero and value == 0))):
+        bound = "a number of at least 0" if may_be_zero else "a positive number"
+        raise ValueError(f"{name}={shown(value)} must be {bound} that is finite{_unquoted(value)}")
+    return float(value)
+
+
+def _unquoted(value: Any) -> str:
+    return ", not text" if isinstance(value, (str, bytes)) else ""
+
+
+def switch(name: str, value: Any) -> bool:
+    """True or False; nothing else, for every text is true to Python.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={shown(value)} must be True or False")
+    return bool(value)
+
+
+def member(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of `allowed`.
+
+    Raises:
+        ValueError: anything else, with the name that was probably meant.
+    """
+    if isinstance(value, str) and value in allowed:
+        return value
+    close = _meant(value, allowed) if isinstance(value, str) else None
+    hint = f"; did you mean {close!r}?" if close else ""
+    raise ValueError(f"{name}={shown(value)} is unknown; allowed are {', '.join(allowed)}{hint}")
+
+
+def _meant(value: str, allowed: Sequence[str]) -> str | None:
+    plain = "".join(letter for letter in value.lower() if letter.isalnum())
+    for known in allowed:
+        if any(plain.startswith(other) for other in _OTHER_NAMES.get(known, ())):
+            return known
+    close = difflib.get_close_matches(value.lower(), allowed, 1)
+    return close[0] if close else None
+
+
+def width(name: str, value: Any, allowed: Sequence[int]) -> int:
+    """One of the widths `allowed`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not is_whole or value not in allowed:
+        raise ValueError(
+            f"{name}={shown(value)} is not a width that can be executed; "
+            f"allowed are {', '.join(map(str, allowed))}{_unquoted(value)}"
+        )
+    return int(value)
+
+
+def widths(name: str, value: Any, allowed: Sequence[int]) -> int | tuple[int, ...] | dict[str, int]:
+    """One width, candidates without repeats in ascending order, or widths by layer name.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, Mapping):
+        for layer in value:
+            if not isinstance(layer, str):
+                raise ValueError(f"{name} has the key {shown(layer)}: keys are names of layers")
+        return {layer: width(f"{name}[{layer!r}]", bits, allowed) for layer, bits in value.items()}
+    if isinstance(value, (tuple, list)):
+        if not value:
+            raise ValueError(f"{name}=() holds no candidate; for example {tuple(allowed[-3:])}")
+        candidates = (width(f"{name}[{index}]", bits, allowed) for index, bits in enumerate(value))
+        return tuple(sorted(set(candidates)))
+    if not isinstance(value, (numbers.Number, str, bytes)):
+        raise ValueError(
+            f"{name}={shown(value)} is neither a width, nor a tuple of candidates, nor "
+            f"{{layer name: width}}; widths are {', '.join(map(str, allowed))}"
+        )
+    return width(name, value, allowed)
