@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
-from tflite_export import targets
+from tflite_export import limits, targets
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
@@ -66,7 +67,7 @@ def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
     if target == "coral":
         return list(coral.findings(model))
     found = [finding for operator in model.operators for finding in _check(operator, model, target)]
-    return [*found, *(_zero_points(model) if target == "android" else ())]
+    return [*found, *_MORE_RULES.get(target, lambda model: [])(model)]
 
 
 def _zero_points(model: StoredModel) -> list[Finding]:
@@ -84,6 +85,30 @@ def _zero_points(model: StoredModel) -> list[Finding]:
         and tensor.zero_point is not None
         and tensor.zero_point.size != tensor.scale.size
     ]
+
+
+def _wide_softmax(model: StoredModel) -> list[Finding]:
+    """The NPU of "ethos-u" and LiteRT's optimized kernel take any number of values."""
+    limit, tensors = limits.SOFTMAX_VALUES["int8"], model.tensors
+    return [
+        Finding(
+            f"SOFTMAX ({tensors[operator.outputs[0]].name})",
+            f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
+            "export the Keras model with tflite_export, which computes it in int16",
+            "TFLM's kernel, measured",
+        )
+        for operator in model.operators
+        if operator.kind == "SOFTMAX"
+        and tensors[operator.inputs[0]].type == "int8"
+        and tensors[operator.inputs[0]].shape[-1:] > (limit,)
+    ]
+
+
+#: Target -> what its table does not say.
+_MORE_RULES: dict[str, Callable[[StoredModel], list[Finding]]] = {
+    "android": _zero_points,
+    "microcontroller": _wide_softmax,
+}
 
 
 def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export import ends, isolation, targets
+from tflite_export import ends, isolation, targets, wide_softmax
 from tflite_export import verify as verification
 from tflite_export.checks import static_findings
 from tflite_export.files import write_atomically
@@ -94,14 +94,16 @@ def export(
     target = _target(model, target)
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
-    graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
+    frozen = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
+    graph = wide_softmax.executable(frozen, target).validate()
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
     write_atomically(path, content)
     layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
-    return ExportResult(path, len(content), layers, proof, target, findings, _notes(layers))
+    notes = (*wide_softmax.notes(frozen, target), *_notes(layers))
+    return ExportResult(path, len(content), layers, proof, target, findings, notes)
 
 
 def _target(model: Any, asked: str | None) -> str:

@@ -30,7 +30,14 @@ INPUT_SCALES = {
     "LOGISTIC": {"int8": (2.0**-27, 4.0), "int16": (2.0**-40, 4.0)},
     "TANH": {"int8": (2.0**-27, 4.0), "int16": (2.0**-40, 4.0)},
     "HARD_SWISH": {"int8": (LOWEST_SCALE, 2.0**20)},
+    # The int8 kernels hold scale * 2^26 as a multiplier that must be greater than one; those of
+    # int16 shift differences of inputs by that of scale * 6553.5.
+    "SOFTMAX": {"int8": (2.0**-25, HIGHEST_SCALE), "int16": (LOWEST_SCALE, 4.0)},
 }
+#: SOFTMAX over more values than these leaves its sum of exponentials: at equal inputs each is 1.
+#: int8 kernels divide by a power of two that goes with the sum, at most 2^31 or they abort; int16
+#: kernels sum 15 bits in int32.
+SOFTMAX_VALUES = {"int8": 511, "int16": INT32 // 32767}
 #: Output scales under a fused or single RELU6 are above this: kernels hold 6 / scale as int32.
 RELU6_SCALE = 6.0 / RESULT
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tflite_export import reference
+from tflite_export import reference, wide_softmax
 from tflite_export.codes import is_narrow, lowest_code
 from tflite_export.culprit import culprit
 from tflite_export.graph import IntegerGraph, Operator, Tensor
@@ -51,12 +51,15 @@ class RuntimeReport:
         operators: differences, one an operator, in execution order.
         exact_operators: how many of them were bit-identical.
         output_agreement: share of output integers equal to those of the whole-net reference.
+        left_out: layers from which on this runtime was not run: its kernels end the program for
+            some inputs. Only where another runtime of the target ran them.
     """
 
     runtime: str
     skipped: str | None = None
     operators: tuple[OperatorDifference, ...] = ()
     output_agreement: float | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def exact_operators(self) -> int:
@@ -85,6 +88,7 @@ class Verification:
                     f"{report.runtime}: {report.exact_operators} of {len(report.operators)} "
                     "operators bit-identical to the integer reference, largest difference "
                     f"{report.maximum} LSB"
+                    + (f"; without {', '.join(report.left_out)}" if report.left_out else "")
                 )
         return "\n".join(lines)
 
@@ -119,8 +123,7 @@ def verify(
         constants = read_back(stored, graph, storage=storage)
         expected = reference.run(graph, inputs)
         reports = [
-            _report(name, run.result(), graph, expected)
-            for name, run in zip(names, runs, strict=True)
+            _report(name, run.result(), expected) for name, run in zip(names, runs, strict=True)
         ]
     finally:
         runner.shutdown(wait=False, cancel_futures=True)
@@ -208,8 +211,15 @@ def _equal_attribute(left: object, right: object) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What a runtime computed: the file's outputs, and every activation by tensor name."""
+    """What a runtime computed: the file's outputs, and every activation by tensor name.
 
+    Attributes:
+        graph: the part of the file's graph that it can execute for any input.
+        left_out: layers of the operators that it cannot.
+    """
+
+    graph: IntegerGraph
+    left_out: tuple[str, ...]
     outputs: Sequence[np.ndarray]
     tensors: Mapping[str, np.ndarray]
 
@@ -225,8 +235,13 @@ def _run(
         session = open_session(content, runtime)
     except RuntimeUnavailableError as error:
         return error
+    deadly = wide_softmax.doomed(graph, runtime)
+    if deadly:
+        graph = wide_softmax.without(graph, deadly)
+        session = open_session(write(graph, storage), runtime)
     try:
-        return _Run(session(inputs), witness_tensors(graph, storage, runtime, inputs))
+        tensors = witness_tensors(graph, storage, runtime, inputs)
+        return _Run(graph, tuple(operator.layer for operator in deadly), session(inputs), tensors)
     except ValueError as error:
         raise _named(error, runtime, graph, storage, inputs) from error
 
@@ -234,12 +249,12 @@ def _run(
 def _report(
     runtime: str,
     run: _Run | RuntimeUnavailableError,
-    graph: IntegerGraph,
     expected: Mapping[str, np.ndarray],
 ) -> RuntimeReport:
     """Compares what a runtime computed with the integer reference."""
     if isinstance(run, RuntimeUnavailableError):
         return RuntimeReport(runtime, str(run))
+    graph = run.graph
     _compare_witness(graph, run.outputs, run.tensors, runtime)
     _check_narrow(graph, run.tensors, runtime)
     differences = tuple(compare_operators(graph, run.tensors))
@@ -250,7 +265,8 @@ def _report(
         np.mean(output == expected[name])
         for output, (_, name) in zip(run.outputs, graph.outputs, strict=True)
     ]
-    return RuntimeReport(runtime, None, differences, float(np.mean(equal)))
+    agreement = float(np.mean(equal)) if equal else None
+    return RuntimeReport(runtime, None, differences, agreement, run.left_out)
 
 
 def _named(

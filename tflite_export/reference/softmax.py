@@ -73,7 +73,9 @@ def _exponential_of_quarter(arguments: np.ndarray) -> np.ndarray:
 def _reciprocal(total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """1/total of a q12 number: a q0 fraction and the power of two to divide it by."""
     length = _bit_length(total)
-    fraction = _one_over_one_plus((total << (32 - length)) - 2**31)
+    # Kernels end the program where the sum needs more than 32 bits; shares that small are 0.
+    normalized = (total << np.maximum(32 - length, 0)) >> np.maximum(length - 32, 0)
+    fraction = _one_over_one_plus(normalized - 2**31)
     return fraction, _SUM_BITS - (32 - length)
 
 
