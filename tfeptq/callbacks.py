@@ -11,12 +11,15 @@ import keras
 import numpy as np
 
 import tflite_export
+from tfeptq.arguments import given_config
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import Taken, configured_samples
 from tfeptq.graph import prepare
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.precision.choice import check_widths
+from tfeptq.settings import whole
+from tflite_export.files import destination, path_of
 
 
 class QuantizationCallback(keras.callbacks.Callback):
@@ -53,23 +56,23 @@ class QuantizationCallback(keras.callbacks.Callback):
         every_epochs: int | None = None,
     ) -> None:
         super().__init__()
-        if every_epochs is not None and every_epochs < 1:
-            raise ValueError(f"every_epochs={every_epochs} must be at least 1, or None")
+        if every_epochs is not None:
+            every_epochs = whole("every_epochs", every_epochs, 1)
         if every_epochs is not None and validation_data is None:
             raise ValueError("every_epochs needs validation_data to score on")
-        self.config = config or QuantizationConfig()
+        self.config = given_config(config)
         self.quantized: QuantizedModel | None = None
         self.result: tflite_export.ExportResult | None = None
         self._calibration = calibration
-        self._export_path = None if export_path is None else Path(export_path)
+        self._export_path = None if export_path is None else path_of(export_path)
         self._validation_data = validation_data
         self._every_epochs = every_epochs
         self._taken: Taken | None = None
         self._last_epoch_is_scored = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._export_path is not None and not self._export_path.parent.is_dir():
-            raise ValueError(f"{self._export_path}: its folder does not exist")
+        if self._export_path is not None:
+            destination(self._export_path)
         canonical = prepare(self.model)
         check_widths(canonical, self.config)
         if self._taken is None:

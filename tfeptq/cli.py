@@ -29,6 +29,7 @@ from tfeptq.config import (
 from tfeptq.latency_cli import add_latency
 from tfeptq.packaging_cli import add_package
 from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
+from tflite_export.files import destination
 
 if TYPE_CHECKING:
     import keras
@@ -267,7 +268,7 @@ def _bits_or_none(text: str) -> int | None:
 
 def _demo(options: argparse.Namespace) -> int:
     QuantizationConfig(weight_bits=options.weight_bits, steps=options.steps)
-    _check_output(options.output, ".tflite")
+    destination(options.output, suffix=".tflite")
 
     from tfeptq.startup import load_tensorflow
 
@@ -281,13 +282,13 @@ def _demo(options: argparse.Namespace) -> int:
 def _quantize(options: argparse.Namespace) -> int:
     config = _configuration(options, _budget(options))
     _check_goal(options)
-    _check_output(options.output, ".tflite")
+    destination(options.output, suffix=".tflite")
     if options.save_keras:
-        _check_output(options.save_keras, ".keras")
+        destination(options.save_keras, suffix=".keras")
     if options.report:
         from tfeptq.report.html import require_installed
 
-        _check_output(options.report, ".html")
+        destination(options.report, suffix=".html")
         require_installed()
 
     calibration = _calibration(options)
@@ -381,16 +382,6 @@ def _frontier(options: argparse.Namespace) -> int:
 
     show_frontier(points, options.cost)
     return DONE
-
-
-def _check_output(path: Path, suffix: str) -> None:
-    """Refuses before the work what could not be written after it."""
-    if path.suffix != suffix:
-        raise ValueError(f"{path}: the name must end in {suffix}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder")
 
 
 def _calibration(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | None]:

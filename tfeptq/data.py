@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 import zipfile
 import zlib
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfeptq.given_arrays import as_array, check_shape
 from tfeptq.sample_order import FirstSamples, Rank, Ranking
+from tfeptq.settings import shown
 
 if TYPE_CHECKING:
     import keras
@@ -146,14 +149,11 @@ def _filled(
 
 def label_array(labels: Any) -> np.ndarray:
     """Labels as one array (n, ...). Raises ValueError for what is no array of numbers."""
-    try:
-        array = np.asarray(labels)
-    except ValueError as error:
-        raise ValueError(f"labels are unequal parts: {error}; one array is needed") from error
-    if array.dtype.kind not in "fiub" or array.ndim == 0:
-        raise ValueError(
-            f"labels have dtype {array.dtype}, shape {array.shape}; one array of numbers is needed"
-        )
+    array = as_array(labels, "labels: what was given")
+    if array.ndim == 0:
+        raise ValueError(f"labels={shown(labels)}: one array is needed, one label a sample")
+    if not np.all(np.isfinite(array)):
+        raise ValueError("labels hold NaN or infinity")
     return array
 
 
@@ -174,8 +174,13 @@ def _is_batches(calibration: Any) -> bool:
     """Whether it is read batch by batch; otherwise it holds all samples as arrays."""
     if _is_py_dataset(calibration):
         return True
-    if isinstance(calibration, (list, tuple, Mapping, str, bytes)):
+    if isinstance(calibration, (list, tuple, Mapping)):
         return False
+    if isinstance(calibration, (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"calibration is the path {os.fspath(calibration)!r}; load its arrays and pass those, "
+            "for example numpy.load(path)['x']"
+        )
     if hasattr(calibration, "__array__"):
         return False
     if isinstance(calibration, Iterable):
@@ -259,7 +264,7 @@ def _checked(data: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
     """One array (n, ...) a model input, of equal n; not converted yet, it may be large."""
     arrays = _split(data, [tensor.name for tensor in inputs])
     for array, tensor in zip(arrays, inputs, strict=True):
-        _check(array, tensor)
+        check_shape(array, tensor.shape[1:], _where(tensor.name))
     counts = sorted({len(array) for array in arrays})
     if len(counts) > 1:
         raise ValueError(f"calibration arrays hold unequal numbers of samples: {counts}")
@@ -271,32 +276,26 @@ def _split(data: Any, names: list[str]) -> list[np.ndarray]:
     if isinstance(data, Mapping):
         missing = [name for name in names if name not in data]
         if missing:
-            raise ValueError(f"calibration lacks the inputs {missing}; it holds {sorted(data)}")
-        return [np.asarray(data[name]) for name in names]
+            raise ValueError(
+                f"calibration lacks the inputs {missing}; it holds {sorted(map(str, data))}"
+            )
+        return [as_array(data[name], _where(name)) for name in names]
     if isinstance(data, (list, tuple)) and (len(names) > 1 or len(data) == 1):
         if len(data) != len(names):
             raise ValueError(f"calibration holds {len(data)} arrays, the model takes {names}")
-        return [np.asarray(array) for array in data]
+        return [as_array(values, _where(name)) for values, name in zip(data, names, strict=True)]
     if len(names) > 1:
         raise ValueError(f"calibration is one array, the model takes the inputs {names}")
-    try:
-        return [np.asarray(data)]
-    except ValueError as error:
+    if isinstance(data, (list, tuple)) and len({getattr(d, "shape", None) for d in data}) > 1:
         raise ValueError(
             f"calibration is a {type(data).__name__} of {len(data)} unequal parts, the model takes "
             f"one input, {names[0]!r}; pass its samples as one array, without labels"
-        ) from error
+        )
+    return [as_array(data, _where(names[0]))]
 
 
-def _check(array: np.ndarray, tensor: Any) -> None:
-    where = f"calibration of input {tensor.name!r}"
-    expected = ", ".join(map(str, ("samples", *tensor.shape[1:])))
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{where} has dtype {array.dtype}; numbers are needed")
-    if array.ndim == 0 or array.shape[1:] != tuple(tensor.shape[1:]):
-        raise ValueError(f"{where} has shape {array.shape}; expected ({expected})")
-    if not len(array):
-        raise ValueError(f"{where} is empty")
+def _where(name: str) -> str:
+    return f"calibration of input {name!r}"
 
 
 def _all_floats(arrays: Sequence[np.ndarray], inputs: Sequence[Any]) -> list[np.ndarray]:
@@ -304,9 +303,11 @@ def _all_floats(arrays: Sequence[np.ndarray], inputs: Sequence[Any]) -> list[np.
 
 
 def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
-    values = np.ascontiguousarray(array, dtype=np.float32)
+    # What exceeds float32 becomes infinity, and is refused as such.
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(array, dtype=np.float32)
     if not np.all(np.isfinite(values)):
-        raise ValueError(f"calibration of input {tensor.name!r} holds NaN or infinity")
+        raise ValueError(f"{_where(tensor.name)} holds NaN or infinity (float32 ends at 3.4e38)")
     return values
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfeptq.config import TARGETS, QuantizationConfig
+from tflite_export.files import destination
 
 DONE = 0
 
@@ -42,8 +43,7 @@ def _latency(options: argparse.Namespace) -> int:
     config = QuantizationConfig(
         weight_bits=(*options.weight_bits, 8), target=options.target, first_last_bits=None
     )
-    if not options.output.parent.is_dir():
-        raise ValueError(f"{options.output}: the folder {options.output.parent} does not exist")
+    destination(options.output)
 
     from tfeptq.startup import load_tensorflow
 

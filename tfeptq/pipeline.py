@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfeptq import linear
+from tfeptq.arguments import check_callbacks, check_folder, check_model, given_config
 from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
@@ -65,7 +66,10 @@ def quantize(
             or accuracy target that cannot be met.
         tfeptq.graph.UnsupportedLayerError: a layer that cannot be placed, by name.
     """
-    config = config or QuantizationConfig()
+    config = given_config(config)
+    check_model(model)
+    check_callbacks(callbacks)
+    check_folder("checkpoint_dir", checkpoint_dir)
     _require_goal(config)
     watch = Stopwatch()
     # Who exports the result finds the runtimes that verify it ready.

@@ -5,7 +5,6 @@ NumPy's numbers are numbers here; `True`, "4" and 4.5 are not whole numbers.
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import reprlib
@@ -14,28 +13,7 @@ from typing import Any
 
 import numpy as np
 
-#: What people write for one of the names that are known.
-_OTHER_NAMES = {
-    "android": ("ios", "litert", "mobile", "phone", "raspberrypi", "tflite", "xnnpack"),
-    "coral": ("edgetpu", "googlecoral", "tpu", "usbaccelerator"),
-    "ethos-u": ("arm", "ethos", "ethosu55", "ethosu65", "ethosu85", "npu", "u55", "u65", "vela"),
-    "microcontroller": (
-        "arduino",
-        "cmsisnn",
-        "cortexm",
-        "esp32",
-        "mcu",
-        "micro",
-        "nrf52",
-        "rp2040",
-        "stm32",
-        "tflitemicro",
-        "tflm",
-    ),
-    "eptq": ("adaround", "learned", "train"),
-    "optq": ("gptq", "gptaq"),
-    "nearest": ("round", "rtn", "none"),
-}
+from tflite_export.near_names import meant
 
 
 def shown(value: Any) -> str:
@@ -95,18 +73,9 @@ def member(name: str, value: Any, allowed: Sequence[str]) -> str:
     """
     if isinstance(value, str) and value in allowed:
         return value
-    close = _meant(value, allowed) if isinstance(value, str) else None
+    close = meant(value, allowed)
     hint = f"; did you mean {close!r}?" if close else ""
     raise ValueError(f"{name}={shown(value)} is unknown; allowed are {', '.join(allowed)}{hint}")
-
-
-def _meant(value: str, allowed: Sequence[str]) -> str | None:
-    plain = "".join(letter for letter in value.lower() if letter.isalnum())
-    for known in allowed:
-        if any(plain.startswith(other) for other in _OTHER_NAMES.get(known, ())):
-            return known
-    close = difflib.get_close_matches(value.lower(), allowed, 1)
-    return close[0] if close else None
 
 
 def width(name: str, value: Any, allowed: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from tflite_export import ends, isolation, targets, wide_softmax
 from tflite_export import verify as verification
 from tflite_export.checks import static_findings
-from tflite_export.files import write_atomically
+from tflite_export.files import destination, write_atomically
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
 from tflite_export.packing import CONTAINER_BITS
@@ -88,9 +88,8 @@ def export(
             none.
         VerificationError: what the file computes is not what was learned; no file is left.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    path = destination(path)
+    _require_quantized(model)
     target = _target(model, target)
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
@@ -106,6 +105,15 @@ def export(
     return ExportResult(path, len(content), layers, proof, target, findings, notes)
 
 
+def _require_quantized(model: Any) -> None:
+    if isinstance(model, IntegerGraph) or callable(getattr(model, "freeze", None)):
+        return
+    raise ValueError(
+        f"export writes quantized models, received a {type(model).__name__}: quantize it first, "
+        "export(tfeptq.quantize(model, samples, config), path)"
+    )
+
+
 def _target(model: Any, asked: str | None) -> str:
     """The target asked for, or the one that the model knows."""
     target = asked if asked is not None else getattr(model, "target", None)
@@ -114,6 +122,7 @@ def _target(model: Any, asked: str | None) -> str:
             f"a {type(model).__name__} does not know what it was quantized for: "
             f"pass target=, one of {', '.join(map(repr, targets.TARGETS))}"
         )
+    targets.capabilities(target)
     return target
 
 

@@ -5,6 +5,46 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+
+def path_of(value: Any) -> Path:
+    """A path that was given as one. Raises ValueError for anything else, and for no name."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError(f"{' '.join(repr(value).split()):.80} is not the path of a file")
+    return Path(value)
+
+
+def destination(path: Any, *, suffix: str | None = None) -> Path:
+    """The path of a file that can be written; nothing is left there.
+
+    Args:
+        suffix: that the name must have.
+
+    Raises:
+        ValueError: no path, another suffix, a folder, or a place where nothing can be written.
+    """
+    path = path_of(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; the name of a file in it is needed")
+    if suffix is not None and path.suffix != suffix:
+        raise ValueError(f"{path}: the name must end in {suffix}")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    require_writable(path.parent)
+    return path
+
+
+def require_writable(folder: Path) -> None:
+    """Raises ValueError for a folder in which nothing can be written.
+
+    Permissions say too little: only writing shows what a file system allows.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder}: nothing can be written there: {error.strerror}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

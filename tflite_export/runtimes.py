@@ -13,6 +13,7 @@ import numpy as np
 from tflite_export import old_runtime, reference
 from tflite_export.ends import dequantized, ordered, taken
 from tflite_export.isolation import TFLITE_RUNTIME_PYTHON, guarded, heartbeat, in_worker
+from tflite_export.near_names import require_known
 from tflite_export.reader import parse, read_bytes, to_graph
 
 __all__ = [
@@ -108,8 +109,7 @@ def open_session(content: bytes, runtime: str) -> Session:
 
 
 def _check_runtime(runtime: str) -> None:
-    if runtime not in RUNTIMES:
-        raise ValueError(f"runtime {runtime!r} is unknown; allowed are {', '.join(RUNTIMES)}")
+    require_known("runtime", runtime, tuple(RUNTIMES))
     reason = RUNTIMES[runtime].missing()
     if reason is not None:
         raise RuntimeUnavailableError(f"runtime {runtime!r} cannot be used here: {reason}")

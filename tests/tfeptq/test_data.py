@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import tracemalloc
 import warnings
 
@@ -256,6 +257,45 @@ def test_fewer_samples_warn_with_the_number_used(inputs):
         take_samples(IMAGES, inputs, samples=100, seed=0)
 
 
+class Frame:
+    """Like pandas' DataFrame."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+ALSO = {
+    "list of samples": lambda: list(IMAGES),
+    "nested lists": lambda: IMAGES.tolist(),
+    "frame": lambda: Frame(IMAGES),
+    "float16": lambda: IMAGES[:4].astype("float16"),
+    "bfloat16": lambda: tf.cast(IMAGES[:4], "bfloat16"),
+    "bytes": lambda: (IMAGES[:4] % 255).astype("uint8"),
+    "truth values": lambda: IMAGES > 9,
+    "masked nowhere": lambda: np.ma.masked_array(IMAGES, False),
+}
+
+
+@pytest.mark.parametrize("form", ALSO)
+def test_what_holds_numbers_is_taken(inputs, form):
+    (samples,) = take_samples(ALSO[form](), inputs, samples=4, seed=0)
+    assert samples.dtype == np.float32
+    assert samples.shape == (4, *SHAPE)
+
+
+def test_tensors_that_refuse_to_be_arrays_are_named(inputs):
+    class Tracked:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Can't call numpy() on a Tensor\nthat requires grad.")
+
+    with pytest.raises(ValueError, match="is a Tracked that is no array of numbers: Can't") as e:
+        take_samples(Tracked(), inputs, samples=4, seed=0)
+    assert "\n" not in str(e.value)
+
+
 BAD = {
     "wrong shape": (np.zeros((4, 7, 5, 3)), r"'image' has shape \(4, 7, 5, 3\); expected"),
     "text": (np.array(["a", "b"]), "dtype"),
@@ -267,6 +307,21 @@ BAD = {
     "number": (3, "calibration is a int"),
     "samples without batches": (iter(IMAGES), r"shape \(5, 7, 3\); expected \(samples, 5, 7, 3\)"),
     "inputs and labels": ((IMAGES, np.zeros(40)), "2 unequal parts.*'image'.*without labels"),
+    "path": ("x.npz", "the path 'x.npz'; load its arrays"),
+    "path object": (pathlib.Path("x.npz"), "the path 'x.npz'"),
+    "one sample": (IMAGES[0], r"one sample needs an axis in front, array\[None\]"),
+    "channels first": (IMAGES.transpose(0, 3, 1, 2), "channels are last here, numpy.moveaxis"),
+    "flat": (IMAGES.reshape(40, -1), r"array\.reshape\(\(-1, 5, 7, 3\)\)"),
+    "batches in an array": (IMAGES.reshape(8, 5, *SHAPE), "batches in an array"),
+    "objects": (IMAGES.astype(object), "dtype object.*astype"),
+    "dates": (np.zeros((4, *SHAPE), "datetime64[s]"), "dtype datetime64"),
+    "masked": (np.ma.masked_array(IMAGES, IMAGES > 5), "masked values"),
+    "beyond float32": (np.full((4, *SHAPE), 1e39), "float32 ends at"),
+    "symbolic": (keras.Input(SHAPE), "a KerasTensor that is no array of numbers"),
+    "batches of nothing": ((None for _ in range(3)), "dtype object"),
+    "batches of text": (("a" for _ in range(3)), "path or text 'a'"),
+    "unequal images": ([IMAGES[0], IMAGES[0, :4]], "2 unequal parts"),
+    "ragged": (tf.ragged.constant([[1.0], [1.0, 2.0]]), "calibration is a RaggedTensor"),
     "missing input": ({"picture": IMAGES}, r"lacks the inputs \['image'\]"),
 }
 

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import keras
 
+from tfeptq.graph.received import require_model
+
 #: Stands for a tensor of the model wherever a call reads or writes it; compared by identity.
 Symbol: TypeAlias = keras.KerasTensor
 
@@ -116,13 +118,12 @@ def _traced_input(tensor: Any, symbol: Symbol) -> TracedInput:
 
 def _functional(model: keras.Model) -> keras.Model:
     """The model over the same layers with flat lists of inputs and outputs."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"expected a keras.Model, received {type(model).__name__}")
+    require_model(model)
     inputs, outputs = _symbolic_endpoints(model)
     if not inputs or not outputs:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) has no symbolic inputs and outputs; "
-            "pass a functional model, or a Sequential model built on an Input"
+            "pass a functional model, or a Sequential model built on an Input (or by build)"
         )
     flat = keras.Model(inputs, outputs, name=model.name)
     if type(model).call not in (type(flat).call, keras.Sequential.call):

@@ -39,6 +39,33 @@ class LabelledLoss:
                 f"labels need a model of one output, {self.model.name!r} has "
                 f"{len(self.model.outputs)}; without labels every model can be taken"
             )
+        self._check()
+
+    def _check(self) -> None:
+        """The loss of all labels on outputs that know nothing: what fails here fails later too."""
+        shape = tuple(self.model.outputs[0].shape[1:])
+        where = f"labels of shape {self.labels.shape} do not fit the loss {self.name!r}"
+        if not len(self.labels):
+            raise ValueError("labels hold nothing: one label a calibration sample is needed")
+        ignores = getattr(self.model.loss, "ignore_class", None) is not None
+        is_class = "sparse" in self.name and np.size(self.labels) == len(self.labels)
+        if is_class and not ignores:
+            # On some devices a class that does not exist is no error, but NaN.
+            low, high = self.labels.min(), self.labels.max()
+            if low < 0 or high >= shape[-1] or np.any(self.labels % 1):
+                raise ValueError(
+                    f"{where}: classes are whole numbers from 0 to {shape[-1] - 1}, received "
+                    f"{low:g} to {high:g}"
+                )
+        outputs = np.full((len(self.labels), *shape), 0.5, np.float32)
+        try:
+            loss = float(self([tf.constant(outputs)], tf.constant(self.labels)))
+        except Exception as error:
+            # Losses, custom ones among them, fail with whatever they run into.
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{where} for outputs {shape}: {reason:.160}") from error
+        if not np.isfinite(loss):
+            raise ValueError(f"{where}: it is {loss:g} for them")
 
     def of(self, labels: np.ndarray | None) -> LabelledLoss:
         """The same loss with other labels."""

@@ -17,7 +17,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.report.scores import Score, score
 from tfeptq.report.target_section import target_section
 from tflite_export import ExportResult
-from tflite_export.files import write_atomically
+from tflite_export.files import destination, write_atomically
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.verify import OperatorDifference, RuntimeReport
 
@@ -65,9 +65,7 @@ def write_report(
         ValueError: labels that do not fit the outputs, or a folder that does not exist.
     """
     require_installed()
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist")
+    path = destination(path)
     scores = (
         {} if validation_data is None else all_scores(quantized, result, model, validation_data)
     )

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from tflite_export.near_names import require_known
 from tflite_export.packing import CONTAINER_BITS
 
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
@@ -63,11 +64,14 @@ class Capabilities:
     excluded: Mapping[str, str]
 
 
-@functools.cache
 def capabilities(target: str) -> Capabilities:
     """The table of `target`. Raises ValueError for an unknown name."""
-    if target not in TARGETS:
-        raise ValueError(f"target {target!r} is unknown; allowed are {', '.join(TARGETS)}")
+    require_known("target", target, TARGETS)
+    return _capabilities(target)
+
+
+@functools.cache
+def _capabilities(target: str) -> Capabilities:
     name = f"{target.replace('-', '_')}.toml"
     table = tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
     rows = [row for entry in table["weights"] for row in _rows(entry)]

@@ -15,7 +15,7 @@ import tfeptq
 import tflite_export
 from tfeptq import float_scores
 from tfeptq.graph import prepare
-from tfeptq.precision.choice import Choice, prepare_choice
+from tfeptq.precision.choice import Choice, labelled_loss, prepare_choice
 from tfeptq.precision.costs import Costs
 from tfeptq.precision.search import hold_accuracy, searched
 from tfeptq.precision.sensitivity import Sensitivity
@@ -207,6 +207,32 @@ def test_too_few_labels_of_batches_are_refused(model):
     config = configuration(sensitivity="hawq_v2")
     with pytest.raises(ValueError, match="holds 40 samples and 9 labels"):
         tfeptq.pareto_frontier(copy, batches, config, labels=labels[:9])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full(40, 9), "classes are whole numbers from 0 to 4, received 9 to 9"),
+        (np.full(40, -1), "received -1 to -1"),
+        (np.full(40, 0.5), "whole numbers"),
+        (np.zeros((40, 7)), r"labels of shape \(40, 7\) do not fit the loss 'sparse_categorical"),
+        (np.zeros((0,)), "labels hold nothing"),
+        (np.full(40, np.nan), "labels hold NaN"),
+        ([[1], [1, 2]] * 20, "a list that is no array of numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_the_loss_are_refused_before_any_work(model, labels, message):
+    copy, _, _ = labelled(model, "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=message) as refusal:
+        labelled_loss(copy, labels, configuration(sensitivity="hawq_v2"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_classes_that_the_loss_ignores_are_no_mistake(model):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    copy, _, labels = labelled(model, loss)
+    labels = np.where(np.arange(len(labels)) < 5, -1, labels)
+    assert labelled_loss(copy, labels, configuration(sensitivity="hawq_v2")) is not None
 
 
 def test_labels_without_a_compiled_loss_are_refused(model):

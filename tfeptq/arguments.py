@@ -1,0 +1,70 @@
+"""Arguments of the public functions, looked at before anything is done with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfeptq.config import QuantizationConfig
+from tfeptq.graph.received import require_model
+from tfeptq.model import QuantizedModel
+from tfeptq.settings import shown
+from tflite_export.files import require_writable
+
+
+def check_model(model: Any) -> None:
+    """Raises ValueError for what is no Keras model, or is quantized already."""
+    require_model(model)
+    if isinstance(model, QuantizedModel):
+        raise ValueError(
+            f"model {model.name!r} is quantized already: pass the float model that it was made of"
+        )
+
+
+def given_config(config: Any) -> QuantizationConfig:
+    """The configuration, or the default for None.
+
+    Raises:
+        ValueError: it is something else, such as a dict of settings.
+    """
+    if config is None:
+        return QuantizationConfig()
+    if not isinstance(config, QuantizationConfig):
+        raise ValueError(
+            f"config={shown(config)} must be a tfeptq.QuantizationConfig: "
+            "for example tfeptq.QuantizationConfig(weight_bits=4)"
+        )
+    return config
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raises ValueError for anything but a list of Keras callbacks, or None."""
+    if callbacks is None:
+        return
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, (str, bytes)):
+        raise ValueError(f"callbacks={shown(callbacks)} must be a list of Keras callbacks, or None")
+    for index, callback in enumerate(callbacks):
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ValueError(f"callbacks[{index}]={shown(callback)} must be a Keras callback")
+
+
+def check_folder(name: str, folder: Any) -> None:
+    """Raises ValueError for a folder that cannot be made or written; leaves nothing behind.
+
+    Args:
+        name: of the argument.
+        folder: a path, which need not exist yet, or None.
+    """
+    if folder is None:
+        return
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(f"{name}={shown(folder)} must be the path of a folder, or None")
+    path = Path(folder).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{name}: {existing} is a file; a folder is needed")
+    require_writable(existing)
