@@ -45,6 +45,7 @@ def correct_biases(
         layer name -> the shift that was removed, one value an output channel.
     """
     count = min(count, len(samples[0]))
+    quantized.report.samples["bias correction"] = count
     batch_size = fitting_forward_batch(model, count)
     float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
     batches = WholeBatches(samples, count, batch_size)

@@ -307,7 +307,7 @@ def _quantize(options: argparse.Namespace) -> int:
         if options.report:
             _write_report(options.report, quantized, result, scores)
     if options.json:
-        print(json.dumps(_summary(result, scores)))
+        print(json.dumps(_summary(quantized, result, scores)))
     else:
         _show(quantized, result, scores)
     return DONE
@@ -468,12 +468,13 @@ def _write_report(
 
 
 def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]) -> None:
-    from tfeptq.report.tables import show_layers, show_seconds
+    from tfeptq.report.tables import show_layers, show_samples, show_seconds
 
     show_layers(result)
     if quantized.choice is not None:
         print(f"widths by {quantized.choice.source}")
     show_seconds(quantized.stage_seconds)
+    show_samples(quantized.report.samples)
     for name, value in scores.items():
         print(f"{name}: {value}")
     print(f"{result.path}: {result.size_bytes} bytes")
@@ -490,13 +491,16 @@ def _show_findings(findings: Sequence[Finding]) -> None:
     print(f"{len(findings)} blockers" if findings else "no known blocker")
 
 
-def _summary(result: ExportResult, scores: dict[str, Score]) -> dict[str, Any]:
+def _summary(
+    quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]
+) -> dict[str, Any]:
     return {
         "path": str(result.path),
         "size_bytes": result.size_bytes,
         "layers": [dataclasses.asdict(layer) for layer in result.layers],
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "notes": result.notes,
+        "samples": quantized.report.samples,
         "scores": {name: dataclasses.asdict(value) for name, value in scores.items()},
     }
 

@@ -165,6 +165,7 @@ def round_layer_by_layer(
     counterparts = corresponding_tensors(float_graph, graph)
     sources = {counterparts[call.output]: call.inputs[0] for call in float_graph.calls}
     batches = _batches(model, samples, count)
+    quantized.report.samples["layer by layer"] = fitting_samples(model, samples, count)
     inputs, float_inputs = Walk(graph, batches), Walk(float_graph, batches)
     for turn in progress(turns(graph, QuantizedWeights), "layer by layer"):
         layer, walk, float_walk = turn.layer, inputs, float_inputs
@@ -270,8 +271,12 @@ def float_moments(
 def _batches(
     model: keras.Model, samples: Sequence[np.ndarray], count: int
 ) -> list[list[tf.Tensor]]:
-    count = min(count, len(samples[0]))
-    # The largest tensors of both models, and a residual.
-    count = fitting_forward_batch(model, count, copies=3)
+    count = fitting_samples(model, samples, count)
     batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
     return WholeBatches(samples, count, batch_size).once()
+
+
+def fitting_samples(model: keras.Model, samples: Sequence[np.ndarray], count: int) -> int:
+    """How many of the first `count` samples fit into memory."""
+    # The largest tensors of both models, and a residual.
+    return fitting_forward_batch(model, min(count, len(samples[0])), copies=3)

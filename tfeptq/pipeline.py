@@ -17,7 +17,7 @@ from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
-from tfeptq.data import configured_samples
+from tfeptq.data import Taken, configured_samples
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.probes import weighted_calls
@@ -82,7 +82,7 @@ def quantize(
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
     scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
-    learn = functools.partial(_learn, canonical, samples, scores, checkpoint_dir)
+    learn = functools.partial(_learn, canonical, taken, scores, checkpoint_dir)
     if not config.has_candidates:
         quantized = learn(config, callbacks, watch)
         quantized.quantization_config = config
@@ -121,7 +121,7 @@ def _require_goal(config: QuantizationConfig) -> None:
 
 def _learn(
     canonical: keras.Model,
-    samples: Sequence[np.ndarray],
+    taken: Taken,
     scores: FloatScores,
     checkpoint_dir: str | Path | None,
     config: QuantizationConfig,
@@ -129,12 +129,17 @@ def _learn(
     watch: Stopwatch,
 ) -> QuantizedModel:
     """The whole recipe with widths that are known."""
+    samples = taken.arrays
     with watch("prepare"):
         config = resolve_activations(canonical, config)
         widths = layer_widths(canonical, config)
         quantized, sources = _wrapped(canonical, samples, widths, config)
+    quantized.report.warnings.extend(taken.notes)
+    used = quantized.report.samples
+    used.update(scores.used)
     with watch("calibrate"):
         _calibrate(quantized, canonical, samples, sources)
+        used["ranges"] = len(samples[0])
     with watch("thresholds"):
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
     if config.untrained_rounding == "optq":
@@ -156,6 +161,8 @@ def _learn(
             checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))
             folder = checkpoint.directory("training")
             distil(quantized, canonical, samples, attention, config, callbacks, folder)
+            used["distillation"] = len(samples[0])
+    used.update(scores.used)
     quantized.fold()
     quantized.stage_seconds = watch.seconds
     return quantized

@@ -120,3 +120,16 @@ def test_what_cannot_end_well_does_not_begin(data, settings, message):
         model.fit(*data, verbose=0, callbacks=[callback])
     for left, right in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_a_stream_without_a_length_is_read_once_and_the_report_says_so(data):
+    def batches():
+        generator = np.random.default_rng(0)
+        while True:
+            yield generator.permutation(data[0])[:5]
+
+    callback = tfeptq.QuantizationCallback(batches(), NEAREST)
+    compiled().fit(*data, epochs=1, verbose=0, callbacks=[callback])
+    report = callback.quantized.report
+    assert report.samples["ranges"] == 32
+    assert "32 samples were chosen among the first 515" in report.warnings[0]

@@ -88,6 +88,7 @@ def test_widths_by_layer_as_json(folder, capsys):
     activations = {layer["name"]: layer["activation_bits"] for layer in found["layers"]}
     assert (activations["stem"], activations["sum"], activations["classes"]) == (16, 6, 8)
     assert "no runtime of today" in found["notes"][0]
+    assert (found["samples"]["ranges"], found["samples"]["bias correction"]) == (32, 32)
 
 
 BAD = {

@@ -140,6 +140,19 @@ def test_bias_correction_over_batches_comes_close(canonical, monkeypatch):
         assert np.abs(parts[name] - shift).max() < 0.2 * np.abs(shift).max() + 1e-6, name
 
 
+def test_the_report_says_how_many_samples_fitted(monkeypatch):
+    model = small_models.residual_network()
+    canonical = prepare(model)
+    shapes = LayerGraph.of(canonical).shapes(canonical).values()
+    # Ten times three copies of the largest tensor.
+    monkeypatch.setattr(
+        memory, "BATCH_BYTES", 10 * 3 * 4 * int(max(np.prod(shape[1:]) for shape in shapes))
+    )
+    config = tfeptq.QuantizationConfig(rounding="optq", samples=33)
+    used = tfeptq.quantize(model, SAMPLES[0], config).report.samples
+    assert used == {"ranges": 33, "weight scores": 33, "layer by layer": 10}
+
+
 def test_bias_correction_weighs_every_sample_once(canonical, monkeypatch):
     """The first layer's shift is a plain mean, which batches with a rest must not change."""
     whole = shifts(canonical, SAMPLES)["stem"]

@@ -23,6 +23,9 @@ from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
+#: Samples behind traces of activations.
+TRACED = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -74,7 +77,7 @@ def activation_moments(
     grids: Sequence[Grid],
     *,
     is_whitened: bool,
-    count: int = 256,
+    count: int = TRACED,
     batch_size: int = 16,
     seed: int = 0,
 ) -> ActivationMoments:

@@ -14,6 +14,9 @@ from tfeptq.layer_graph import Call
 from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
+#: Samples behind weight scores.
+SCORED = 64
+
 
 def channel_attention(
     model: keras.Model, samples: Sequence[np.ndarray], *, batch_size: int = 64, seed: int = 0
@@ -75,7 +78,7 @@ def weight_scores(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     *,
-    count: int = 64,
+    count: int = SCORED,
     batch_size: int = 16,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:

@@ -23,6 +23,8 @@ from tfeptq.layer_graph import LayerGraph
 from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
+#: Samples behind pair terms.
+PAIRED = 512
 #: A layer (or an activation quantizer) by its name, at a width.
 Candidate = tuple[str, int]
 
@@ -58,7 +60,7 @@ def pair_terms(
     samples: Sequence[np.ndarray],
     errors: Mapping[Candidate, RoundingError | Grid],
     *,
-    count: int = 512,
+    count: int = PAIRED,
     batch_size: int = 64,
 ) -> PairTerms:
     """Second-order terms of all candidates (layer, width) with each other.

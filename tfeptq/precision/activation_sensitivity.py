@@ -15,8 +15,9 @@ import numpy as np
 from tfeptq.calibration import best_range, collect_histograms
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.hessian.activations import Grid, activation_moments
-from tfeptq.hessian.pairs import Candidate, PairTerms, pair_terms
+from tfeptq.float_scores import FloatScores
+from tfeptq.hessian.activations import TRACED, Grid, activation_moments
+from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, pair_terms
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.plan import Plan, fixed_parameters
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -30,6 +31,7 @@ def activation_sensitivity(
     groups: ActivationGroups,
     config: QuantizationConfig,
     checkpoint: Checkpoint,
+    scores: FloatScores,
 ) -> Losses:
     """Predicted loss of every group at every candidate width, by `config.sensitivity`.
 
@@ -43,14 +45,17 @@ def activation_sensitivity(
         model: canonical float model.
         samples: one array a model input, float32 (N, ...).
         checkpoint: where curvatures are kept.
+        scores: of `model`; is told how many samples were used.
     """
     grids = activation_grids(model, samples, groups)
     if config.sensitivity == "inter_layer":
+        scores.note("pair terms", PAIRED)
         arrays = checkpoint.arrays(
             "activation_pairs", lambda: dataclasses.asdict(pair_terms(model, samples, grids))
         )
         losses = augmented(tuple(grids), PairTerms(**arrays).terms)
     else:
+        scores.note("activation traces", TRACED)
         losses = _from_moments(model, samples, grids, config, checkpoint)
     result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in groups.by_name.items()}
     for (name, bits), loss in losses.items():

@@ -22,7 +22,7 @@ from tfeptq.precision.costs import Costs, LayerCosts, model_costs
 from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint, WidthChoice
 from tfeptq.precision.joint_choice import prepare_joint_choice
-from tfeptq.precision.measured import MeasuredDivergence
+from tfeptq.precision.measured import MEASURED, MeasuredDivergence
 from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Losses, Sensitivity, relevant, sensitivity
@@ -162,6 +162,7 @@ def prepare_choice(
         return Choice(costs, result, result.order)
     if not config.moves:
         return Choice(costs, result, None)
+    scores.note("measured moves", MEASURED)
     measure = MeasuredDivergence(model, samples, result.errors)
     return Choice(costs, result, None, measure, config.moves)
 

@@ -227,7 +227,7 @@ def prepare_joint_choice(
     losses: dict[Variable, Mapping[int, float]] = {}
     of_weights = sensitivity(model, samples, candidates, at_8, checkpoint, scores)
     losses.update({weights(name): table for name, table in of_weights.losses.items()})
-    of_activations = activation_sensitivity(model, samples, groups, config, checkpoint)
+    of_activations = activation_sensitivity(model, samples, groups, config, checkpoint, scores)
     losses.update({activations(name): table for name, table in of_activations.items()})
     factors = cost_factors(model, candidates, groups, config)
     source = f"{of_weights.method}: {of_weights.source}"

@@ -17,6 +17,9 @@ from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.memory import WholeBatches, fitting_forward_batch
 
+#: Samples on which choices are measured.
+MEASURED = 256
+
 
 class MeasuredDivergence:
     """Mean divergence of the outputs from the float model's; each choice is measured once.
@@ -33,7 +36,7 @@ class MeasuredDivergence:
         samples: Sequence[np.ndarray],
         errors: Mapping[Candidate, RoundingError],
         *,
-        count: int = 256,
+        count: int = MEASURED,
     ) -> None:
         self._model, self._errors = model, errors
         graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)

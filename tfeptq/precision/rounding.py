@@ -24,8 +24,8 @@ from tfeptq.precision.widths import granularity
 from tfeptq.quantizers import weight_range
 from tfeptq.thresholds import weight_steps
 
-#: Samples behind the covariances of "optq".
-_COUNT = 512
+#: Samples behind mean inputs, and behind the covariances of "optq".
+AVERAGED, CORRELATED = 256, 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def weight_errors(
     scores: Mapping[str, np.ndarray],
     config: QuantizationConfig,
     *,
-    count: int = 256,
+    count: int = AVERAGED,
 ) -> WeightErrors:
     """Errors of every layer at every width.
 
@@ -91,7 +91,7 @@ def _covariances(
         for call in weighted_calls(LayerGraph.of(model)):
             yield call.layer, None
         return
-    moments = float_moments(model, samples, count=_COUNT, is_centered=config.bias_correction)
+    moments = float_moments(model, samples, count=CORRELATED, is_centered=config.bias_correction)
     for layer, found in moments:
         yield layer, found.covariance
 

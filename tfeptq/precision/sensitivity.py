@@ -19,9 +19,10 @@ from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
-from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
+from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
-from tfeptq.precision.rounding import WeightErrors, weight_errors
+from tfeptq.layerwise import fitting_samples
+from tfeptq.precision.rounding import AVERAGED, CORRELATED, WeightErrors, weight_errors
 
 Losses = dict[str, dict[int, float]]
 
@@ -75,6 +76,9 @@ def sensitivity(
         labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
     shaping = scores.weights if config.threshold == "hmse" else {}
+    scores.note("rounding errors", AVERAGED)
+    if config.untrained_rounding == "optq":
+        scores.note("rounding errors", fitting_samples(model, samples, CORRELATED))
     errors = weight_errors(model, samples, candidates, shaping, config)
     found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
@@ -98,6 +102,7 @@ def _estimated(
     if config.sensitivity == "label_free":
         return label_free(errors, scores.weights)
     if config.sensitivity == "hawq_v2":
+        scores.note("Hessian traces")
         rough = {name: float(score.mean()) for name, score in scores.weights.items()}
         arrays = checkpoint.arrays(
             "traces",
@@ -114,6 +119,7 @@ def _estimated(
         )
         loss = f"{labelled.name} with labels" if labelled else "self-distillation"
         return hawq_v2(errors, from_arrays(arrays), loss)
+    scores.note("pair terms", PAIRED)
     pairs = checkpoint.arrays(
         "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors.shipped))
     )

@@ -78,6 +78,11 @@ def show_seconds(seconds: Mapping[str, float]) -> None:
     show("Time", ("stage", "seconds"), [(name, f"{value:.1f}") for name, value in seconds.items()])
 
 
+def show_samples(used: Mapping[str, int]) -> None:
+    """One line: how many calibration samples each stage looked at."""
+    print("samples: " + ", ".join(f"{stage} {count}" for stage, count in used.items()))
+
+
 def show_latencies(table: LatencyTable) -> None:
     """Milliseconds of every layer by width."""
     widths = sorted({bits for _, bits in table.weighted})

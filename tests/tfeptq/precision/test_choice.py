@@ -185,6 +185,8 @@ def test_labels_choose_by_the_loss_that_the_model_was_compiled_with(tmp_path, mo
     config = dataclasses.replace(config, budget=budget, measured_moves=0)
     quantized = tfeptq.quantize(copy, images, config, labels=labels)
     assert "mean_squared_error with labels" in quantized.choice.source
+    used = quantized.report.samples
+    assert (used["rounding errors"], used["Hessian traces"], used["ranges"]) == (32, 32, 32)
 
 
 @pytest.mark.parametrize(
