@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.hessian.probes import PARALLEL_PROBES, Probe
+from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
@@ -146,9 +146,7 @@ class _Moments:
         sources = [tensors[key] for key in self._keys]
 
         def squared(vector: tf.Tensor) -> list[tf.Tensor]:
-            gradients = tape.gradient(
-                outputs, sources, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+            gradients = shaped_gradients(tape, outputs, sources, vector)
             return [tf.square(gradient) for gradient in gradients]
 
         def body(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:

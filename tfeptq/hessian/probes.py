@@ -47,6 +47,21 @@ def weighted_calls(graph: LayerGraph) -> list[Call]:
     return [call for call in graph.calls if linear.is_weighted(call.layer)]
 
 
+def shaped_gradients(
+    tape: tf.GradientTape, target: tf.Tensor, sources: Sequence[tf.Tensor], vector: tf.Tensor
+) -> list[tf.Tensor]:
+    """Gradients of `target` times `vector`, in the static shapes of `sources`; zero without a path.
+
+    The gradient of a Permute or Reshape takes its shape from the forward pass, and inside a loop
+    that shape is a value which nobody knows when the loop is traced.
+    """
+    gradients = tape.gradient(
+        target, sources, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    pairs = zip(gradients, sources, strict=True)
+    return [tf.ensure_shape(gradient, source.shape) for gradient, source in pairs]
+
+
 class Probe:
     """Gradients of probed logits at the output of every weighted layer, all at once.
 
@@ -110,9 +125,7 @@ class Probe:
         sources = [tensors[call.output] for call in self.calls]
 
         def one_probe(vector: tf.Tensor) -> list[tf.Tensor]:
-            gradients = tape.gradient(
-                logits, sources, vector, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+            gradients = shaped_gradients(tape, logits, sources, vector)
             return [
                 reduce(call, arguments[call.output], gradient)
                 for call, gradient in zip(self.calls, gradients, strict=True)
