@@ -22,8 +22,9 @@ def fold(model: QuantizedModel) -> None:
     """Leaves `model` with exactly the integers and float32 scales that ship. Idempotent.
 
     Biases become multiples of input scale times weight scale and accumulators are rounded as in the
-    target's kernel, so that Keras and the file compute the same integers. A layer that is called
-    on tensors of unequal scales has no single grid and keeps its float bias and arithmetic.
+    target's kernel, so that Keras and the file compute the same integers: each call of a shared
+    layer in the units of its own scales. (Models saved by versions that did not number the calls
+    keep a float bias and float arithmetic where a layer is called on unequal scales.)
     """
     for layer in model.layers:
         if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
@@ -31,19 +32,22 @@ def fold(model: QuantizedModel) -> None:
     graph = LayerGraph.of(model)
     _set_codes(graph)
     _set_grids(graph)
-    for layer, scales in _scales(graph).items():
-        if len(scales) == 1:
-            input_scale, output_scale = scales.pop()
-            if isinstance(layer, QuantizedWeights):
-                layer.snap_bias(input_scale)
+    for (layer, index), scales in _scales(graph).items():
+        if len(scales) > 1:
+            continue
+        input_scale, output_scale = scales.pop()
+        if isinstance(layer, QuantizedWeights):
+            layer.snap_bias(input_scale, call_index=index)
+            layer.set_accumulator_grid(input_scale, output_scale, call_index=index)
+        else:
             layer.set_accumulator_grid(input_scale, output_scale)
 
 
-_Scales = dict[QuantizedWeights | QuantizedMean, set[tuple[np.float32, np.float32]]]
+_Scales = dict[tuple[QuantizedWeights | QuantizedMean, int], set[tuple[np.float32, np.float32]]]
 
 
 def _scales(graph: LayerGraph) -> _Scales:
-    """Input and output scales with which each layer that accumulates is called."""
+    """Input and output scales of each call, by its number, of a layer that accumulates."""
     producers = {call.output: call for call in graph.calls}
     consumers = graph.consumers()
     scales: _Scales = {}
@@ -52,7 +56,8 @@ def _scales(graph: LayerGraph) -> _Scales:
             source = quantizer_of(call.inputs[0], producers)
             target = _quantizer_behind(call, consumers)
             pair = (source.parameters()[0], target.parameters()[0])
-            scales.setdefault(call.layer, set()).add(pair)
+            index = call.options.get("call_index", 0)
+            scales.setdefault((call.layer, index), set()).add(pair)
     return scales
 
 

@@ -310,9 +310,13 @@ def _choose_variables(
     graph = LayerGraph.of(teacher)
     count = fitting_batch(teacher, 32, copies=1)
     tensors = graph.execute([tf.constant(array[:count]) for array in samples])
+    squares: dict[str, list[tf.Tensor]] = {}
     for call in weighted_calls(graph):
-        layer = quantized.get_layer(call.layer.name)
-        rms = float(tf.sqrt(tf.reduce_mean(tf.square(tensors[call.output]))))
+        mean_square = tf.reduce_mean(tf.square(tensors[call.output]))
+        squares.setdefault(call.layer.name, []).append(mean_square)
+    for name, of_calls in squares.items():
+        layer = quantized.get_layer(name)
+        rms = float(tf.sqrt(tf.add_n(of_calls) / len(of_calls)))
         layer.set_units(
             rounding=config.rounding_learning_rate / config.learning_rate, bias=max(rms, 1e-6)
         )

@@ -8,6 +8,7 @@ requantization.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,13 +58,13 @@ def wrap(
     graph = LayerGraph.of(model)
     plan = Plan(graph, activation_bits)
     layers = {}
+    counts = Counter(call.layer.name for call in graph.calls)
     for call in graph.calls:
         name = call.layer.name
         copy = type(call.layer).from_config(call.layer.get_config())
         if linear.is_weighted(call.layer):
-            copy = QuantizedWeights(
-                copy, weight_bits[name], per_channel[name], requantization[name]
-            )
+            widths = weight_bits[name], per_channel[name], requantization[name]
+            copy = QuantizedWeights(copy, *widths, counts[name])
         elif isinstance(call.layer, keras.layers.PReLU):
             copy = QuantizedPReLU(copy)
         elif isinstance(call.layer, keras.layers.GlobalAveragePooling2D):
@@ -98,6 +99,7 @@ class _Builder:
     ) -> None:
         self._plan = plan
         self._copies: dict[tuple[Key, Slot], Any] = {}
+        self._calls_so_far: Counter[keras.Layer] = Counter()
         self.quantizers: dict[Slot, ActivationQuantizer] = {}
         self._constants: set[Key] = set()
         self.tensors: dict[Key, Any] = {}
@@ -122,9 +124,16 @@ class _Builder:
             self._constants.add(call.output)
             return layer(self.tensors[call.inputs[0]])
         arguments = [self._argument(call, key) for key in call.inputs]
-        output = layer(arguments if call.takes_list else arguments[0])
+        output = layer(arguments if call.takes_list else arguments[0], **self._options(layer))
         slot = self._plan.slots.get(call.output)
         return output if slot is None or self._is_exact(call) else self._quantize(slot, output)
+
+    def _options(self, layer: keras.Layer) -> dict[str, int]:
+        """Which of its calls this is, for a shared layer that has to know."""
+        if not isinstance(layer, QuantizedWeights) or layer.calls == 1:
+            return {}
+        self._calls_so_far[layer] += 1
+        return {"call_index": self._calls_so_far[layer] - 1}
 
     def _argument(self, call: Call, key: Key) -> Any:
         """The tensor that the kernel of `call` reads: `key` itself, or a requantized copy."""

@@ -66,6 +66,8 @@ class QuantizedWeights(keras.layers.Wrapper):
         per_channel: one scale an output channel, otherwise one for the kernel.
         requantization: how the target's kernel rounds its accumulator to the output's integers:
             "once", or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
+        calls: how many times a shared layer is called. The file has one set of weights, but a bias
+            a call: each `call_index` has its own integer bias and accumulator grid.
 
     Attributes:
         knows_grid: False spares training the search for a grid that is set afterwards.
@@ -81,6 +83,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         bits: int = 8,
         per_channel: bool = True,
         requantization: str = "once",
+        calls: int = 1,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", layer.name)
@@ -88,22 +91,27 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.bits = bits
         self.per_channel = per_channel
         self.requantization = requantization
+        self.calls = calls
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         self.layer.trainable = False
         shape = tuple(self.layer.kernel.shape)
         scales = linear.scale_shape(self.layer, shape, per_channel=self.per_channel)
-        channels = self.layer.bias.shape
+        channels = tuple(self.layer.bias.shape)
+        # Of one call there is no axis: files of models without shared layers are as ever.
+        by_call = (self.calls, *channels) if self.calls > 1 else channels
         self.step = self._weight("step", scales, "ones", trainable=False)
         self.floor = self._weight("floor", shape, "zeros", trainable=False)
         self.soft_share = self._weight("soft_share", (), "zeros", trainable=False)
         self.bias_unit = self._weight("bias_unit", (), "ones", trainable=False)
         self.rounding_unit = self._weight("rounding_unit", (), "ones", trainable=False)
-        self.grid = self._weight("grid", channels, "zeros", trainable=False)
+        self.grid = self._weight("grid", by_call, "zeros", trainable=False)
         self.rounding = self._weight("rounding", shape, "zeros")
         self.log_scale = self._weight("log_scale", scales, "zeros")
         self.bias_offset = self._weight("bias_offset", channels, "zeros")
+        if self.calls > 1:
+            self.bias_residue = self._weight("bias_residue", by_call, "zeros", trainable=False)
         self.built = True
 
     def _weight(self, name: str, shape: Any, initializer: str, trainable: bool = True) -> Any:
@@ -146,15 +154,20 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.floor.assign(floor)
         self.rounding.assign(rectified_sigmoid_inverse(soft) / unit)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, call_index: int = 0) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
         outputs += self.quantized_bias()
+        if self.calls > 1:
+            outputs += self.bias_residue[call_index]
         if not self.knows_grid:
             return outputs
-        return rounded_to_grid(outputs, self.grid, requantization=self.requantization)
+        grid = self.grid[call_index] if self.calls > 1 else self.grid
+        return rounded_to_grid(outputs, grid, requantization=self.requantization)
 
-    def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:
-        """Makes the layer round as its integer kernel does, once all scales are final.
+    def set_accumulator_grid(
+        self, input_scale: np.float32, output_scale: np.float32, *, call_index: int = 0
+    ) -> None:
+        """Makes a call round as its integer kernel does, once all scales are final.
 
         A fixed-point kernel multiplies its accumulator by q * 2^e with q in [0.5, 1): it rounds
         acc * q to an integer and that times 2^e again, so results lie on multiples of
@@ -164,7 +177,14 @@ class QuantizedWeights(keras.layers.Wrapper):
         multiplier = np.float64(input_scale) * self.scales().astype(np.float64) / output_scale
         exponent = np.minimum(multiplier_exponent(multiplier), 0)
         grid = np.float64(output_scale) * 2.0**exponent
-        self.grid.assign(np.broadcast_to(grid, self.grid.shape).astype(np.float32))
+        self._assign_call(self.grid, call_index, grid)
+
+    def _assign_call(self, variable: Any, call_index: int, value: np.ndarray) -> None:
+        """Sets what belongs to one call, one value a channel or one for all."""
+        values = ops.convert_to_numpy(variable).copy()
+        row = values[call_index] if self.calls > 1 else values
+        row[:] = value
+        variable.assign(values)
 
     def quantized_kernel(self) -> Any:
         low, high = weight_range(self.bits)
@@ -233,11 +253,18 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.bias_offset.assign(np.zeros_like(bias))
         self.soft_share.assign(0.0)
 
-    def snap_bias(self, input_scale: np.float32) -> None:
-        """Rounds the bias to a multiple of input scale times weight scale, as kernels do."""
+    def snap_bias(self, input_scale: np.float32, *, call_index: int = 0) -> None:
+        """Rounds a call's bias to a multiple of input scale times weight scale, as kernels do.
+
+        A layer that is called once then has that bias; of several calls each gets what it lacks.
+        """
         unit = np.float64(input_scale) * self.scales().astype(np.float64)
-        integers = np.round(ops.convert_to_numpy(self.layer.bias).astype(np.float64) / unit)
-        self.layer.bias.assign((integers * unit).astype(np.float32))
+        bias = ops.convert_to_numpy(self.layer.bias).astype(np.float64)
+        snapped = np.round(bias / unit) * unit
+        if self.calls > 1:
+            self._assign_call(self.bias_residue, call_index, snapped - bias)
+        else:
+            self.layer.bias.assign(snapped.astype(np.float32))
 
     def integers(self) -> np.ndarray:
         """The integer weights that ship, int8, in the kernel's shape."""
@@ -258,6 +285,7 @@ class QuantizedWeights(keras.layers.Wrapper):
             "bits": self.bits,
             "per_channel": self.per_channel,
             "requantization": self.requantization,
+            "calls": self.calls,
         }
 
 

@@ -41,7 +41,7 @@ def pyramid(supply: Supply) -> keras.Model:
             gamma_initializer=keras.initializers.Constant(0.5 + index),
             moving_mean_initializer="random_normal",
         )
-        x = L.Activation("silu")(norm(supply("tower", make)(level)))
+        x = L.ReLU()(norm(supply("tower", make)(level)))
         scores.append(L.Flatten()(supply("scores", lambda **n: L.Conv2D(3, 1, **n))(x)))
         boxes.append(L.Reshape((-1, 4))(supply("boxes", lambda **n: L.Conv2D(8, 1, **n))(x)))
     outputs = [L.Activation("sigmoid")(L.Concatenate()(scores)), L.Concatenate(axis=1)(boxes)]

@@ -81,6 +81,9 @@ class _Resolver:
         names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
         self._given = by_legal_name(asked, names) if isinstance(asked, Mapping) else {}
         refuse_unknown("activation_bits", self._given, names, "layers")
+        self._writing = {
+            call.layer.name for call in graph.calls if self._topology.fused_relu(call) is None
+        }
         for key in graph.inputs:
             self._set(key, self._own(key[0]))
         for call in graph.calls:
@@ -88,12 +91,15 @@ class _Resolver:
                 self._tie(call)
             elif self._topology.fused_relu(call) is None:
                 self._set(call.output, self._width(call))
+        self._refuse_mixed_calls()
 
     def _set(self, key: Key, bits: int) -> None:
         self._bits[key] = bits
         self.by_layer[key[0]] = bits
         producer = self._topology.producers.get(key)
-        if producer is not None and (fused := self._fused_producer(producer)):
+        fused = self._fused_producer(producer) if producer is not None else None
+        # Of a shared layer that writes some results itself, the width is that of these.
+        if fused is not None and fused.layer.name not in self._writing:
             self.by_layer[fused.layer.name] = bits
 
     def _own(self, name: str) -> int:
@@ -152,6 +158,21 @@ class _Resolver:
                 f"({type(call.layer).__name__}) keeps the integers of its input, which has {bits} "
                 f"bits; give the width to {self._topology.owner(call.output)[0]!r} instead"
             )
+
+    def _refuse_mixed_calls(self) -> None:
+        """The weights of a shared layer are stored for one integer type."""
+        known: dict[str, tuple[str, int]] = {}
+        for call, bits in self.kernels():
+            if not linear.is_weighted(call.layer):
+                continue
+            name = (self._topology.fused_relu(call) or call).layer.name
+            first, other = known.setdefault(call.layer.name, (name, bits))
+            if activation_dtype(bits) != activation_dtype(other):
+                raise ValueError(
+                    f"activation_bits gives {other} to {first!r} and {bits} to {name!r}, but both "
+                    f"are written by calls of {call.layer.name!r}, whose weights are stored for "
+                    f"one integer type; give one width to {call.layer.name!r} instead"
+                )
 
     def kernels(self) -> Iterable[tuple[Call, int]]:
         """Calls that are operators of the file, with the width that they write."""
