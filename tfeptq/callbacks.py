@@ -14,7 +14,7 @@ import tflite_export
 from tfeptq.arguments import given_config
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import Taken, configured_samples
-from tfeptq.graph import prepare
+from tfeptq.graph import prepare, prove
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.precision.choice import check_widths
@@ -77,6 +77,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         check_widths(canonical, self.config)
         if self._taken is None:
             self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
+        prove(self.model, canonical, self._taken.arrays)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._last_epoch_is_scored = (

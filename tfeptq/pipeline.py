@@ -19,7 +19,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
 from tfeptq.data import Taken, configured_samples
 from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
+from tfeptq.graph import prepare, prove
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.layerwise import round_layer_by_layer
@@ -81,6 +81,7 @@ def quantize(
             config = resolve_activations(canonical, config)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
+        prove(model, canonical, samples)
     scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
     learn = functools.partial(_learn, canonical, taken, scores, checkpoint_dir)
     if not config.has_candidates:

@@ -2,5 +2,6 @@
 
 from tfeptq.graph.canonical import prepare
 from tfeptq.graph.errors import UnsupportedLayerError
+from tfeptq.graph.proof import prove
 
-__all__ = ["UnsupportedLayerError", "prepare"]
+__all__ = ["UnsupportedLayerError", "prepare", "prove"]

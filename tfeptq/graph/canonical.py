@@ -35,13 +35,12 @@ def prepare(model: keras.Model) -> keras.Model:
         ValueError: the model is not built or not functional, or holds infinite or NaN weights.
         UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
     """
-    graph, _ = graph_of(model)
+    graph, _ = graph_of(model, trace(model))
     return canonical_model(graph)
 
 
-def graph_of(model: keras.Model) -> tuple[Graph, dict[Symbol, Node]]:
-    """The primitives of a model before any fold, and the node of each of its tensors."""
-    traced = trace(model)
+def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Node]]:
+    """The primitives of a model before any fold, and the node of each tensor of its trace."""
     check_weights(model)
     inputs = [Node(Input, given.name, [], _static(given), is_own=True) for given in traced.inputs]
     values = _translate(traced, inputs, {}, "")

@@ -77,7 +77,7 @@ def trace(model: keras.Model) -> Trace:
     Raises:
         ValueError: neither of them, or its `call` is overridden.
     """
-    model = _functional(model)
+    model = flat_functional(model)
     calls: list[TracedCall] = []
     count = itertools.count()
 
@@ -116,7 +116,7 @@ def _traced_input(tensor: Any, symbol: Symbol) -> TracedInput:
     )
 
 
-def _functional(model: keras.Model) -> keras.Model:
+def flat_functional(model: keras.Model) -> keras.Model:
     """The model over the same layers with flat lists of inputs and outputs."""
     require_model(model)
     inputs, outputs = _symbolic_endpoints(model)

@@ -14,7 +14,7 @@ from tfeptq.checkpoint import Checkpoint, fingerprint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import configured_samples, label_array
 from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
+from tfeptq.graph import prepare, prove
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activations import resolve_activations
@@ -240,5 +240,6 @@ def pareto_frontier(
         config = resolve_activations(canonical, config)
     taken = configured_samples(calibration, canonical.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
+    prove(model, canonical, taken.arrays)
     choice = prepare_choice(canonical, taken.arrays, config, checkpoint_dir, labelled)
     return choice.frontier(cost)
