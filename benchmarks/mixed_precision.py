@@ -41,7 +41,7 @@ import tfeptq
 import tflite_export
 from benchmarks.accuracy_plot import write_plot
 from benchmarks.models import Task, load
-from tfeptq.checkpoint import Checkpoint
+from tfeptq.checkpoint import Checkpoint, open_checkpoint
 from tfeptq.config import SENSITIVITIES
 from tfeptq.data import take_samples
 from tfeptq.graph import prepare
@@ -113,7 +113,10 @@ class Bench:
         for method in SENSITIVITIES:
             begin = time.perf_counter()
             config = dataclasses.replace(self.config, sensitivity=method)
-            self.choices[method] = prepare_choice(self.canonical, self.samples, config, keep)
+            with open_checkpoint(keep) as checkpoint:
+                self.choices[method] = prepare_choice(
+                    self.canonical, self.samples, config, checkpoint
+                )
             self.seconds[method] = time.perf_counter() - begin
         costs = self.choices["label_free"].costs
         self.table = costs.tables["weight_bytes"]
@@ -282,7 +285,7 @@ def activation_correlation(bench: Bench) -> Iterator[dict[str, Any]]:
         groups = ActivationGroups(bench.canonical, config)
         begin = time.perf_counter()
         losses = activation_sensitivity(
-            bench.canonical, bench.samples, groups, config, Checkpoint(None, "")
+            bench.canonical, bench.samples, groups, config, Checkpoint()
         )
         seconds = round(time.perf_counter() - begin, 1)
         grids = activation_grids(bench.canonical, bench.samples, groups)

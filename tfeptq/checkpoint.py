@@ -1,60 +1,101 @@
-"""Finished steps on disk, so that a crash loses none of them."""
+"""Finished steps on disk, so that whoever stops a run loses none of them."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import os
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 
-from tfeptq.config import QuantizationConfig
-
-
-def fingerprint(
-    model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig
-) -> str:
-    """Hash of everything that a step's result depends on."""
-    # What augmentation does is in the samples; Keras numbers the names of layers through.
-    settings = dataclasses.replace(config, augmentation=None).get_config()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for array in (*model.get_weights(), *samples):
-        digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+from tfeptq import sealed
+from tfeptq.digest import UndigestibleError, digest
+from tfeptq.folder_lock import locked
 
 
 class Checkpoint:
-    """Results by name below `directory/fingerprint`; without a directory nothing is kept."""
+    """Results by name and by all that they were computed from; without a folder none is kept.
 
-    def __init__(self, directory: str | Path | None, key: str) -> None:
-        self._root = Path(directory) / key if directory is not None else None
+    A result that is torn, or was computed from anything else, is computed again.
 
-    def directory(self, name: str) -> Path | None:
-        """A folder of its own for a step that keeps its own state."""
-        if self._root is None:
-            return None
-        path = self._root / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    Args:
+        folder: exists; nobody else writes there, see `open_checkpoint`.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
 
     def arrays(
-        self, name: str, compute: Callable[[], dict[str, np.ndarray]]
+        self, name: str, compute: Callable[..., Mapping[str, np.ndarray]], **inputs: Any
     ) -> dict[str, np.ndarray]:
-        """Loads the arrays called `name`, or computes and keeps them."""
-        if self._root is None:
-            return compute()
-        path = self._root / f"{name}.npz"
-        if path.exists():
-            with np.load(path) as stored:
-                return dict(stored)
-        result = compute()
-        self._root.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **result)
-        os.replace(partial, path)
+        """Loads the arrays called `name` of these inputs, or computes and keeps them.
+
+        Args:
+            compute: called with `inputs`, and nothing else may enter its result.
+        """
+        path = self.path(name, **inputs)
+        kept = sealed.read(path) if path is not None else None
+        if kept is not None:
+            return kept
+        result = dict(compute(**inputs))
+        if path is not None:
+            keep(path, result)
         return result
+
+    def path(self, name: str, **inputs: Any) -> Path | None:
+        """Of the file for what is computed from `inputs`; None where nothing is kept."""
+        if self._folder is None:
+            return None
+        try:
+            key = digest(inputs)
+        except UndigestibleError as error:
+            warnings.warn(f"checkpoint_dir: {name} is not kept there: {error}", stacklevel=3)
+            return None
+        return self._folder / f"{name}-{key}.npz"
+
+    def only_path(self, name: str, **inputs: Any) -> Path | None:
+        """The same; what is kept there for other inputs is removed, which is needed no more."""
+        path = self.path(name, **inputs)
+        if path is not None:
+            for other in path.parent.glob(f"{name}-*"):
+                if not other.name.startswith(path.stem):
+                    other.unlink(missing_ok=True)
+        return path
+
+
+@contextlib.contextmanager
+def open_checkpoint(checkpoint_dir: str | Path | None) -> Iterator[Checkpoint]:
+    """The results in a folder of the user's, for one run at a time.
+
+    Raises:
+        ValueError: another run is using the folder, or nothing can be written there.
+    """
+    if checkpoint_dir is None:
+        yield Checkpoint()
+        return
+    folder = Path(checkpoint_dir)
+    with locked(folder, "checkpoint_dir"):
+        for partial in folder.glob(f"*{sealed.PARTIAL}"):
+            partial.unlink(missing_ok=True)
+        yield Checkpoint(folder)
+
+
+def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Writes a result if the disk has room for it: a run does not need what it keeps."""
+    try:
+        sealed.write(path, arrays)
+    except OSError as error:
+        warnings.warn(
+            f"checkpoint_dir: {path} cannot be written ({error.strerror}); the run goes on, and "
+            "continues from what is there if it is stopped",
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+def numbered(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by their place."""
+    return {str(index): np.asarray(array) for index, array in enumerate(arrays)}

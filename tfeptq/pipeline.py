@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfeptq import linear
 from tfeptq.arguments import check_callbacks, check_folder, check_model, given_config
 from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range, collect_histograms
-from tfeptq.checkpoint import Checkpoint, fingerprint
+from tfeptq.checkpoint import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
 from tfeptq.data import Taken, configured_samples
@@ -52,8 +53,10 @@ def quantize(
             `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator of batches.
         config: what to do; the default learns 8-bit weights.
         callbacks: Keras callbacks for the optimisation.
-        checkpoint_dir: where finished steps are kept; a second call with the same model, data and
-            configuration continues there.
+        checkpoint_dir: a folder where finished steps are kept, for one run at a time. A second
+            call with the same model, data and configuration goes on there and gives the same
+            integers as one that was never stopped; `callbacks` see only the steps that are left,
+            none after a run that has finished, and what they remember is their own to keep.
         labels: of the calibration samples, one array in their order, for sensitivity="hawq_v2" with
             candidates of weight_bits: the traces are then those of the loss that `model` was
             compiled with, instead of self-distillation's. Nothing else uses them.
@@ -71,6 +74,18 @@ def quantize(
     check_callbacks(callbacks)
     check_folder("checkpoint_dir", checkpoint_dir)
     _require_goal(config)
+    with open_checkpoint(checkpoint_dir) as checkpoint:
+        return _quantize(model, calibration, config, callbacks, checkpoint, labels)
+
+
+def _quantize(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig,
+    callbacks: Sequence[keras.callbacks.Callback] | None,
+    checkpoint: Checkpoint,
+    labels: Any,
+) -> QuantizedModel:
     watch = Stopwatch()
     # Who exports the result finds the runtimes that verify it ready.
     isolation.start(*targets.capabilities(config.target).runtimes)
@@ -82,14 +97,14 @@ def quantize(
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         prove(model, canonical, samples)
-    scores = FloatScores(canonical, samples, config.seed, checkpoint_dir)
-    learn = functools.partial(_learn, canonical, taken, scores, checkpoint_dir)
+    scores = FloatScores(canonical, samples, config.seed, checkpoint)
+    learn = functools.partial(_learn, canonical, taken, scores, checkpoint)
     if not config.has_candidates:
         quantized = learn(config, callbacks, watch)
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
-        choice = prepare_choice(canonical, samples, config, checkpoint_dir, labelled, scores)
+        choice = prepare_choice(canonical, samples, config, checkpoint, labelled, scores)
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):
@@ -99,10 +114,11 @@ def quantize(
         return quantized
 
     def attempt(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
-        return learn(fixed, callbacks if is_final else None, Stopwatch())
+        return learn(fixed, callbacks if is_final else None, Stopwatch(), is_final=is_final)
 
+    keep = functools.partial(_kept_evaluation, checkpoint, canonical, samples)
     with watch("search"):
-        quantized, report = hold_accuracy(model, choice, config, attempt)
+        quantized, report = hold_accuracy(model, choice, config, attempt, keep)
     quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
     quantized.accuracy_search = report
     quantized.quantization_config, quantized.choice = config, choice
@@ -124,10 +140,12 @@ def _learn(
     canonical: keras.Model,
     taken: Taken,
     scores: FloatScores,
-    checkpoint_dir: str | Path | None,
+    checkpoint: Checkpoint,
     config: QuantizationConfig,
     callbacks: Sequence[keras.callbacks.Callback] | None,
     watch: Stopwatch,
+    *,
+    is_final: bool = True,
 ) -> QuantizedModel:
     """The whole recipe with widths that are known."""
     samples = taken.arrays
@@ -145,13 +163,17 @@ def _learn(
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
     if config.untrained_rounding == "optq":
         with watch("layer by layer"):
-            round_layer_by_layer(
-                quantized,
-                canonical,
-                samples,
+            report, *weights = checkpoint.arrays(
+                "layer_by_layer",
+                _rounded_layer_by_layer,
+                quantized=quantized,
+                model=canonical,
+                samples=samples,
                 corrects_biases=config.bias_correction,
                 is_trained_later=config.rounding == "eptq",
-            )
+            ).values()
+            quantized.set_weights(weights)
+            quantized.report.restate(str(report))
     elif config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples)
@@ -159,14 +181,49 @@ def _learn(
         with watch("attention"):
             attention = _attention(canonical, samples, scores, config)
         with watch("distillation"):
-            checkpoint = Checkpoint(checkpoint_dir, fingerprint(canonical, samples, config))
-            folder = checkpoint.directory("training")
-            distil(quantized, canonical, samples, attention, config, callbacks, folder)
+            inputs = {"model": canonical, "samples": samples, "config": _settings(config)}
+            # One evaluation of a search follows the other; only its outcome is needed again.
+            path = (
+                checkpoint.path("training", **inputs)
+                if is_final
+                else checkpoint.only_path("search", **inputs)
+            )
+            distil(quantized, canonical, samples, attention, config, callbacks, path)
             used["distillation"] = len(samples[0])
     used.update(scores.used)
     quantized.fold()
     quantized.stage_seconds = watch.seconds
     return quantized
+
+
+def _kept_evaluation(
+    checkpoint: Checkpoint,
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    metric: Callable[..., Any],
+    float_values: np.ndarray,
+    measure: Callable[[], np.ndarray],
+) -> np.ndarray:
+    """What a metric measures with fixed widths; its own data show in the float model's values."""
+    inputs = {"model": canonical, "samples": samples, "config": _settings(config)}
+    return checkpoint.arrays(
+        "evaluation",
+        lambda **_: {"values": measure()},
+        **inputs,
+        metric=metric,
+        float_values=float_values,
+    )["values"]
+
+
+def _settings(config: QuantizationConfig) -> QuantizationConfig:
+    """What results depend on beside model and samples, which hold what augmentation does."""
+    return dataclasses.replace(config, augmentation=None)
+
+
+def _rounded_layer_by_layer(*, quantized: QuantizedModel, **inputs: Any) -> dict[str, np.ndarray]:
+    round_layer_by_layer(quantized, **inputs)
+    return {"report": np.array(quantized.report.stated()), **numbered(quantized.get_weights())}
 
 
 def _wrapped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 
 @dataclasses.dataclass
@@ -20,3 +21,14 @@ class QuantizationReport:
     samples: dict[str, int] = dataclasses.field(default_factory=dict)
     repairs: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def stated(self) -> str:
+        """As JSON, to be kept with the result of a stage."""
+        return json.dumps([self.samples, self.repairs, self.warnings])
+
+    def restate(self, text: str) -> None:
+        """Takes over what a stage stated whose result was kept."""
+        samples, repairs, warnings = json.loads(text)
+        self.samples.update(samples)
+        for sentences, kept in ((self.repairs, repairs), (self.warnings, warnings)):
+            sentences.extend(sentence for sentence in kept if sentence not in sentences)

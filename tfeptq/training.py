@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfeptq import fused
+from tfeptq.backup import TrainingBackup
 from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import corresponding_tensors
 from tfeptq.hessian.probes import weighted_calls
@@ -204,42 +205,52 @@ def distil(
     attention: Sequence[np.ndarray],
     config: QuantizationConfig,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
-    backup_dir: Path | None = None,
-) -> keras.callbacks.History:
+    backup_path: Path | None = None,
+) -> None:
     """Learns the rounding, scales and biases of `quantized` from `teacher`.
 
     Args:
         samples: one array a model input, float32 (N, ...).
         attention: one float32 array (N, channels) or (N, 1) for each weighted call, see
             `tfeptq.hessian.label_free`.
-        backup_dir: where the optimisation is saved and resumed (`BackupAndRestore`).
+        callbacks: they see the steps that are still to do, none where all were done before.
+        backup_path: where the optimisation is saved and resumed, see `tfeptq.backup`.
     """
     _choose_variables(quantized, teacher, samples, config)
     uses_xla = _gains_from_xla(quantized)
     distillation = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla)
-    remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
     quantized.attach(distillation)
     quantized.compile(optimizer=_optimizer(config), jit_compile=uses_xla)
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
     epochs = min(20, config.steps)
     steps_per_epoch = -(-config.steps // epochs)
-    watchers = [StepProgress(steps_per_epoch * epochs, "distillation"), *(callbacks or ())]
-    if backup_dir is not None:
-        watchers.append(keras.callbacks.BackupAndRestore(str(backup_dir)))
-    with _quick_layers(quantized, is_fused=not uses_xla):
-        history = quantized.fit(
-            _dataset(samples, attention, remembered, config),
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=watchers,
-            shuffle=False,
-            verbose=0,
+    backup = TrainingBackup(backup_path, steps_per_epoch * epochs) if backup_path else None
+    done = backup.restore(quantized) if backup else 0
+    if done < steps_per_epoch * epochs:
+        remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
+        order = sample_order(
+            len(samples[0]), config.batch_size, steps_per_epoch * epochs, seed=config.seed
         )
+        with _quick_layers(quantized, is_fused=not uses_xla):
+            quantized.fit(
+                _dataset(samples, attention, remembered, order[done:]),
+                initial_epoch=done // steps_per_epoch,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
+                callbacks=[
+                    StepProgress(steps_per_epoch * epochs, "distillation"),
+                    *(callbacks or ()),
+                    *([backup] if backup else ()),
+                ],
+                shuffle=False,
+                verbose=0,
+            )
+        if backup:
+            backup.close()
     quantized.attach(None)
     for layer in quantized.weighted_layers:
         layer.settle_structure()
-    return history
 
 
 @contextlib.contextmanager
@@ -280,14 +291,25 @@ def _optimizer(config: QuantizationConfig) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(schedule)
 
 
+def sample_order(count: int, batch_size: int, steps: int, *, seed: int) -> np.ndarray:
+    """Which samples each step takes, int32 (steps, batch): one shuffled pass after the other.
+
+    It depends on nothing but its arguments: a run that was stopped goes on with the same batches.
+    """
+    batch_size = min(batch_size, count)
+    passes = -(-steps * batch_size // count)
+    order = [np.random.default_rng([seed, index]).permutation(count) for index in range(passes)]
+    taken = np.concatenate(order)[: steps * batch_size]
+    return taken.reshape(steps, batch_size).astype(np.int32)
+
+
 def _dataset(
     samples: Sequence[np.ndarray],
     attention: Sequence[np.ndarray],
     remembered: Sequence[tf.Tensor],
-    config: QuantizationConfig,
+    order: np.ndarray,
 ) -> tf.data.Dataset:
-    """Endless batches of all three; indices are shuffled, not what they stand for."""
-    count = len(samples[0])
+    """Batches of all three in the given order; indices travel, not what they stand for."""
     columns = tf.nest.map_structure(
         tf.convert_to_tensor, (tuple(samples), tuple(attention), tuple(remembered))
     )
@@ -295,9 +317,8 @@ def _dataset(
     def rows(indices: tf.Tensor) -> Any:
         return tf.nest.map_structure(lambda column: tf.gather(column, indices), columns)
 
-    indices = tf.data.Dataset.range(count)
-    indices = indices.shuffle(count, seed=config.seed, reshuffle_each_iteration=True).repeat()
-    return indices.batch(min(config.batch_size, count), drop_remainder=True).map(rows).prefetch(2)
+    indices = tf.data.Dataset.from_tensor_slices(order.reshape(-1))
+    return indices.batch(order.shape[1], drop_remainder=True).map(rows).prefetch(2)
 
 
 def _choose_variables(

@@ -92,6 +92,11 @@ class LabelledLoss:
         name = np.frombuffer(self.name.encode(), np.uint8)
         return self.labels, name, np.array(values, np.float32)
 
+    @property
+    def digest_parts(self) -> tuple[np.ndarray, ...]:
+        """For `tfeptq.digest`."""
+        return self.key
+
     def __call__(self, outputs: list[Any], labels: Any) -> tf.Tensor:
         """Mean loss of a batch, from the outputs of the canonical model."""
         return self.model.compute_loss(y=labels, y_pred=outputs[0], training=False)

@@ -33,12 +33,18 @@ class Comparison:
         return self.margin >= -1e-12
 
 
+#: (widths, the float model's values, how to measure) -> values of the quantized model, which may
+#: have been kept.
+Keep = Callable[[dict[str, int], np.ndarray, Callable[[], np.ndarray]], np.ndarray]
+
+
 class Judge:
     """Decides whether widths hold an accuracy target; each choice is evaluated once.
 
     Args:
         model: the float model, in the form that the metric takes.
         quantize: widths -> quantized model, as quickly as a search needs it.
+        keep: remembers evaluations of earlier runs; None: nobody does.
     """
 
     def __init__(
@@ -46,9 +52,11 @@ class Judge:
         target: AccuracyTarget,
         model: keras.Model,
         quantize: Callable[[dict[str, int]], keras.Model],
+        keep: Keep | None = None,
     ) -> None:
         self._target = target
         self._quantize = quantize
+        self._keep = keep
         self._float = _values(target, model)
         self._known: dict[tuple[tuple[str, int], ...], Comparison] = {}
         self.float_score = float(self._float.mean())
@@ -64,7 +72,9 @@ class Judge:
 
     def compare(self, model: keras.Model) -> Comparison:
         """The score of one quantized model."""
-        values = _values(self._target, model)
+        return self._compared(_values(self._target, model))
+
+    def _compared(self, values: np.ndarray) -> Comparison:
         if values.shape != self._float.shape:
             raise ValueError(
                 f"accuracy_target: the metric gave {values.shape} values for the quantized model "
@@ -76,8 +86,14 @@ class Judge:
     def holds(self, widths: Mapping[str, int]) -> bool:
         key = tuple(widths.items())
         if key not in self._known:
-            self._known[key] = self.compare(self._quantize(dict(widths)))
+            self._known[key] = self._compared(self._evaluated(dict(widths)))
         return self._known[key].holds
+
+    def _evaluated(self, widths: dict[str, int]) -> np.ndarray:
+        def measure() -> np.ndarray:
+            return _values(self._target, self._quantize(widths))
+
+        return measure() if self._keep is None else self._keep(widths, self._float, measure)
 
     def warn_if_too_fine(self, comparison: Comparison) -> None:
         """A drop that is allowed but smaller than the noise cannot be told from none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,7 +52,7 @@ def activation_sensitivity(
     if config.sensitivity == "inter_layer":
         scores.note("pair terms", PAIRED)
         arrays = checkpoint.arrays(
-            "activation_pairs", lambda: dataclasses.asdict(pair_terms(model, samples, grids))
+            "activation_pairs", _pairs, model=model, samples=samples, errors=grids
         )
         losses = augmented(tuple(grids), PairTerms(**arrays).terms)
     else:
@@ -72,17 +73,26 @@ def _from_moments(
 ) -> dict[Candidate, float]:
     is_whitened = config.sensitivity == "hawq_v2"
     moments = checkpoint.arrays(
-        f"activation_moments_{config.sensitivity}",
-        lambda: dataclasses.asdict(
-            activation_moments(
-                model, samples, list(grids.values()), is_whitened=is_whitened, seed=config.seed
-            )
-        ),
+        "activation_moments",
+        _moments,
+        model=model,
+        samples=samples,
+        grids=list(grids.values()),
+        is_whitened=is_whitened,
+        seed=config.seed,
     )
     losses = 0.5 * moments["weighted"]
     if is_whitened:
         losses = 0.5 * moments["traces"] / moments["sizes"] * moments["squares"]
     return dict(zip(grids, losses.tolist(), strict=True))
+
+
+def _pairs(**inputs: Any) -> dict[str, np.ndarray]:
+    return dataclasses.asdict(pair_terms(**inputs))
+
+
+def _moments(**inputs: Any) -> dict[str, np.ndarray]:
+    return dataclasses.asdict(activation_moments(**inputs))
 
 
 def activation_grids(

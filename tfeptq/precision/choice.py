@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.checkpoint import Checkpoint, fingerprint
+from tfeptq.checkpoint import Checkpoint, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import configured_samples, label_array
 from tfeptq.float_scores import FloatScores
@@ -25,7 +25,7 @@ from tfeptq.precision.joint_choice import prepare_joint_choice
 from tfeptq.precision.measured import MEASURED, MeasuredDivergence
 from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
-from tfeptq.precision.sensitivity import Losses, Sensitivity, relevant, sensitivity
+from tfeptq.precision.sensitivity import Losses, Sensitivity, sensitivity
 from tfeptq.precision.widths import candidate_widths, layer_widths
 
 
@@ -133,30 +133,27 @@ def prepare_choice(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
-    checkpoint_dir: str | Path | None = None,
+    checkpoint: Checkpoint | None = None,
     labelled: LabelledLoss | None = None,
     scores: FloatScores | None = None,
 ) -> WidthChoice:
     """Costs and sensitivities of all candidates of a canonical model.
 
-    Sensitivities are kept in `checkpoint_dir` for every later choice with the same model, samples
-    and thresholds, whatever its budget.
-
     Args:
+        checkpoint: where sensitivities are kept for every later choice, whatever its budget.
         labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
         scores: of `model`, where somebody else needs them too.
     """
-    scores = scores or FloatScores(model, samples, config.seed, checkpoint_dir)
+    checkpoint = checkpoint or Checkpoint()
+    scores = scores or FloatScores(model, samples, config.seed, checkpoint)
     if isinstance(config.activation_bits, tuple):
-        return prepare_joint_choice(model, samples, config, scores, checkpoint_dir)
+        return prepare_joint_choice(model, samples, config, scores, checkpoint)
     if labelled and len(labelled.labels) != len(samples[0]):
         raise ValueError(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
         )
     candidates = candidate_widths(model, config)
     costs = model_costs(model, candidates, config)
-    data = [*samples, *labelled.key] if labelled else samples
-    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, data, relevant(config)))
     result = sensitivity(model, samples, candidates, config, checkpoint, scores, labelled)
     if config.ordered_widths:
         return Choice(costs, result, result.order)
@@ -241,5 +238,6 @@ def pareto_frontier(
     taken = configured_samples(calibration, canonical.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
     prove(model, canonical, taken.arrays)
-    choice = prepare_choice(canonical, taken.arrays, config, checkpoint_dir, labelled)
+    with open_checkpoint(checkpoint_dir) as checkpoint:
+        choice = prepare_choice(canonical, taken.arrays, config, checkpoint, labelled)
     return choice.frontier(cost)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from tfeptq.checkpoint import Checkpoint, fingerprint
+from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.float_scores import FloatScores
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -17,7 +16,7 @@ from tfeptq.precision.activation_sensitivity import activation_sensitivity
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint
 from tfeptq.precision.joint import Factor, Program, Variable, Widths
 from tfeptq.precision.joint_costs import activations, cost_factors, step_names, weights
-from tfeptq.precision.sensitivity import relevant, sensitivity
+from tfeptq.precision.sensitivity import sensitivity
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import candidate_widths, layer_widths
 from tflite_export.graph import IntegerGraph
@@ -212,7 +211,7 @@ def prepare_joint_choice(
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     scores: FloatScores,
-    checkpoint_dir: str | Path | None = None,
+    checkpoint: Checkpoint,
 ) -> JointChoice:
     """Costs and sensitivities of all candidates of weights and activations.
 
@@ -223,7 +222,6 @@ def prepare_joint_choice(
     groups = ActivationGroups(model, config)
     at_8 = dataclasses.replace(config, activation_bits=8)
     candidates = _weight_candidates(model, at_8)
-    checkpoint = Checkpoint(checkpoint_dir, fingerprint(model, samples, relevant(config)))
     losses: dict[Variable, Mapping[int, float]] = {}
     of_weights = sensitivity(model, samples, candidates, at_8, checkpoint, scores)
     losses.update({weights(name): table for name, table in of_weights.losses.items()})

@@ -20,6 +20,10 @@ from tfeptq.precision.goals import AccuracyTarget
 
 #: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
 Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
+#: (configuration with fixed widths, metric, the float model's values, how to measure) -> values.
+Keep = Callable[
+    [QuantizationConfig, Callable[..., Any], np.ndarray, Callable[[], np.ndarray]], np.ndarray
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,11 @@ class SearchReport:
 
 
 def hold_accuracy(
-    model: keras.Model, choice: WidthChoice, config: QuantizationConfig, learn: Learn
+    model: keras.Model,
+    choice: WidthChoice,
+    config: QuantizationConfig,
+    learn: Learn,
+    keep: Keep | None = None,
 ) -> tuple[QuantizedModel, SearchReport]:
     """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
 
@@ -50,6 +58,7 @@ def hold_accuracy(
         model: the float model, as the metric takes it.
         choice: costs and sensitivities of the candidates.
         learn: quantizes with the widths of a configuration; user callbacks see final runs only.
+        keep: remembers what evaluations of an earlier run measured.
 
     Raises:
         ValueError: not even the widest candidates hold the target, or what holds it exceeds a
@@ -57,10 +66,22 @@ def hold_accuracy(
     """
     target = config.accuracy_target
     assert target is not None
+
+    def kept(
+        widths: Any, float_values: np.ndarray, measure: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        if keep is None:
+            return measure()
+        return keep(briefly(widths), target.metric, float_values, measure)
+
+    def briefly(widths: Any) -> QuantizationConfig:
+        return _searching(choice.configured(config, widths), target)
+
     judge = Judge(
         target,
         model,
-        lambda widths: learn(_searching(choice.configured(config, widths), target), False),
+        lambda widths: learn(briefly(widths), False),
+        kept,
     )
     ladder = searched(choice, target, judge)
     if ladder is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,40 +107,27 @@ def _estimated(
         rough = {name: float(score.mean()) for name, score in scores.weights.items()}
         arrays = checkpoint.arrays(
             "traces",
-            lambda: as_arrays(
-                average_traces(
-                    model,
-                    samples,
-                    curvatures=rough,
-                    labels=labelled.labels if labelled else None,
-                    loss=labelled,
-                    seed=config.seed,
-                )
-            ),
+            _traces,
+            model=model,
+            samples=samples,
+            curvatures=rough,
+            loss=labelled,
+            seed=config.seed,
         )
         loss = f"{labelled.name} with labels" if labelled else "self-distillation"
         return hawq_v2(errors, from_arrays(arrays), loss)
     scores.note("pair terms", PAIRED)
-    pairs = checkpoint.arrays(
-        "pairs", lambda: dataclasses.asdict(pair_terms(model, samples, errors.shipped))
-    )
+    pairs = checkpoint.arrays("pairs", _pairs, model=model, samples=samples, errors=errors.shipped)
     return inter_layer(errors.shipped, PairTerms(**pairs))
 
 
-def relevant(config: QuantizationConfig) -> QuantizationConfig:
-    """What sensitivities depend on, and everything else as by default."""
-    names = (
-        "weight_bits",
-        "activation_bits",
-        "target",
-        "first_last_bits",
-        "threshold",
-        "seed",
-        "bias_correction",
-        "rounding",
-        "initial_rounding",
-    )
-    return QuantizationConfig(**{name: getattr(config, name) for name in names})
+def _traces(*, loss: LabelledLoss | None, **inputs: Any) -> dict[str, np.ndarray]:
+    labels = loss.labels if loss else None
+    return as_arrays(average_traces(**inputs, loss=loss, labels=labels))
+
+
+def _pairs(**inputs: Any) -> dict[str, np.ndarray]:
+    return dataclasses.asdict(pair_terms(**inputs))
 
 
 def label_free(errors: WeightErrors, scores: Mapping[str, np.ndarray]) -> Sensitivity:
