@@ -89,15 +89,23 @@ def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
 
 
 def operator_kind(layer: keras.Layer, output: _Shape, source: _Shape) -> str:
-    """TensorFlow Lite operator of a layer without weights.
+    """TensorFlow Lite operator of a layer without weights; see `operator_of`."""
+    return operator_of(layer, output, source)[0]
+
+
+def operator_of(layer: keras.Layer, output: _Shape, source: _Shape) -> tuple[str, dict[str, Any]]:
+    """TensorFlow Lite operator of a layer of a canonical model, and its attributes.
 
     Args:
         output, source: shapes of its output and of its first input.
     """
     if isinstance(layer, keras.layers.ReLU):
-        return _relu_kind(layer)
-    wrapped = {keras.layers.PReLU: "PRELU"}
-    return wrapped.get(type(layer)) or _builder(layer)(layer, output, source)[0]
+        return _relu_kind(layer), {}
+    if isinstance(layer, keras.layers.PReLU):
+        return "PRELU", {}
+    if linear.is_weighted(layer):
+        return _linear(layer, output)
+    return _builder(layer)(layer, output, source)
 
 
 def _relu_kind(layer: keras.layers.ReLU) -> str:
@@ -339,8 +347,7 @@ _Shape = tuple[int, ...]
 _Builder = Callable[[Any, _Shape, _Shape], tuple[str, dict[str, Any]]]
 
 
-def _weighted(wrapper: QuantizedWeights, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
-    layer = wrapper.layer
+def _linear(layer: keras.Layer, output: _Shape) -> tuple[str, dict[str, Any]]:
     kind = linear.operator_kind(layer)
     if kind == "FULLY_CONNECTED":
         return kind, {"keep_num_dims": len(output) > 2, "activation": "NONE"}
@@ -408,7 +415,7 @@ def _activation(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
 
 
 _BUILDERS: dict[type, _Builder] = {
-    QuantizedWeights: _weighted,
+    QuantizedWeights: lambda wrapper, output, _: _linear(wrapper.layer, output),
     keras.layers.MaxPooling2D: _pool("MAX_POOL_2D"),
     keras.layers.AveragePooling2D: _pool("AVERAGE_POOL_2D"),
     keras.layers.GlobalAveragePooling2D: _mean,

@@ -111,13 +111,11 @@ def _history(serialized: Mapping[str, Any]) -> Key:
 
 
 def _keys(endpoints: Any) -> tuple[Key, ...]:
-    """Of the inputs or outputs in Keras's order: dictionaries by their sorted keys."""
+    if len(endpoints) == 3 and isinstance(endpoints[0], str):
+        endpoints = [endpoints]
     if isinstance(endpoints, Mapping):
-        endpoints = [endpoints[name] for name in sorted(endpoints)]
-    elif len(endpoints) == 3 and isinstance(endpoints[0], str):
-        layer, node, _ = endpoints
-        return ((layer, node),)
-    return tuple(key for item in endpoints for key in _keys(item))
+        endpoints = list(endpoints.values())
+    return tuple((layer, node) for layer, node, _ in endpoints)
 
 
 def _in_order(calls: Sequence[Call], inputs: Sequence[Key]) -> tuple[Call, ...]:

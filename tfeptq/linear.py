@@ -33,6 +33,16 @@ def channel_axes(layer: keras.Layer) -> tuple[int, ...]:
     return (3,) if isinstance(layer, keras.layers.Conv2D) else (1,)
 
 
+def file_shape(layer: keras.Layer) -> tuple[tuple[int, ...], int]:
+    """Shape of the kernel in TensorFlow Lite's layout, and the axis of its channels."""
+    shape = tuple(layer.kernel.shape)
+    if isinstance(layer, keras.layers.Dense):
+        return shape[::-1], 0
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (1, *shape[:2], shape[2] * shape[3]), 3
+    return (shape[3], *shape[:3]), 0
+
+
 def by_channel(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
     """Kernel as (output channels, weights of a channel)."""
     axes = channel_axes(layer)

@@ -10,7 +10,7 @@ from tflite_export import limits, targets
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
-from tflite_export.targets import coral, edgetpu_compiler
+from tflite_export.targets import coral, edgetpu_compiler, npu
 
 __all__ = ["CheckResult", "Finding", "check", "static_findings"]
 
@@ -35,7 +35,8 @@ def check(path: str | Path, *, target: str) -> CheckResult:
     """Compares a file with the rules of a target.
 
     For "coral" these are the documented requirements of the Edge TPU, and the Edge TPU compiler's
-    own log if that program is on the PATH; for others the capability table.
+    own log if that program is on the PATH; for others the capability table, and for "ethos-u" what
+    Vela leaves on the CPU as well.
 
     Raises:
         ValueError: unknown target, or a file that cannot be read.
@@ -67,6 +68,8 @@ def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
     if target == "coral":
         return list(coral.findings(model))
     found = [finding for operator in model.operators for finding in _check(operator, model, target)]
+    if target == "ethos-u":
+        found += npu.findings(model)
     return [*found, *_MORE_RULES.get(target, lambda model: [])(model)]
 
 
@@ -149,6 +152,7 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
         container=weights.type if weights else None,
         per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
         rescales=bool(outputs) and _parameters(inputs[0]) != _parameters(outputs[0]),
+        rank=max(len(tensor.shape) for tensor in (*inputs, *outputs)),
     )
     if problem is None:
         return []

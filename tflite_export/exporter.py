@@ -136,6 +136,8 @@ def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
     for operator in graph.operators:
         dtype = graph.tensors[operator.inputs[0]].dtype
         try:
+            if problem := targets.rank_problem(target, operator.kind, _rank(graph, operator)):
+                raise ValueError(problem)
             if operator.kind in WEIGHTED:
                 name = operator.inputs[1]
                 container = _container(graph, name, operator.kind, target, dtype)
@@ -153,6 +155,11 @@ def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
         except ValueError as error:
             raise ValueError(f"layer {operator.layer!r}: {error}") from error
     return storage
+
+
+def _rank(graph: IntegerGraph, operator: Operator) -> int:
+    names = (*operator.inputs, *operator.outputs)
+    return max(len(graph.tensors[name].shape) for name in names)
 
 
 def _rescales(graph: IntegerGraph, operator: Operator) -> bool:

@@ -21,6 +21,7 @@ from tfeptq.graph.nodes import (
     primitive,
     reshape,
 )
+from tfeptq.graph.permutes import permute
 from tfeptq.graph.weighted import Shared
 
 Handler = Callable[[Any, list[Node], Shared], Node]
@@ -206,7 +207,7 @@ def _flatten(layer: Any, node: Node, shared: Shared) -> Node:
 
 
 def _permute(layer: Any, node: Node, shared: Shared) -> Node:
-    return primitive(_L.Permute, layer.name, [node], dims=tuple(layer.dims))
+    return permute(node, layer.name, [axis - 1 for axis in layer.dims])
 
 
 def _frame(kind: type, setting: str) -> Handler:

@@ -48,6 +48,7 @@ class Capabilities:
         same_parameters: operators that are right only where the input and the output have the
             same scale and zero point.
         remarks: operator -> limit or trap to know.
+        ranks: operator -> most dimensions of its tensors; "any" for those that are not named.
         excluded: operator or type that the target's vendor or tool rules out -> reason.
     """
 
@@ -61,6 +62,7 @@ class Capabilities:
     rounding: Mapping[str, str]
     same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
+    ranks: Mapping[str, int]
     excluded: Mapping[str, str]
 
 
@@ -86,6 +88,7 @@ def _capabilities(target: str) -> Capabilities:
         table.get("rounding", {}),
         tuple(table.get("same_parameters", ())),
         table.get("remarks", {}),
+        table.get("ranks", {}),
         table.get("excluded", {}),
     )
 
@@ -185,14 +188,18 @@ def check_operator(
     container: str | None = None,
     per_channel: bool = False,
     rescales: bool = False,
+    rank: int = 0,
 ) -> str | None:
     """Why the target does not execute an operator correctly, or None when it does.
 
     Args:
+        rank: most dimensions of its inputs and outputs.
         container: type of the weights of a weighted operator as stored.
         rescales: input and output differ in scale or zero point.
     """
     table = capabilities(target)
+    if (problem := rank_problem(target, kind, rank)) is not None:
+        return problem
     rows = [row for row in table.weights if row.kind == kind]
     if not rows:
         return _check_weightless(table, kind, activation_dtype, rescales)
@@ -203,6 +210,18 @@ def check_operator(
     return (
         f"{kind} with {container} {granularity} weights and {activation_dtype} activations is not "
         f"executed correctly; allowed are {_described(table, kind)}"
+    )
+
+
+def rank_problem(target: str, kind: str, rank: int) -> str | None:
+    """Why an operator on tensors of so many dimensions is not executed, or None when it is."""
+    ranks = capabilities(target).ranks
+    most = ranks.get(kind, ranks.get("any", rank))
+    if rank <= most:
+        return None
+    return (
+        f"{kind} has {rank} dimensions, the batch among them; target {target!r} executes at most "
+        f"{most}: reshape around it"
     )
 
 

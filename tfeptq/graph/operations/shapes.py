@@ -12,6 +12,7 @@ from tfeptq.graph.constants import batched_constant, constant
 from tfeptq.graph.errors import UnsupportedLayerError, check_data_format
 from tfeptq.graph.nodes import Node, primitive, reshape
 from tfeptq.graph.operations.arguments import Handler, axes
+from tfeptq.graph.permutes import permute
 from tfeptq.graph.slices import take
 
 
@@ -77,7 +78,7 @@ def _permute(operation: Any, node: Node, order: Sequence[int]) -> Node:
         raise UnsupportedLayerError(
             operation, f"axes={tuple(order)} moves the batch", "keep the first axis"
         )
-    return primitive(keras.layers.Permute, operation.name, [node], dims=tuple(order[1:]))
+    return permute(node, operation.name, [axis - 1 for axis in order[1:]])
 
 
 def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:

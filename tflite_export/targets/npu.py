@@ -1,0 +1,202 @@
+"""What keeps an operator from the Ethos-U: Vela's constraints, as far as a file shows them.
+
+The numbers stand in `ethos_u.toml`, from `vela --supported-ops-report`; where Vela does otherwise
+than it says, they are what it does. Operators that break one run on the CPU, in TensorFlow Lite
+Micro: slower, not wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from tflite_export.findings import Finding
+from tflite_export.lowering import OPERATORS, decode
+from tflite_export.reader import StoredModel, StoredOperator, StoredTensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """An operator with its attributes, see `tflite_export.graph.ATTRIBUTES`, and its tensors."""
+
+    kind: str
+    attributes: Mapping[str, Any]
+    inputs: Sequence[StoredTensor]
+    output: StoredTensor
+
+    @property
+    def source(self) -> tuple[int, ...]:
+        return self.inputs[0].shape
+
+
+_Rule = Callable[[_Place, Mapping[str, Any]], str | None]
+
+
+def findings(model: StoredModel) -> tuple[Finding, ...]:
+    """Operators that Vela leaves on the CPU, with the constraint and the way out."""
+    limits = _limits()
+    found = []
+    for operator in model.operators:
+        place = _place(operator, model)
+        if place is None:
+            continue
+        for rule in _RULES.get(place.kind, ()):
+            if (problem := rule(place, limits)) is not None:
+                where = f"{place.kind} ({place.output.name})"
+                found.append(
+                    Finding(where, f"stays on the CPU: {problem}", _ADVICE, limits["source"])
+                )
+    return tuple(found)
+
+
+_ADVICE = "change the layer, or accept a slower part of the model"
+
+
+@functools.cache
+def _limits() -> Mapping[str, Any]:
+    text = resources.files(__package__).joinpath("ethos_u.toml").read_text("utf-8")
+    return tomllib.loads(text)["npu"]
+
+
+def _place(operator: StoredOperator, model: StoredModel) -> _Place | None:
+    """None for what the capability table does not know either."""
+    codec = OPERATORS.get(operator.kind)
+    if codec is None or -1 in (*operator.inputs, *operator.outputs) or not operator.outputs:
+        return None
+    count = len(operator.inputs) - len(codec.constants)
+    operands = [model.tensors[index].values for index in operator.inputs[count:]]
+    known = [operand for operand in operands if operand is not None]
+    if count < 1 or len(known) < len(operands):
+        return None
+    inputs = [model.tensors[index] for index in operator.inputs[:count]]
+    attributes = decode(operator.kind, operator.options, known)
+    return _Place(operator.kind, attributes, inputs, model.tensors[operator.outputs[0]])
+
+
+def _stride(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    strides = place.attributes["stride_h"], place.attributes["stride_w"]
+    if max(strides) <= limits["stride"]:
+        return None
+    said = f"strides {strides[0]} x {strides[1]}, more than {limits['stride']}"
+    if place.kind == "DEPTHWISE_CONV_2D":
+        return f"{said} in a depthwise convolution"
+    return f"{said} with padding" if _is_padded(place) else None
+
+
+def _is_padded(place: _Place) -> bool:
+    """Whether SAME padding adds anything."""
+    if place.attributes["padding"] == "VALID":
+        return False
+    for axis, side in ((1, "h"), (2, "w")):
+        window = _window(place)[axis - 1]
+        span = (place.output.shape[axis] - 1) * place.attributes[f"stride_{side}"] + window
+        if span > place.source[axis]:
+            return True
+    return False
+
+
+def _window(place: _Place) -> tuple[int, int]:
+    """Height and width that one result looks at."""
+    if "filter_h" in place.attributes:
+        return place.attributes["filter_h"], place.attributes["filter_w"]
+    height, width = place.inputs[1].shape[1:3]
+    return (
+        (height - 1) * place.attributes["dilation_h"] + 1,
+        (width - 1) * place.attributes["dilation_w"] + 1,
+    )
+
+
+def _filter(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    height, width = _window(place)
+    same = limits["average_filter_same"]
+    if place.kind == "AVERAGE_POOL_2D" and place.attributes["padding"] == "SAME":
+        too_large = max(height, width) > same
+        return (
+            f"a filter of {height} x {width} with SAME padding, over {same}" if too_large else None
+        )
+    if height > limits["filter_height"]:
+        return f"a filter of height {height}, over {limits['filter_height']}"
+    area = limits["filter_area"]
+    return f"a filter of {height} x {width}, over {area} places" if height * width > area else None
+
+
+def _weights(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    weights, most = place.inputs[1], limits["weight_sum"]
+    if weights.values is None or weights.values.size <= most // 128:
+        return None
+    axes = tuple(axis for axis in range(weights.values.ndim) if axis != weights.axis)
+    sums = np.abs(weights.values.astype(np.int64)).sum(axis=axes)
+    largest = int(sums.max())
+    return f"the weights of a channel add up to {largest}, over {most}" if largest > most else None
+
+
+def _depth(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    depth = place.source[-1]
+    if depth <= limits["depth"]:
+        return None
+    return f"{depth} inputs, over {limits['depth']}, on which Vela fails"
+
+
+def _mean(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    axes = [axis % len(place.source) for axis in place.attributes["axes"]]
+    elements = math.prod(place.source[axis] for axis in axes)
+    most = limits["mean_elements"].get(place.inputs[0].type)
+    if most is not None and elements > most:
+        return f"a mean of {elements} values, over {most}"
+    plane = place.source[-3:]
+    if len(place.source) - 1 in axes and 1 not in plane:
+        return f"a mean over the depth of {plane}"
+    return None
+
+
+def _resize(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    before, after = place.source[1:3], tuple(int(size) for size in place.attributes["size"])
+    is_smooth = place.attributes.get("half_pixel_centers", False)
+    if before == (1, 1):
+        return None
+    factors = [new / old for new, old in zip(after, before, strict=True)]
+    said = f"a resize of {before[0]} x {before[1]} to {after[0]} x {after[1]}"
+    if factors[0] != factors[1]:
+        is_line = any(
+            size == 1 and factor == 1 for size, factor in zip(after, factors, strict=True)
+        )
+        if is_smooth or not is_line:
+            return f"{said}, by unequal factors"
+    allowed = limits["factors"][place.kind if not is_smooth else "HALF_PIXEL_CENTERS"]
+    if max(factors) in allowed:
+        return None
+    return f"{said}, allowed are factors of {', '.join(map(str, allowed))}"
+
+
+def _transpose(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    shape, order = place.source, [int(axis) for axis in place.attributes["permutation"]]
+    most, outer = limits["transpose_places"], len(shape) - 3
+    if order == sorted(order):
+        return None
+    moves_plane_only = order[: max(outer, 0)] == list(range(outer))
+    if moves_plane_only and all(size == 1 for size in shape[: max(outer, 0)]):
+        largest = max(shape)
+    else:
+        # Of any N - 2 axes.
+        largest = math.prod(sorted(shape)[2:])
+    return f"a transpose of {shape} by {tuple(order)}, too large" if largest > most else None
+
+
+_RULES: Mapping[str, tuple[_Rule, ...]] = {
+    "CONV_2D": (_stride, _weights),
+    "DEPTHWISE_CONV_2D": (_stride, _weights),
+    "FULLY_CONNECTED": (_depth, _weights),
+    "MAX_POOL_2D": (_stride, _filter),
+    "AVERAGE_POOL_2D": (_stride, _filter),
+    "MEAN": (_mean,),
+    "RESIZE_NEAREST_NEIGHBOR": (_resize,),
+    "RESIZE_BILINEAR": (_resize,),
+    "TRANSPOSE": (_transpose,),
+}
