@@ -6,7 +6,7 @@ quantization error over clipped ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -15,36 +15,35 @@ import tensorflow as tf
 from tfeptq.histograms import Histogram, RunningHistograms, counted
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.memory import WholeBatches, fitting_batch
+from tfeptq.plan import Topology
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
 
 #: Fractions of the observed extremes tried as clipping bounds.
 _FRACTIONS = np.linspace(1.0, 0.2, 81)
+#: Layers whose result holds the values of their inputs, once each.
+_COPYING = (keras.layers.Concatenate, keras.layers.Reshape, keras.layers.Permute)
 
 
-def collect_histograms(
-    model: keras.Model,
-    samples: Sequence[np.ndarray],
-    keys: Mapping[str, Sequence[Key]],
-    *,
-    batch_size: int = 32,
-) -> dict[str, Histogram]:
-    """Histograms of groups of tensors of a float model.
+def calibration_histograms(
+    model: keras.Model, samples: Sequence[np.ndarray]
+) -> dict[Key, Histogram]:
+    """Of every tensor that a quantizer's range may have to cover, whatever the widths.
 
     Args:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); all are used.
-        keys: group name -> tensors whose values are pooled.
 
     Raises:
         ValueError: the model computes NaN or infinity; names the layer.
     """
-    every = {key for members in keys.values() for key in members}
-    found = tensor_histograms(model, samples, every, batch_size=batch_size)
-    return {
-        name: Histogram.pooled([found[key] for key in dict.fromkeys(members)])
-        for name, members in keys.items()
-    }
+    graph = LayerGraph.of(model)
+    copies = {call.output: call for call in graph.calls if isinstance(call.layer, _COPYING)}
+    written = Topology(graph).written()
+    found = tensor_histograms(model, samples, [key for key in written if key not in copies])
+    for key, call in copies.items():
+        found[key] = Histogram.pooled([found[source] for source in call.inputs])
+    return found
 
 
 def tensor_histograms(
@@ -54,7 +53,15 @@ def tensor_histograms(
     *,
     batch_size: int = 32,
 ) -> dict[Key, Histogram]:
-    """The same of single tensors."""
+    """Histograms of tensors of a float model.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); all are used.
+
+    Raises:
+        ValueError: the model computes NaN or infinity; names the layer.
+    """
     graph = LayerGraph.of(model)
     keys = list(keys)
     # Bins of all values are computed on the way.

@@ -1,4 +1,4 @@
-"""Second-order scores of the float model, which are the same whatever widths are tried."""
+"""Facts of the float model, which are the same whatever widths are tried."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.calibration import calibration_histograms
 from tfeptq.checkpoint import Checkpoint, numbered
 from tfeptq.hessian.label_free import SCORED, channel_attention, weight_scores
+from tfeptq.histograms import Histogram
+from tfeptq.layer_graph import Key
+from tfeptq.sharing import Ranges
 
 
 class FloatScores:
@@ -41,6 +45,16 @@ class FloatScores:
     def note(self, stage: str, count: int | None = None) -> None:
         """Says that a stage looks at the first `count` samples; None: at all."""
         self.used[stage] = self._total if count is None else min(count, self._total)
+
+    @functools.cached_property
+    def histograms(self) -> dict[Key, Histogram]:
+        """See `tfeptq.calibration.calibration_histograms`."""
+        return calibration_histograms(self._inputs["model"], self._inputs["samples"])
+
+    @property
+    def ranges(self) -> Ranges:
+        """Smallest and largest value of the same tensors."""
+        return {key: (found.minimum, found.maximum) for key, found in self.histograms.items()}
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:

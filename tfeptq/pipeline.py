@@ -14,7 +14,7 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.arguments import check_callbacks, check_folder, check_model, given_config
 from tfeptq.bias_correction import correct_biases
-from tfeptq.calibration import best_range, collect_histograms
+from tfeptq.calibration import best_range
 from tfeptq.checkpoint import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
@@ -22,6 +22,7 @@ from tfeptq.data import Taken, configured_samples
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare, prove
 from tfeptq.hessian.probes import weighted_calls
+from tfeptq.histograms import Histogram
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.layerwise import round_layer_by_layer
 from tfeptq.model import QuantizedModel
@@ -30,6 +31,7 @@ from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
+from tfeptq.sharing import Ranges
 from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
 from tfeptq.wrap import wrap
@@ -152,13 +154,13 @@ def _learn(
     with watch("prepare"):
         config = resolve_activations(canonical, config)
         widths = layer_widths(canonical, config)
-        quantized, sources = _wrapped(canonical, samples, widths, config)
+    with watch("calibrate"):
+        quantized, sources = _wrapped(canonical, samples, widths, config, scores.ranges)
+        _calibrate(quantized, scores.histograms, sources)
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
     used.update(scores.used)
-    with watch("calibrate"):
-        _calibrate(quantized, canonical, samples, sources)
-        used["ranges"] = len(samples[0])
+    used["ranges"] = len(samples[0])
     with watch("thresholds"):
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
     if config.untrained_rounding == "optq":
@@ -231,6 +233,7 @@ def _wrapped(
     samples: Sequence[np.ndarray],
     widths: dict[str, int],
     config: QuantizationConfig,
+    ranges: Ranges,
 ) -> tuple[QuantizedModel, dict[str, list[Key]]]:
     assert isinstance(config.activation_bits, Mapping)
     wrapped = wrap(
@@ -239,6 +242,7 @@ def _wrapped(
         per_channel=layer_granularity(canonical, widths, config),
         requantization=layer_requantizations(canonical, widths, config),
         activation_bits=config.activation_bits,
+        ranges=ranges,
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
     quantized.target = config.target
@@ -248,14 +252,13 @@ def _wrapped(
 
 def _calibrate(
     quantized: QuantizedModel,
-    canonical: keras.Model,
-    samples: Sequence[np.ndarray],
-    sources: dict[str, list[Key]],
+    histograms: Mapping[Key, Histogram],
+    sources: Mapping[str, Sequence[Key]],
 ) -> None:
-    free = {q.name: q for q in quantized.activation_quantizers if q.fixed is None}
-    histograms = collect_histograms(canonical, samples, {name: sources[name] for name in free})
-    for name, histogram in histograms.items():
-        free[name].set_range(*best_range(histogram, bits=free[name].bits))
+    for quantizer in quantized.activation_quantizers:
+        if quantizer.fixed is None:
+            values = Histogram.pooled([histograms[key] for key in sources[quantizer.name]])
+            quantizer.set_range(*best_range(values, bits=quantizer.bits))
 
 
 def _set_thresholds(

@@ -1,10 +1,10 @@
 """Which quantizer each tensor of the file gets, and which quantizers must be one.
 
 A tensor has its own quantizer, its input's (where the kernel keeps parameters), a fixed one
-(softmax), or one shared by all that must be equal (concat). A kernel computes in the integer type
-of its output: where an input has the other type, a copy in the right one, a `border`, is read
-instead, and all readers of that type share it. That is the cheapest place: 8-bit layers that read a
-16-bit tensor stay 8-bit kernels, with the weights that those allow.
+(softmax), or one shared by all that must be equal (concat; see `tfeptq.sharing`). A kernel computes
+in the integer type of its output: where an input has the other type, a copy in the right one, a
+`border`, is read instead, and all readers of that type share it. That is the cheapest place: 8-bit
+layers that read a 16-bit tensor stay 8-bit kernels, with the weights that those allow.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.names import legal_name, unique_name
 from tfeptq.quantizers import activation_dtype, activation_range
+from tfeptq.sharing import Ranges, shared
 
 #: Layers that move integers and leave them as they are.
 EXACT_LAYERS = (
@@ -48,6 +49,11 @@ def keeps_grid(layer: keras.Layer) -> bool:
     if isinstance(layer, keras.layers.UpSampling2D):
         return layer.interpolation == "nearest"
     return isinstance(layer, EXACT_LAYERS + EQUAL_INPUT_LAYERS)
+
+
+def averages(layer: keras.Layer) -> bool:
+    """Whether a layer that keeps its input's scale computes new values between the old ones."""
+    return isinstance(layer, SAME_SCALE_LAYERS) and not keeps_grid(layer)
 
 
 @dataclasses.dataclass(eq=False)
@@ -109,19 +115,48 @@ class Topology:
         producer = self.producers.get(call.inputs[0])
         return producer is None or self.fused_relu(producer) is None
 
+    def written(self) -> list[Key]:
+        """Every tensor of the file, in order: what no kernel keeps to itself."""
+        made = [call.output for call in self.graph.calls if self.fused_relu(call) is None]
+        return [*self.graph.inputs, *made]
+
+    def is_read_elsewhere(self, key: Key, call: Call) -> bool:
+        """Whether anything but `call` reads a tensor, or what only moves its integers.
+
+        An average in front of a maximum or minimum counts as another reader: it needs what the
+        maximum does not let through.
+        """
+        if key in self.graph.outputs:
+            return True
+        selects = not isinstance(call.layer, keras.layers.Concatenate)
+
+        def ends(reader: Call) -> bool:
+            return not self.is_tied(reader) or (selects and averages(reader.layer))
+
+        return any(
+            ends(reader) or self.is_read_elsewhere(reader.output, call)
+            for reader in self._consumers[key]
+            if reader is not call
+        )
+
 
 class Plan:
     """Assigns a slot to every tensor that the file holds.
 
     Args:
         bits: layer name -> width of its output; see `tfeptq.precision.activations`.
+        ranges: of the canonical model's tensors; None: not known, as before there are samples.
+            Then whatever can share a scale does, which takes the fewest operators.
 
     Attributes:
         slots: tensor -> its quantizer.
     """
 
-    def __init__(self, graph: LayerGraph, bits: Mapping[str, int]) -> None:
+    def __init__(
+        self, graph: LayerGraph, bits: Mapping[str, int], ranges: Ranges | None = None
+    ) -> None:
         self._bits = bits
+        self._ranges = ranges
         self._topology = Topology(graph)
         self.slots: dict[Key, Slot] = {}
         self._borders: dict[tuple[Key, str], Slot] = {}
@@ -153,6 +188,17 @@ class Plan:
             )
         return self._borders[key, dtype]
 
+    def copies(self, call: Call) -> list[Key]:
+        """Inputs of a kernel that copies integers which are requantized for it alone."""
+        if not isinstance(call.layer, EQUAL_INPUT_LAYERS):
+            return []
+        made = self.slots[call.output]
+        return [
+            key
+            for key in call.inputs
+            if self.slots[key] is not made and not _same_fixed(self.slots[key], made)
+        ]
+
     def _name(self, key: Key, role: str) -> str:
         """A free name for what belongs to a tensor; later calls of a layer are numbered."""
         tensor = key[0] if key[1] == 0 else f"{key[0]}_{key[1]}"
@@ -172,19 +218,57 @@ class Plan:
             self.slots[call.output] = Slot(name, bits, fixed, [call.output])
 
     def _unite(self, call: Call) -> Slot:
-        """One slot for all inputs; those with other or fixed parameters are requantized to it."""
+        """The slot of a kernel that copies integers; inputs with another are requantized to it."""
         bits = self._bits[call.layer.name]
-        slots = [self.slots[key] for key in call.inputs]
-        if slots[0].bits == bits and all(slot is slots[0] for slot in slots):
-            return slots[0]
-        free = [slot for slot in slots if slot.fixed is None and slot.bits == bits]
-        united = free[0] if free else Slot(self._name(call.output, "quantizer"), bits)
-        for slot in slots:
-            united.sources.extend(key for key in slot.sources if key not in united.sources)
+        slots = list(dict.fromkeys(self.slots[key] for key in call.inputs))
+        first = slots[0]
+        if first.bits == bits and (len(slots) == 1 or all(_same_fixed(first, s) for s in slots)):
+            return first
+        joined = self._joined(call, [s for s in slots if s.fixed is None and s.bits == bits])
+        united = joined[0] if joined else Slot(self._name(call.output, "quantizer"), bits)
+        united.sources = self._united_sources(call, joined)
         for key, slot in self.slots.items():
-            if any(slot is other for other in free):
+            if slot in joined:
                 self.slots[key] = united
         return united
+
+    def _joined(self, call: Call, candidates: list[Slot]) -> list[Slot]:
+        """Those candidates whose tensors all get the scale of the kernel's result."""
+        indices = shared(
+            [self._owners(slot) for slot in candidates],
+            call.output,
+            self._ranges,
+            bits=self._bits[call.layer.name],
+            is_read_elsewhere=lambda key: self._topology.is_read_elsewhere(key, call),
+        )
+        return [candidates[index] for index in indices]
+
+    def _owners(self, slot: Slot) -> list[Key]:
+        """The tensors that a quantizer serves, without those that only move their integers."""
+        keys = (self._topology.owner(key) for key, other in self.slots.items() if other is slot)
+        return list(dict.fromkeys(keys))
+
+    def _united_sources(self, call: Call, joined: list[Slot]) -> list[Key]:
+        """Tensors whose values the range of a shared slot must cover.
+
+        What a maximum or minimum does not let through may be clipped in its inputs, if it reads
+        them alone.
+        """
+        if isinstance(call.layer, keras.layers.Concatenate):
+            inputs = ((key, self.slots[key]) for key in call.inputs)
+            sources = [slot.sources if slot in joined else [key] for key, slot in inputs]
+        else:
+            public = [
+                slot.sources
+                for slot in joined
+                if any(self._topology.is_read_elsewhere(key, call) for key in self._owners(slot))
+            ]
+            sources = [[call.output], *public]
+        return list(dict.fromkeys(source for keys in sources for source in keys))
+
+
+def _same_fixed(left: Slot, right: Slot) -> bool:
+    return (left.fixed, left.bits) == (right.fixed, right.bits) and left.fixed is not None
 
 
 def relu_cap(layer: keras.Layer) -> float | None:

@@ -21,6 +21,7 @@ from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Slot, keeps_grid
 from tfeptq.quantizers import ActivationQuantizer
+from tfeptq.sharing import Ranges
 from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
 
 
@@ -44,6 +45,7 @@ def wrap(
     per_channel: Mapping[str, bool],
     requantization: Mapping[str, str],
     activation_bits: Mapping[str, int],
+    ranges: Ranges | None = None,
 ) -> WrappedModel:
     """Wraps a canonical model (see `tfeptq.graph.prepare`).
 
@@ -54,9 +56,10 @@ def wrap(
             weights and the global means.
         activation_bits: width of the output of every layer that has one of its own, by name; see
             `tfeptq.precision.activations`.
+        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
     """
     graph = LayerGraph.of(model)
-    plan = Plan(graph, activation_bits)
+    plan = Plan(graph, activation_bits, ranges)
     layers = {}
     counts = Counter(call.layer.name for call in graph.calls)
     for call in graph.calls:

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq.calibration import best_range, collect_histograms, range_errors
+from tfeptq.calibration import (
+    best_range,
+    calibration_histograms,
+    range_errors,
+    tensor_histograms,
+)
 from tfeptq.graph import prepare
 from tfeptq.histograms import Histogram
 from tfeptq.layer_graph import LayerGraph
@@ -15,7 +20,11 @@ from tfeptq.layer_graph import LayerGraph
 def test_streamed_histograms_count_every_value():
     model, data = prepare(small_models.residual_network()), small_models.images(32)
     keys = {"stem": [("stem_relu", 0)], "both": [("sum_relu", 0), ("pool", 0)]}
-    found = collect_histograms(model, [data], keys, batch_size=8)
+    every = [key for members in keys.values() for key in members]
+    streamed = tensor_histograms(model, [data], every, batch_size=8)
+    found = {
+        name: Histogram.pooled([streamed[key] for key in members]) for name, members in keys.items()
+    }
     tensors = LayerGraph.of(model).execute([data])
     for name, members in keys.items():
         values = np.concatenate([np.asarray(tensors[key]).reshape(-1) for key in members])
@@ -24,6 +33,14 @@ def test_streamed_histograms_count_every_value():
         assert found[name].maximum == pytest.approx(values.max(), rel=1e-5)
         mean = (found[name].centers * found[name].counts).sum() / values.size
         assert mean == pytest.approx(values.mean(), abs=float(values.max()) / 1000)
+
+
+def test_histograms_of_concatenations_are_those_of_their_inputs():
+    model, data = prepare(small_models.residual_network()), small_models.images(16)
+    found = calibration_histograms(model, [data])["joined", 0]
+    expected = Histogram.of(LayerGraph.of(model).execute([data])["joined", 0])
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert (found.minimum, found.maximum) == (expected.minimum, expected.maximum)
 
 
 def test_outliers_are_clipped_where_that_pays():

@@ -13,7 +13,7 @@ import small_models
 import tfeptq
 from tfeptq import memory
 from tfeptq.bias_correction import correct_biases
-from tfeptq.calibration import collect_histograms
+from tfeptq.calibration import tensor_histograms
 from tfeptq.graph import prepare
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.label_free import channel_attention, weight_scores
@@ -73,9 +73,9 @@ def forward_bytes(canonical):
 
 
 def histograms(canonical):
-    keys = {call.output[0]: [call.output] for call in LayerGraph.of(canonical).calls}
-    found = collect_histograms(canonical, SAMPLES, keys)
-    return {name: histogram.counts for name, histogram in found.items()}
+    keys = [call.output for call in LayerGraph.of(canonical).calls]
+    found = tensor_histograms(canonical, SAMPLES, keys)
+    return {key: histogram.counts for key, histogram in found.items()}
 
 
 def attention(canonical):

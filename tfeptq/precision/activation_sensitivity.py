@@ -13,13 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.calibration import best_range, collect_histograms
+from tfeptq.calibration import best_range, calibration_histograms
 from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.float_scores import FloatScores
 from tfeptq.hessian.activations import TRACED, Grid, activation_moments
 from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, pair_terms
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.histograms import Histogram
+from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.plan import Plan, fixed_parameters
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.sensitivity import Losses, augmented
@@ -48,7 +49,7 @@ def activation_sensitivity(
         checkpoint: where curvatures are kept.
         scores: of `model`; is told how many samples were used.
     """
-    grids = activation_grids(model, samples, groups)
+    grids = activation_grids(model, samples, groups, scores.histograms)
     if config.sensitivity == "inter_layer":
         scores.note("pair terms", PAIRED)
         arrays = checkpoint.arrays(
@@ -96,24 +97,29 @@ def _moments(**inputs: Any) -> dict[str, np.ndarray]:
 
 
 def activation_grids(
-    model: keras.Model, samples: Sequence[np.ndarray], groups: ActivationGroups
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    groups: ActivationGroups,
+    histograms: Mapping[Key, Histogram] | None = None,
 ) -> dict[Candidate, Grid]:
     """(Quantizer name, width) -> what it does, at every candidate width of its group.
 
     Ranges are those of calibration. Copies in another integer type are left out: they are as wide
     as what they copy, or have 8 bits where their readers do.
     """
+    histograms = histograms or calibration_histograms(model, samples)
+    ranges = {key: (found.minimum, found.maximum) for key, found in histograms.items()}
     graph = LayerGraph.of(model)
     layers = {call.output: call.layer for call in graph.calls}
-    plan = Plan(graph, dict.fromkeys((n for g in groups.by_name.values() for n in g.layers), 8))
+    eight = dict.fromkeys((name for g in groups.by_name.values() for name in g.layers), 8)
+    plan = Plan(graph, eight, ranges)
     slots = {slot.name: slot for slot in plan.slots.values()}
-    free = {name: slot.sources for name, slot in slots.items() if slot.fixed is None}
-    histograms = collect_histograms(model, samples, free)
     grids: dict[Candidate, Grid] = {}
     for name, slot in slots.items():
+        values = Histogram.pooled([histograms[key] for key in slot.sources])
         for bits in groups.by_name[groups.of_tensor(slot.sources[0])].widths:
             parameters = (
-                asymmetric_parameters(*best_range(histograms[name], bits=bits), bits=bits)
+                asymmetric_parameters(*best_range(values, bits=bits), bits=bits)
                 if slot.fixed is None
                 else fixed_parameters(layers[slot.sources[0]], bits)
             )

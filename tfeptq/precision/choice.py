@@ -153,7 +153,7 @@ def prepare_choice(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
         )
     candidates = candidate_widths(model, config)
-    costs = model_costs(model, candidates, config)
+    costs = model_costs(model, candidates, config, scores.ranges)
     result = sensitivity(model, samples, candidates, config, checkpoint, scores, labelled)
     if config.ordered_widths:
         return Choice(costs, result, result.order)

@@ -15,6 +15,7 @@ from tfeptq.precision.activations import activation_bits
 from tfeptq.precision.latency import LatencyTable, read_latencies
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import container, granularity
+from tfeptq.sharing import Ranges
 from tflite_export.packaging.compression import WIDEST_INDEX
 from tflite_export.packing import CONTAINER_BITS
 
@@ -66,12 +67,14 @@ def model_costs(
     model: keras.Model,
     candidates: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
+    ranges: Ranges | None = None,
 ) -> Costs:
     """Costs of a canonical model on `config.target`.
 
     Args:
         candidates: layer name -> widths that it may take. A layer that is called several times is
             one choice; its weights are stored once, its operations are done at every call.
+        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
 
     Raises:
         ValueError: a latency table that cannot be read or lacks a layer.
@@ -97,7 +100,7 @@ def model_costs(
         tables["latency_ms"] = _latencies(layers, candidates, multiplications, latencies)
         constants["latency_ms"] = latencies.others
     widest = {name: max(widths) for name, widths in candidates.items()}
-    graph = skeleton(model, widest, config)
+    graph = skeleton(model, widest, config, ranges)
     is_compressed = _is_compressed(config)
     frame = file_bytes(graph, config.target, slim=is_compressed) - sum(
         _plain_bytes(layers[name], bits, config) for name, bits in widest.items()

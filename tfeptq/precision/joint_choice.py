@@ -19,6 +19,7 @@ from tfeptq.precision.joint_costs import activations, cost_factors, step_names, 
 from tfeptq.precision.sensitivity import sensitivity
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tfeptq.precision.widths import candidate_widths, layer_widths
+from tfeptq.sharing import Ranges
 from tflite_export.graph import IntegerGraph
 
 #: Points of a frontier: an optimum each, at budgets in equal steps.
@@ -54,6 +55,7 @@ class JointChoice:
         factors: tables of all costs.
         config: with candidates, as it was given.
         source: what the losses rest on, in words.
+        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
     """
 
     cost_names = ("weight_bytes", "activation_bytes", "bit_operations")
@@ -66,8 +68,10 @@ class JointChoice:
         groups: ActivationGroups,
         config: QuantizationConfig,
         source: str,
+        ranges: Ranges | None = None,
     ) -> None:
         self.source = source
+        self._ranges = ranges
         self._model, self._groups, self._config = model, groups, config
         self._program = Program(losses, factors)
         self._steps = step_names(factors)
@@ -176,7 +180,7 @@ class JointChoice:
 
     def _graph(self, widths: Widths) -> IntegerGraph:
         config = self.configured(self._config, widths)
-        return skeleton(self._model, self._of_weights(widths), config)
+        return skeleton(self._model, self._of_weights(widths), config, self._ranges)
 
     def _exact_activation_bytes(self, widths: Widths) -> int:
         return peak_activation_bytes(self._graph(widths))
@@ -227,9 +231,9 @@ def prepare_joint_choice(
     losses.update({weights(name): table for name, table in of_weights.losses.items()})
     of_activations = activation_sensitivity(model, samples, groups, config, checkpoint, scores)
     losses.update({activations(name): table for name, table in of_activations.items()})
-    factors = cost_factors(model, candidates, groups, config)
+    factors = cost_factors(model, candidates, groups, config, scores.ranges)
     source = f"{of_weights.method}: {of_weights.source}"
-    return JointChoice(model, losses, factors, groups, config, source)
+    return JointChoice(model, losses, factors, groups, config, source, scores.ranges)
 
 
 def _weight_candidates(

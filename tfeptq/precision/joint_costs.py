@@ -21,13 +21,14 @@ from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.constant_layer import Constant
 from tfeptq.layer_graph import Call, Key, LayerGraph
-from tfeptq.plan import Topology
+from tfeptq.plan import Plan, Topology
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.costs import layer_multiplications, stored_bytes, weight_bytes
 from tfeptq.precision.joint import Factor, Variable
 from tfeptq.precision.skeleton import file_bytes, skeleton
 from tfeptq.precision.widths import container
 from tfeptq.quantizers import activation_dtype
+from tfeptq.sharing import Ranges
 from tflite_export.graph import IntegerGraph
 
 #: Bytes of a bias, by the integer type of the kernel.
@@ -52,18 +53,20 @@ def cost_factors(
     candidates: Mapping[str, Sequence[int]],
     groups: ActivationGroups,
     config: QuantizationConfig,
+    ranges: Ranges | None = None,
 ) -> list[Factor]:
     """Tables of "weight_bytes", "file_bytes", "bit_operations" and the steps of `step_names`.
 
     Args:
         candidates: layer name -> widths of its weights.
+        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
     """
     graph = LayerGraph.of(model)
     return [
         *_storage(model, candidates, groups, config),
         *_operations(model, graph, candidates, groups),
-        *_Memory(model, graph, groups).factors(),
-        *_clamps(model, candidates, groups, config),
+        *_Memory(model, graph, groups, ranges).factors(),
+        *_clamps(model, candidates, groups, config, ranges),
     ]
 
 
@@ -133,6 +136,7 @@ def _clamps(
     candidates: Mapping[str, Sequence[int]],
     groups: ActivationGroups,
     config: QuantizationConfig,
+    ranges: Ranges | None,
 ) -> Iterator[Factor]:
     """File bytes of the operators that keep results below 8 bits within their codes.
 
@@ -145,7 +149,10 @@ def _clamps(
     widest = {name: max(widths) for name, widths in candidates.items()}
     clamped, plain = (
         skeleton(
-            model, widest, dataclasses.replace(config, activation_bits=groups.by_layer(widths))
+            model,
+            widest,
+            dataclasses.replace(config, activation_bits=groups.by_layer(widths)),
+            ranges,
         )
         for widths in (narrowest, wide)
     )
@@ -168,10 +175,16 @@ class _Memory:
     """Bytes alive at every step: of each tensor from its kernel to its last reader.
 
     Every kernel has two steps: first copies of its inputs in its own integer type are written,
-    unless an earlier reader has had them; then it runs.
+    unless an earlier reader has had them, and those in its own scale; then it runs.
     """
 
-    def __init__(self, model: keras.Model, graph: LayerGraph, groups: ActivationGroups) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        graph: LayerGraph,
+        groups: ActivationGroups,
+        ranges: Ranges | None,
+    ) -> None:
         self._groups = groups
         self._shapes = graph.shapes(model)
         topology = Topology(graph)
@@ -193,6 +206,14 @@ class _Memory:
                 )
         self._end = 2 * len(kernels)
         self._outputs = set(graph.outputs)
+        self._rescaled: dict[str, set[tuple[Key, int]]] = {}
+        for dtype, bits in (("int8", 8), ("int16", 16)):
+            plan = Plan(graph, groups.by_layer(dict.fromkeys(groups.by_name, bits)), ranges)
+            self._rescaled[dtype] = {
+                (key, 2 * index + 1)
+                for index, call in enumerate(kernels)
+                for key in plan.copies(call)
+            }
 
     def _writes(self, result: Mapping[Key, Key], call: Call) -> str:
         return self._groups.of_tensor(result[call.output])
@@ -215,9 +236,9 @@ class _Memory:
     def _alive(
         self, key: Key, birth: int, dtype: str, readers: Sequence[tuple[int, str]]
     ) -> dict[str, float]:
-        """Step -> bytes of a tensor and of its copy in the other type, if some reader needs it.
+        """Step -> bytes of a tensor and of its copies, in the other type or in another scale.
 
-        And what the copy's operator adds to the file.
+        And what the copies' operators add to the file.
         """
         elements = int(np.prod(self._shapes[key]))
         direct = [step for step, reads in readers if reads == dtype]
@@ -228,8 +249,11 @@ class _Memory:
             # The copy is written in the step before its first reader, from the tensor itself.
             ends.append(others[0] - 1)
             spans.append((others[0] - 1, others[-1], 3 - np.dtype(dtype).itemsize))
+        rescaled = [step for step in direct if (key, step) in self._rescaled[dtype]]
+        spans += [(step - 1, step, np.dtype(dtype).itemsize) for step in rescaled]
         spans.append((birth, max(ends), np.dtype(dtype).itemsize))
-        alive: dict[str, float] = {"file_bytes": float(_COPY_BYTES * bool(others))}
+        copies = bool(others) + len(rescaled)
+        alive: dict[str, float] = {"file_bytes": float(_COPY_BYTES * copies)}
         for first, last, size in spans:
             for step in range(first, last + 1):
                 name = f"{_STEP}{step}"

@@ -14,6 +14,7 @@ from tfeptq.freeze import freeze
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.widths import layer_granularity, layer_requantizations
+from tfeptq.sharing import Ranges
 from tfeptq.thresholds import weight_steps
 from tfeptq.wrap import wrap
 from tflite_export.exporter import plan_storage
@@ -23,11 +24,18 @@ from tflite_export.writer import write
 
 
 def skeleton(
-    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+    model: keras.Model,
+    widths: Mapping[str, int],
+    config: QuantizationConfig,
+    ranges: Ranges | None = None,
 ) -> IntegerGraph:
-    """The graph that a canonical model will become, with arbitrary integers and scales."""
+    """The graph that a canonical model will become, with arbitrary integers and scales.
+
+    Args:
+        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
+    """
     generator = np.random.default_rng(0)
-    quantized = _uncalibrated(model, widths, config)
+    quantized = _uncalibrated(model, widths, config, ranges)
     for layer in quantized.weighted_layers:
         layer.set_step(generator.uniform(1.0, 2.0, layer.step.shape))
     graph = freeze(quantized)
@@ -42,7 +50,7 @@ def rounded(
 
     For tools that look at the weights: Vela codes frequent integers in fewer bits.
     """
-    quantized = _uncalibrated(model, widths, config)
+    quantized = _uncalibrated(model, widths, config, None)
     for layer in quantized.weighted_layers:
         steps = weight_steps(
             linear.by_channel(layer.layer, layer.float_kernel),
@@ -56,7 +64,10 @@ def rounded(
 
 
 def _uncalibrated(
-    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+    model: keras.Model,
+    widths: Mapping[str, int],
+    config: QuantizationConfig,
+    ranges: Ranges | None,
 ) -> QuantizedModel:
     config = resolve_activations(model, config)
     assert isinstance(config.activation_bits, Mapping)
@@ -66,6 +77,7 @@ def _uncalibrated(
         per_channel=layer_granularity(model, widths, config),
         requantization=layer_requantizations(model, widths, config),
         activation_bits=config.activation_bits,
+        ranges=ranges,
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)
     free = (q for q in quantized.activation_quantizers if q.fixed is None)

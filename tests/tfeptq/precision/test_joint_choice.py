@@ -13,6 +13,7 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.cli import main
+from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.choice import check_widths, prepare_choice
@@ -44,6 +45,11 @@ def model():
 @pytest.fixture(scope="module")
 def choice(model):
     return prepare_choice(model, [IMAGES], configuration())
+
+
+@pytest.fixture(scope="module")
+def ranges(model):
+    return FloatScores(model, [IMAGES], 0).ranges
 
 
 def widths_of(of_weights, of_groups):
@@ -95,11 +101,11 @@ MIXES = (
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_costs_are_those_of_the_integer_graph(model, choice, mix):
+def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
     widths = widths_of({"pointwise": 2, "skip": 4}, mix)
     point = choice.point(widths)
     config = choice.configured(configuration(), widths)
-    graph = skeleton(model, config.weight_bits, config)
+    graph = skeleton(model, config.weight_bits, config, ranges)
     assert point.costs["activation_bytes"] == peak_activation_bytes(graph)
     assert point.file_bytes == pytest.approx(file_bytes(graph, "ethos-u"), rel=0.03)
     bits = {
@@ -132,13 +138,13 @@ def test_fewer_bits_lose_more(model, method):
         assert losses[-1] < losses[0]
 
 
-def test_a_bound_of_activation_bytes_is_met_by_the_graph(model, choice):
+def test_a_bound_of_activation_bytes_is_met_by_the_graph(model, choice, ranges):
     free = choice.point(choice.within({"weight_bytes": 1e9}))
     assert set(free.activation_widths.values()) == {16}
     limit = 0.7 * free.costs["activation_bytes"]
     config = choice.configured(configuration(), choice.within({"activation_bytes": limit}))
     assert set(config.activation_bits.values()) >= {8, 16}
-    assert peak_activation_bytes(skeleton(model, config.weight_bits, config)) <= limit
+    assert peak_activation_bytes(skeleton(model, config.weight_bits, config, ranges)) <= limit
 
 
 def test_several_bounds_at_once_and_one_that_cannot_be_met(choice):
