@@ -85,11 +85,11 @@ class Topology:
     def __init__(self, graph: LayerGraph) -> None:
         self.graph = graph
         self.producers = {call.output: call for call in graph.calls}
-        self._consumers = graph.consumers()
+        self.consumers = graph.consumers()
 
     def fused_relu(self, call: Call) -> Call | None:
         """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""
-        readers = self._consumers.get(call.output, [])
+        readers = self.consumers.get(call.output, [])
         fuses = (
             isinstance(call.layer, FUSING_LAYERS)
             and len(readers) == 1
@@ -119,25 +119,6 @@ class Topology:
         """Every tensor of the file, in order: what no kernel keeps to itself."""
         made = [call.output for call in self.graph.calls if self.fused_relu(call) is None]
         return [*self.graph.inputs, *made]
-
-    def is_read_elsewhere(self, key: Key, call: Call) -> bool:
-        """Whether anything but `call` reads a tensor, or what only moves its integers.
-
-        An average in front of a maximum or minimum counts as another reader: it needs what the
-        maximum does not let through.
-        """
-        if key in self.graph.outputs:
-            return True
-        selects = not isinstance(call.layer, keras.layers.Concatenate)
-
-        def ends(reader: Call) -> bool:
-            return not self.is_tied(reader) or (selects and averages(reader.layer))
-
-        return any(
-            ends(reader) or self.is_read_elsewhere(reader.output, call)
-            for reader in self._consumers[key]
-            if reader is not call
-        )
 
 
 class Plan:
@@ -239,9 +220,28 @@ class Plan:
             call.output,
             self._ranges,
             bits=self._bits[call.layer.name],
-            is_read_elsewhere=lambda key: self._topology.is_read_elsewhere(key, call),
+            is_read_elsewhere=lambda key: self._is_read_elsewhere(key, call),
         )
         return [candidates[index] for index in indices]
+
+    def _is_read_elsewhere(self, key: Key, call: Call) -> bool:
+        """Whether anything but `call` reads a tensor, or what has its quantizer because of it.
+
+        An average in front of a maximum or minimum counts as another reader: it needs what the
+        maximum does not let through.
+        """
+        selects = not isinstance(call.layer, keras.layers.Concatenate)
+
+        def passes_on(reader: Call) -> bool:
+            if isinstance(reader.layer, EQUAL_INPUT_LAYERS):
+                return self.slots.get(reader.output) is self.slots[key]
+            return self._topology.is_tied(reader) and not (selects and averages(reader.layer))
+
+        return key in self._topology.graph.outputs or any(
+            not passes_on(reader) or self._is_read_elsewhere(reader.output, call)
+            for reader in self._topology.consumers.get(key, ())
+            if reader is not call
+        )
 
     def _owners(self, slot: Slot) -> list[Key]:
         """The tensors that a quantizer serves, without those that only move their integers."""
@@ -261,7 +261,7 @@ class Plan:
             public = [
                 slot.sources
                 for slot in joined
-                if any(self._topology.is_read_elsewhere(key, call) for key in self._owners(slot))
+                if any(self._is_read_elsewhere(key, call) for key in self._owners(slot))
             ]
             sources = [[call.output], *public]
         return list(dict.fromkeys(source for keys in sources for source in keys))

@@ -34,7 +34,7 @@ from tflite_export.graph import IntegerGraph
 #: Bytes of a bias, by the integer type of the kernel.
 _BIAS_BYTES = {"int8": 4, "int16": 8}
 #: Of a requantization and its tensor in a file, names included.
-_COPY_BYTES = 150
+_COPY_BYTES = 130
 _STEP = "activation_bytes@"
 
 
@@ -158,8 +158,15 @@ def _clamps(
     )
     counts = _operators_by_layer(clamped) - _operators_by_layer(plain)
     extra = file_bytes(clamped, config.target) - file_bytes(plain, config.target)
+    # Requantizations in front of concatenations are named after their quantizers.
+    graph = LayerGraph.of(model)
+    copies = {
+        slot.name: groups.of_tensor(key)
+        for key, slot in Plan(graph, groups.by_layer(narrowest), ranges).slots.items()
+    }
     for name, group in groups.by_name.items():
-        count = sum(counts[layer] for layer in group.layers)
+        members = [*group.layers, *(copy for copy, owner in copies.items() if owner == name)]
+        count = sum(counts[layer] for layer in members)
         size = extra * count / max(counts.total(), 1)
         table: dict[tuple[int, ...], dict[str, float]] = {
             (bits,): {"file_bytes": size if bits < 8 else 0.0} for bits in group.widths

@@ -11,6 +11,7 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.config import QuantizationConfig
+from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.precision.costs import layer_multiplications, model_costs
 from tfeptq.precision.goals import Budget
@@ -22,16 +23,17 @@ from tflite_export.packaging.compression import compress
 WIDTHS = (2, 3, 4, 8)
 
 
-def costs_of(model, **settings):
+def costs_of(model, ranges=None, **settings):
     config = QuantizationConfig(weight_bits=WIDTHS, **settings)
     canonical = prepare(model)
-    return model_costs(canonical, candidate_widths(canonical, config), config)
+    return model_costs(canonical, candidate_widths(canonical, config), config, ranges)
 
 
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
 def test_predicted_file_size_is_within_three_percent(tmp_path, target):
     model = small_models.residual_network()
-    costs = costs_of(model, target=target)
+    ranges = FloatScores(prepare(model), [small_models.images(32)], 0).ranges
+    costs = costs_of(model, ranges, target=target)
     names = list(costs.tables["weight_bytes"])
     generator = np.random.default_rng(0)
     widths = {name: int(generator.choice(WIDTHS)) for name in names} | {"stem": 8, "classes": 8}
