@@ -43,6 +43,14 @@ def refuse_unsupported(layer: keras.Layer) -> None:
     # Exact classes only: a subclass may compute something else.
     if type(layer) not in LAYERS:
         raise UnsupportedLayerError(layer, "is not supported", _advice(layer))
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise UnsupportedLayerError(
+            layer, f"is quantized by Keras ({layer.quantization_mode})", "pass the float model"
+        )
+    if not keras.backend.is_float_dtype(layer.compute_dtype):
+        raise UnsupportedLayerError(
+            layer, f"computes in {layer.compute_dtype}", "give it a floating-point dtype"
+        )
 
 
 _FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"

@@ -30,6 +30,10 @@ _NEAREST = {
 }
 
 
+#: Names of the classes that are supported.
+SUPPORTED = frozenset(_HANDLERS)
+
+
 def translate(operation: Any, arguments: tuple[Any, ...]) -> list[Node]:
     """The primitives of one call: a node for each of its outputs.
 
