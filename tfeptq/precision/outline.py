@@ -99,6 +99,10 @@ class _Outline:
         """A tensor in the type in which its reader computes."""
         if self._tensors[name].dtype == dtype:
             return name
+        if (name, dtype) not in self._copies and self._tensors[name].is_constant:
+            # An array is written in either type.
+            shape = self._tensors[name].shape
+            self._copies[name, dtype] = self._constant(f"{name}/{dtype}", shape, dtype)
         if (name, dtype) not in self._copies:
             copy = self._tensor(f"{name}/{dtype}", self._tensors[name].shape, dtype)
             self._operators.append(Operator("QUANTIZE", (name,), (copy,), name, {}))
