@@ -17,7 +17,6 @@ import pytest
 import random_models
 import small_models
 import tensorflow as tf
-from keras import layers as L
 
 import tfeptq
 
