@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.borders import Narrowing
-from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.kernel_calls import kernel_calls, quantizer_of
+from tfeptq.layer_graph import LayerGraph
 from tfeptq.quantizers import ActivationQuantizer
+from tfeptq.ranges import settle
 from tfeptq.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
@@ -29,36 +29,37 @@ def fold(model: QuantizedModel) -> None:
     for layer in model.layers:
         if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
             layer.fold()
+    model.report.add_repairs(repair.sentence() for repair in settle(model, is_trained=True))
     graph = LayerGraph.of(model)
     _set_codes(graph)
     _set_grids(graph)
-    for (layer, index), scales in _scales(graph).items():
-        if len(scales) > 1:
+    for (layer, index), found in _parameters(graph).items():
+        if len(found) > 1:
             continue
-        input_scale, output_scale = scales.pop()
+        (input_scale, reach), output_scale, dtype = found.pop()
         if isinstance(layer, QuantizedWeights):
-            layer.snap_bias(input_scale, call_index=index)
+            integers = layer.integer_bias(input_scale, output_scale, reach=reach, dtype=dtype)
+            layer.snap_bias(integers, input_scale, call_index=index)
             layer.set_accumulator_grid(input_scale, output_scale, call_index=index)
         else:
             layer.set_accumulator_grid(input_scale, output_scale)
 
 
-_Scales = dict[tuple[QuantizedWeights | QuantizedMean, int], set[tuple[np.float32, np.float32]]]
+_Accumulating = QuantizedWeights | QuantizedMean
+#: Scale and reach of the input, scale and type of the output.
+_Parameters = tuple[tuple[np.float32, int], np.float32, str]
 
 
-def _scales(graph: LayerGraph) -> _Scales:
-    """Input and output scales of each call, by its number, of a layer that accumulates."""
-    producers = {call.output: call for call in graph.calls}
-    consumers = graph.consumers()
-    scales: _Scales = {}
-    for call in graph.calls:
-        if isinstance(call.layer, (QuantizedWeights, QuantizedMean)):
-            source = quantizer_of(call.inputs[0], producers)
-            target = _quantizer_behind(call, consumers)
-            pair = (source.parameters()[0], target.parameters()[0])
-            index = call.options.get("call_index", 0)
-            scales.setdefault((call.layer, index), set()).add(pair)
-    return scales
+def _parameters(graph: LayerGraph) -> dict[tuple[_Accumulating, int], set[_Parameters]]:
+    """With which parameters each call, by its number, of a layer that accumulates is made."""
+    found: dict[tuple[_Accumulating, int], set[_Parameters]] = {}
+    for kernel in kernel_calls(graph):
+        if isinstance(kernel.layer, _Accumulating):
+            source, target = kernel.sources[0], kernel.target
+            given = (source.parameters()[0], source.reach)
+            parameters = (given, target.parameters()[0], target.container)
+            found.setdefault((kernel.layer, kernel.index), set()).add(parameters)
+    return found
 
 
 def _set_codes(graph: LayerGraph) -> None:
@@ -80,20 +81,3 @@ def _set_grids(graph: LayerGraph) -> None:
     for call in graph.calls:
         if isinstance(call.layer, Narrowing):
             call.layer.set_grid(quantizer_of(call.inputs[0], producers).parameters()[0])
-
-
-def _quantizer_behind(call: Call, consumers: Mapping[Key, list[Call]]) -> ActivationQuantizer:
-    """The quantizer in which a layer's result is written; a ReLU may come first."""
-    while not isinstance(call.layer, ActivationQuantizer):
-        call = consumers[call.output][0]
-    return call.layer
-
-
-def quantizer_of(key: Key, producers: Mapping[Key, Call]) -> ActivationQuantizer:
-    """The quantizer whose grid a written tensor lies on: its own, or its source's."""
-    call = producers[key]
-    while not isinstance(call.layer, ActivationQuantizer):
-        if isinstance(call.layer, keras.layers.InputLayer):
-            raise ValueError(f"layer {call.layer.name!r} has no activation quantizer behind it")
-        call = producers[call.inputs[0]]
-    return call.layer

@@ -24,8 +24,10 @@ from tfeptq.names import unique_name
 from tfeptq.plan import keeps_grid
 from tfeptq.quantizers import ActivationQuantizer, activation_dtype, activation_range
 from tfeptq.wrappers import QuantizedPReLU, QuantizedWeights
+from tflite_export import limits
 from tflite_export.codes import lowest_code, stays_within
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.proofs import largest_distance, prove
 
 _MERGES = {
     keras.layers.Add: "ADD",
@@ -60,10 +62,10 @@ def freeze(model: QuantizedModel) -> IntegerGraph:
     predictions as they are.
 
     Raises:
-        ValueError: a bias does not fit its integer type, naming the layer.
+        ValueError: some kernel cannot hold what it would have to, naming the layer.
     """
     model.fold()
-    return _Freezer(model).graph().validate()
+    return prove(_Freezer(model).graph().validate())
 
 
 def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
@@ -231,8 +233,9 @@ class _Freezer:
         output = dataclasses.replace(like, name=name, shape=self._shapes[key], data=None)
         inputs = list(pending.tensors)
         if pending.weights is not None:
-            inputs += self._weights(pending.weights, self._tensors[inputs[0]], pending.kind)
-        operator = Operator(pending.kind, tuple(inputs), (name,), pending.layer, pending.attributes)
+            inputs += self._weights(pending.weights, self._tensors[inputs[0]], like, pending.kind)
+        kind, attributes = _without_idle_relu6(pending, like)
+        operator = Operator(kind, tuple(inputs), (name,), pending.layer, attributes)
         if stays_within(operator, {**self._tensors, name: output}):
             self._operators.append(operator)
             return self._add(output)
@@ -258,7 +261,9 @@ class _Freezer:
     def _unique(self, name: str) -> str:
         return unique_name(name, set(self._tensors))
 
-    def _weights(self, layer: QuantizedWeights, source: Tensor, kind: str) -> list[str]:
+    def _weights(
+        self, layer: QuantizedWeights, source: Tensor, like: Tensor, kind: str
+    ) -> list[str]:
         """Weight and bias constants; a shared layer's weights are written once."""
         scales = layer.scales()
         if layer not in self._written:
@@ -273,7 +278,13 @@ class _Freezer:
                     layer.bits,
                 )
             )
-        bias, bias_scales = _integer_bias(layer, scales, source)
+        bias = layer.integer_bias(
+            source.quantization.scale[0],
+            like.quantization.scale[0],
+            reach=largest_distance(source),
+            dtype=like.dtype,
+        ).astype(np.int64 if source.dtype == "int16" else np.int32)
+        unit = np.float64(source.quantization.scale[0]) * scales.astype(np.float64)
         return [
             self._written[layer],
             self._add(
@@ -281,7 +292,7 @@ class _Freezer:
                     self._unique(f"{layer.name}/bias"),
                     bias.shape,
                     str(bias.dtype),
-                    Quantization(bias_scales),
+                    Quantization(unit.astype(np.float32)),
                     bias,
                     bias.dtype.itemsize * 8,
                 )
@@ -307,6 +318,15 @@ def _public_names(tensors: list[str]) -> list[str]:
     return names
 
 
+def _without_idle_relu6(pending: _Pending, like: Tensor) -> tuple[str, dict[str, Any]]:
+    """Kind and attributes, with ReLU where six is out of the output's reach and of int32's."""
+    if float(like.quantization.scale[0]) >= limits.RELU6_SCALE:
+        return pending.kind, pending.attributes
+    kind = "RELU" if pending.kind == "RELU6" else pending.kind
+    is_fused = pending.attributes.get("activation") == "RELU6"
+    return kind, {**pending.attributes, **({"activation": "RELU"} if is_fused else {})}
+
+
 def _same_parameters(tensor: Tensor, other: Tensor) -> bool:
     left, right = tensor.quantization, other.quantization
     return (
@@ -324,23 +344,6 @@ def _file_layout(integers: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(integers.transpose(3, 0, 1, 2)), 0
     height, width, channels, multiplier = integers.shape
     return integers.reshape(1, height, width, channels * multiplier), 3
-
-
-def _integer_bias(
-    layer: QuantizedWeights, scales: np.ndarray, source: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bias in units of input scale times weight scale, computed in float64."""
-    dtype = np.dtype(np.int64 if source.dtype == "int16" else np.int32)
-    unit = np.float64(source.quantization.scale[0]) * scales.astype(np.float64)
-    bias = np.round(np.asarray(layer.layer.bias, np.float64) / unit)
-    limit = 2**31 - 1 if dtype == np.int32 else 2**39
-    if np.any(np.abs(bias) > limit):
-        channel = int(np.argmax(np.abs(bias)))
-        raise ValueError(
-            f"layer {layer.name!r}: the bias of channel {channel} is {bias[channel]:.3g} in units "
-            f"of its scales, allowed are +-{limit}; its weights are almost zero: prune it"
-        )
-    return bias.astype(dtype), unit.astype(np.float32)
 
 
 _Shape = tuple[int, ...]

@@ -31,6 +31,7 @@ from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
+from tfeptq.ranges import settle
 from tfeptq.sharing import Ranges
 from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
@@ -163,6 +164,8 @@ def _learn(
     used["ranges"] = len(samples[0])
     with watch("thresholds"):
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
+        repairs = settle(quantized, is_trained=False)
+        quantized.report.add_repairs(repair.sentence() for repair in repairs)
     if config.untrained_rounding == "optq":
         with watch("layer by layer"):
             report, *weights = checkpoint.arrays(

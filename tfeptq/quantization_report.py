@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 
 
 @dataclasses.dataclass
@@ -32,3 +33,7 @@ class QuantizationReport:
         self.samples.update(samples)
         for sentences, kept in ((self.repairs, repairs), (self.warnings, warnings)):
             sentences.extend(sentence for sentence in kept if sentence not in sentences)
+
+    def add_repairs(self, sentences: Iterable[str]) -> None:
+        """Adds those that are new."""
+        self.repairs += [sentence for sentence in sentences if sentence not in self.repairs]

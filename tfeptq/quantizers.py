@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfeptq.fused import gradual_fake_quantize
+from tflite_export import limits
 from tflite_export.codes import lowest_code
 
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
@@ -79,7 +80,7 @@ def asymmetric_parameters(minimum: float, maximum: float, *, bits: int) -> tuple
 
 
 def _positive(scale: float) -> np.float32:
-    return np.float32(max(scale, 1e-8))
+    return np.float32(max(scale, limits.LOWEST_SCALE))
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
@@ -125,6 +126,16 @@ class ActivationQuantizer(keras.layers.Layer):
     def codes(self) -> tuple[int, int]:
         return activation_range(self.bits)
 
+    @property
+    def container(self) -> str:
+        """Type of its tensor in the file."""
+        return activation_dtype(self.bits)
+
+    @property
+    def reach(self) -> int:
+        """Largest distance of an integer of its tensor's type from the zero point."""
+        return max(map(abs, limits.reach(self.container, self.parameters()[1])))
+
     def call(self, inputs: Any) -> Any:
         low, high = self.codes
         scale = self.base_scale * ops.exp(self.log_scale)
@@ -146,10 +157,15 @@ class ActivationQuantizer(keras.layers.Layer):
         self.zero_point.assign(zero_point)
         self.log_scale.assign(0.0)
 
+    def widen(self, scale: float) -> None:
+        """Takes another scale; codes of zero stay where they are."""
+        self.base_scale.assign(np.float32(scale))
+        self.log_scale.assign(0.0)
+
     def fold(self) -> None:
         """Moves the learned factor into the scale, so that the scale is one float32 number."""
         factor = np.exp(np.float64(ops.convert_to_numpy(self.log_scale)))
-        self.base_scale.assign(np.float32(float(self.base_scale.numpy()) * factor))
+        self.base_scale.assign(_positive(float(self.base_scale.numpy()) * factor))
         self.log_scale.assign(0.0)
         self.float_share.assign(0.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfeptq.quantizers import weight_range
+from tflite_export import limits
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
 #: everything sensible, then refinements around the best of each channel.
@@ -47,10 +48,14 @@ def weight_steps(
 
 
 def _largest(weights: np.ndarray) -> np.ndarray:
-    """Largest magnitude of each channel; a channel of zeros takes the layer's, never zero."""
+    """Largest magnitude of each channel, never zero.
+
+    A channel of much smaller weights than the layer's largest takes a part of these, too small to
+    be seen in the layer's output. A layer of zeros takes next to nothing: `tfeptq.ranges` widens it
+    to what suits its input and output.
+    """
     largest = np.abs(weights).max(axis=1).astype(np.float64)
-    floor = max(float(largest.max()) * 1e-4, 1e-8)
-    return np.maximum(largest, floor)
+    return np.maximum(largest, max(float(largest.max()) * 1e-4, limits.LOWEST_SCALE * 2.0**8))
 
 
 def _search(

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from tfeptq import linear
+from tfeptq.integer_bias import integer_bias
 from tfeptq.quantizers import (
     rectified_sigmoid,
     rectified_sigmoid_inverse,
@@ -253,15 +254,46 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.bias_offset.assign(np.zeros_like(bias))
         self.soft_share.assign(0.0)
 
-    def snap_bias(self, input_scale: np.float32, *, call_index: int = 0) -> None:
-        """Rounds a call's bias to a multiple of input scale times weight scale, as kernels do.
+    def widen_step(self, step: np.ndarray) -> None:
+        """Takes wider scales, and the integers with which the weights stay nearest.
+
+        Args:
+            step: one value an output channel, or one value, in the order of the bias. Call `fold`
+                first.
+        """
+        wider = np.asarray(step, np.float32).reshape(self.step.shape)
+        weights = self.integers() * ops.convert_to_numpy(self.step).astype(np.float64)
+        self.step.assign(wider)
+        self.floor.assign(np.round(weights / wider))
+
+    def integer_bias(
+        self, input_scale: np.float32, output_scale: np.float32, *, reach: int, dtype: str
+    ) -> np.ndarray:
+        """The integer biases that ship, int64, one an output channel. Call `fold` first.
+
+        Args:
+            reach: largest distance of an input's integer from its zero point.
+            dtype: of the activations.
+        """
+        scales = self.scales().astype(np.float64)
+        unit = np.broadcast_to(np.float64(input_scale) * scales, self.layer.bias.shape)
+        rows = linear.by_channel(self.layer, np.abs(self.integers().astype(np.int64)))
+        bias = ops.convert_to_numpy(self.layer.bias)
+        return integer_bias(
+            bias, unit, unit / np.float64(output_scale), reach * rows.sum(axis=1), dtype=dtype
+        )
+
+    def snap_bias(
+        self, integers: np.ndarray, input_scale: np.float32, *, call_index: int = 0
+    ) -> None:
+        """Moves a call's bias to multiples of input scale times weight scale, as kernels have it.
 
         A layer that is called once then has that bias; of several calls each gets what it lacks.
         """
         unit = np.float64(input_scale) * self.scales().astype(np.float64)
-        bias = ops.convert_to_numpy(self.layer.bias).astype(np.float64)
-        snapped = np.round(bias / unit) * unit
+        snapped = integers * unit
         if self.calls > 1:
+            bias = ops.convert_to_numpy(self.layer.bias).astype(np.float64)
             self._assign_call(self.bias_residue, call_index, snapped - bias)
         else:
             self.layer.bias.assign(snapped.astype(np.float32))

@@ -16,6 +16,7 @@ from tflite_export.files import destination, write_atomically
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
 from tflite_export.packing import CONTAINER_BITS
+from tflite_export.proofs import prove
 from tflite_export.reader import parse
 from tflite_export.verify import Verification
 from tflite_export.writer import write
@@ -85,7 +86,7 @@ def export(
 
     Raises:
         ValueError: the target cannot store or execute a layer as it was quantized, or there is
-            none.
+            none; or some inputs would overflow what its kernels hold.
         VerificationError: what the file computes is not what was learned; no file is left.
     """
     path = destination(path)
@@ -94,7 +95,7 @@ def export(
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
     frozen = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
-    graph = wide_softmax.executable(frozen, target).validate()
+    graph = prove(wide_softmax.executable(frozen, target).validate())
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
