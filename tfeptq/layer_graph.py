@@ -111,11 +111,13 @@ def _history(serialized: Mapping[str, Any]) -> Key:
 
 
 def _keys(endpoints: Any) -> tuple[Key, ...]:
-    if len(endpoints) == 3 and isinstance(endpoints[0], str):
-        endpoints = [endpoints]
+    """Of the inputs or outputs in Keras's order: dictionaries by their sorted keys."""
     if isinstance(endpoints, Mapping):
-        endpoints = list(endpoints.values())
-    return tuple((layer, node) for layer, node, _ in endpoints)
+        endpoints = [endpoints[name] for name in sorted(endpoints)]
+    elif len(endpoints) == 3 and isinstance(endpoints[0], str):
+        layer, node, _ = endpoints
+        return ((layer, node),)
+    return tuple(key for item in endpoints for key in _keys(item))
 
 
 def _in_order(calls: Sequence[Call], inputs: Sequence[Key]) -> tuple[Call, ...]:

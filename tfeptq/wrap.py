@@ -18,6 +18,7 @@ from tfeptq import linear
 from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.borders import Narrowing
 from tfeptq.constant_layer import Constant
+from tfeptq.graph.trace import output_structure
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Slot, keeps_grid
 from tfeptq.quantizers import ActivationQuantizer
@@ -30,11 +31,12 @@ class WrappedModel:
     """Input and output tensors of the quantized functional model.
 
     Attributes:
+        outputs: in the structure of the canonical model's.
         sources: quantizer name -> tensors of the canonical model that its range must cover.
     """
 
     inputs: list[Any]
-    outputs: list[Any]
+    outputs: Any
     sources: dict[str, list[Key]]
 
 
@@ -77,9 +79,13 @@ def wrap(
         layers[name] = copy
     builder = _Builder(model, graph, plan, layers)
     _copy_weights(model, layers)
+    outputs: Any = [builder.tensors[key] for key in graph.outputs]
+    structure = output_structure(model)
+    if structure is not None:
+        outputs = keras.tree.pack_sequence_as(structure, outputs)
     return WrappedModel(
         builder.inputs,
-        [builder.tensors[key] for key in graph.outputs],
+        outputs,
         {quantizer.name: slot.sources for slot, quantizer in builder.quantizers.items()},
     )
 

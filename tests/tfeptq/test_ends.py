@@ -156,3 +156,24 @@ def test_the_same_output_twice_and_an_input_as_output(tmp_path):
     in_a_file(model, [drawn((32, 5))], tmp_path / "m.tflite", target="android")
     found = parse((tmp_path / "m.tflite").read_bytes())
     assert list(found.output_names) == ["y", "x", "y_1"]
+
+
+def test_outputs_of_a_dictionary_are_scored_by_their_names(tmp_path):
+    inputs = keras.Input((5,), name="x")
+    outputs = {"b": L.Dense(2, name="one")(inputs), "a": L.Dense(3, name="two")(inputs)}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss={"b": "mse", "a": "mae"})
+    samples = drawn((32, 5))
+    labels = {"b": drawn((32, 2), 1), "a": drawn((32, 3), 2)}
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=32, threshold="max")
+    path = tmp_path / "m.tflite"
+    callback = tfeptq.QuantizationCallback(
+        samples, config, export_path=path, validation_data=(samples, labels)
+    )
+    history = model.fit(samples, labels, callbacks=[callback], verbose=0).history
+    wanted = model.evaluate(samples, labels, verbose=0, return_dict=True)["loss"]
+    assert abs(history["quantized_loss"][-1] - wanted) < 0.02 * wanted
+    made = callback.quantized.predict(samples, verbose=0)
+    assert {name: array.shape for name, array in made.items()} == {"a": (32, 3), "b": (32, 2)}
+    # The file's outputs are in Keras's order, that of the sorted names.
+    assert [array.shape for array in tflite_export.run(path, samples)] == [(32, 3), (32, 2)]

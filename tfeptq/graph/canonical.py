@@ -44,7 +44,8 @@ def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Nod
     check_weights(model)
     inputs = [Node(Input, given.name, [], _static(given), is_own=True) for given in traced.inputs]
     values = _translate(traced, inputs, {}, "")
-    return Graph(model.name, inputs, [values[symbol] for symbol in traced.outputs]), values
+    outputs = [values[symbol] for symbol in traced.outputs]
+    return Graph(model.name, inputs, outputs, traced.structure), values
 
 
 def canonical_model(graph: Graph) -> keras.Model:

@@ -60,11 +60,16 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """A model under rewriting; all nodes are reached from `outputs`."""
+    """A model under rewriting; all nodes are reached from `outputs`.
+
+    Attributes:
+        structure: what the model returns, with a leaf for each output; None for a flat list.
+    """
 
     name: str
     inputs: list[Node]
     outputs: list[Node]
+    structure: Any = None
 
     def nodes(self) -> list[Node]:
         """All nodes, inputs first, each behind what it reads."""

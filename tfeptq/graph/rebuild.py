@@ -32,7 +32,9 @@ def rebuild(graph: Graph) -> keras.Model:
         if node.weights is not None:
             layer.set_weights([array.astype(np.float32) for array in node.weights.arrays])
     inputs = [tensors[node] for node in graph.inputs]
-    outputs = [tensors[node] for node in graph.outputs]
+    outputs: Any = [tensors[node] for node in graph.outputs]
+    if graph.structure is not None:
+        outputs = keras.tree.pack_sequence_as(graph.structure, outputs)
     # A single input is no list: Keras warns when the structure of a call differs.
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=graph.name)
 

@@ -53,11 +53,13 @@ class Trace:
 
     Attributes:
         inputs, outputs: in the order of `Model.inputs` and `Model.outputs`.
+        structure: of the outputs, where they are a dictionary or nested; None for a flat list.
     """
 
     inputs: tuple[TracedInput, ...]
     calls: tuple[TracedCall, ...]
     outputs: tuple[Symbol, ...]
+    structure: Any = None
 
 
 class _StandIn(keras.Operation):
@@ -77,6 +79,7 @@ def trace(model: keras.Model) -> Trace:
     Raises:
         ValueError: neither of them, or its `call` is overridden.
     """
+    structure = output_structure(model)
     model = flat_functional(model)
     calls: list[TracedCall] = []
     count = itertools.count()
@@ -94,7 +97,17 @@ def trace(model: keras.Model) -> Trace:
     copy = keras.models.clone_model(
         model, input_tensors=inputs, clone_function=_itself, call_function=record
     )
-    return Trace(tuple(map(_traced_input, model.inputs, inputs)), tuple(calls), tuple(copy.outputs))
+    read = tuple(map(_traced_input, model.inputs, inputs))
+    return Trace(read, tuple(calls), tuple(copy.outputs), structure)
+
+
+def output_structure(model: keras.Model) -> Any:
+    """The dictionary or the nested lists that a model returns; None for one tensor or a list."""
+    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential):
+        return None
+    structure = getattr(model, "output", None)
+    items = structure if isinstance(structure, (list, tuple)) else [structure]
+    return None if all(is_symbol(item) for item in items) else structure
 
 
 def symbols(value: Any) -> list[Symbol]:

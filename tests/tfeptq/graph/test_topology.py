@@ -92,10 +92,21 @@ def test_dictionaries_keep_the_order_of_keras():
     canonical = prepare(model)
     assert [tensor.name for tensor in canonical.inputs] == [tensor.name for tensor in model.inputs]
     values = {name: np.ones((2, tensor.shape[1]), "float32") for name, tensor in inputs.items()}
-    expected = keras.tree.flatten(model(values))
+    expected = model(values)
     found = canonical([values[tensor.name] for tensor in canonical.inputs])
-    for left, right in zip(expected, found, strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-5)
+    assert set(found) == {"one", "two"}
+    for name in expected:
+        np.testing.assert_allclose(expected[name], found[name], rtol=1e-5)
+
+
+def test_nested_outputs_keep_their_structure():
+    inputs = keras.Input((W,))
+    leaves = [L.Dense(units)(inputs) for units in (1, 2, 3, 4)]
+    structure = [leaves[0], {"b": leaves[1], "a": [leaves[2]]}, (leaves[3],)]
+    canonical = check(randomize(keras.Model(inputs, structure)))
+    made = canonical(np.ones((2, W), "float32"))
+    shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), made)
+    assert str(shapes) == "[(2, 1), {'b': (2, 2), 'a': [(2, 3)]}, ((2, 4),)]"
 
 
 def test_calls_of_a_layer_in_other_models_do_not_count():
