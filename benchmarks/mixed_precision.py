@@ -44,6 +44,7 @@ from benchmarks.models import Task, load
 from tfeptq.checkpoint import Checkpoint, open_checkpoint
 from tfeptq.config import SENSITIVITIES
 from tfeptq.data import take_samples
+from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
@@ -285,10 +286,15 @@ def activation_correlation(bench: Bench) -> Iterator[dict[str, Any]]:
         groups = ActivationGroups(bench.canonical, config)
         begin = time.perf_counter()
         losses = activation_sensitivity(
-            bench.canonical, bench.samples, groups, config, Checkpoint()
+            bench.canonical,
+            bench.samples,
+            groups,
+            config,
+            Checkpoint(),
+            FloatScores(bench.canonical, bench.samples, config.seed),
         )
         seconds = round(time.perf_counter() - begin, 1)
-        grids = activation_grids(bench.canonical, bench.samples, groups)
+        grids = activation_grids(bench.canonical, bench.samples, groups, config)
         reference = graph.execute([images])
         for bits in ACTIVATION_WIDTHS:
             predicted, found = [], []

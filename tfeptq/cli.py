@@ -177,6 +177,13 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "get 8)",
     )
     parser.add_argument("--target", choices=TARGETS, default=defaults.target)
+    parser.add_argument(
+        "--input-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="fixes the input's scale and zero point: 0 255 for pixels",
+    )
     parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
     parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=defaults.sensitivity)
     parser.add_argument(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.precision.goals import AccuracyTarget, Budget
-from tfeptq.settings import member, real, shown, switch, whole, width, widths
+from tfeptq.settings import bounds, member, real, shown, switch, whole, width, widths
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +39,9 @@ class QuantizationConfig:
             feels them, of activation_bytes or bit_operations: the widest lose least.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.
+        input_range: fixes scale and zero point of the model's inputs, which are then never
+            learned: (low, high) for all of them or `{input name: (low, high)}`, as they reach the
+            model. (0, 255) gives scale 1 and zero point -128. The range is widened to hold zero.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
         sensitivity: what tells how much a layer's width matters when candidates are given:
@@ -79,6 +82,7 @@ class QuantizationConfig:
     weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8
     activation_bits: int | tuple[int, ...] | Mapping[str, int] = 8
     target: str = "android"
+    input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
@@ -162,7 +166,7 @@ class QuantizationConfig:
     def get_config(self) -> dict[str, Any]:
         """Settings as plain values; the metric of an accuracy target by its name."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("weight_bits", "activation_bits"):
+        for name in ("weight_bits", "activation_bits", "input_range"):
             if isinstance(config[name], Mapping):
                 config[name] = dict(config[name])
         for name in ("budget", "accuracy_target"):
@@ -225,6 +229,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "weight_bits": partial(widths, allowed=WEIGHT_BITS),
     "activation_bits": partial(widths, allowed=ACTIVATION_BITS),
     "target": partial(member, allowed=TARGETS),
+    "input_range": _or_none(bounds),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
     "threshold": partial(member, allowed=THRESHOLDS),
     "rounding": partial(member, allowed=ROUNDINGS),

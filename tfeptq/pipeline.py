@@ -23,6 +23,7 @@ from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare, prove
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.histograms import Histogram
+from tfeptq.input_ranges import doubts, input_ranges
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.layerwise import round_layer_by_layer
 from tfeptq.model import QuantizedModel
@@ -95,11 +96,14 @@ def _quantize(
     with watch("prepare"):
         canonical = prepare(model)
         labelled = labelled_loss(model, labels, config)
+        bounds = input_ranges(canonical, config.input_range)
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         prove(model, canonical, samples)
+        notes = doubts(canonical, samples, bounds)
+        taken = dataclasses.replace(taken, notes=(*taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint)
     learn = functools.partial(_learn, canonical, taken, scores, checkpoint)
     if not config.has_candidates:
@@ -246,6 +250,7 @@ def _wrapped(
         requantization=layer_requantizations(canonical, widths, config),
         activation_bits=config.activation_bits,
         ranges=ranges,
+        input_ranges=input_ranges(canonical, config.input_range),
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
     quantized.target = config.target

@@ -16,6 +16,7 @@ import keras
 
 from tfeptq import linear
 from tfeptq.constant_layer import Constant
+from tfeptq.input_ranges import fixed_by_range
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.names import legal_name, unique_name
 from tfeptq.quantizers import activation_dtype, activation_range
@@ -128,13 +129,18 @@ class Plan:
         bits: layer name -> width of its output; see `tfeptq.precision.activations`.
         ranges: of the canonical model's tensors; None: not known, as before there are samples.
             Then whatever can share a scale does, which takes the fewest operators.
+        input_ranges: input name -> the range that its quantizer is fixed to.
 
     Attributes:
         slots: tensor -> its quantizer.
     """
 
     def __init__(
-        self, graph: LayerGraph, bits: Mapping[str, int], ranges: Ranges | None = None
+        self,
+        graph: LayerGraph,
+        bits: Mapping[str, int],
+        ranges: Ranges | None = None,
+        input_ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._bits = bits
         self._ranges = ranges
@@ -144,7 +150,9 @@ class Plan:
         # A layer of the user's may be named like anything that is made up here.
         self._names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
         for key in graph.inputs:
-            self.slots[key] = Slot(self._name(key, "quantizer"), bits[key[0]], None, [key])
+            bounds = (input_ranges or {}).get(key[0])
+            fixed = None if bounds is None else fixed_by_range(bounds, bits[key[0]])
+            self.slots[key] = Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
         for call in graph.calls:
             self._assign(call)
 

@@ -43,8 +43,7 @@ def real(name: str, value: Any, *, may_be_zero: bool = False) -> float:
     Raises:
         ValueError: anything else, NaN, infinity and numbers as text included.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not (is_number and math.isfinite(value) and (value > 0 or (may_be_zero and value == 0))):
+    if not (_is_finite(value) and (value > 0 or (may_be_zero and value == 0))):
         bound = "a number of at least 0" if may_be_zero else "a positive number"
         raise ValueError(f"{name}={shown(value)} must be {bound} that is finite{_unquoted(value)}")
     return float(value)
@@ -115,3 +114,32 @@ def widths(name: str, value: Any, allowed: Sequence[int]) -> int | tuple[int, ..
             f"{{layer name: width}}; widths are {', '.join(map(str, allowed))}"
         )
     return width(name, value, allowed)
+
+
+def bounds(name: str, value: Any) -> tuple[float, float] | dict[str, tuple[float, float]]:
+    """One pair (low, high) for all inputs, or one by input name.
+
+    Raises:
+        ValueError: anything else, or a range that holds no numbers.
+    """
+    if not isinstance(value, Mapping):
+        return _pair(name, value)
+    for key in value:
+        if not isinstance(key, str):
+            raise ValueError(f"{name} has the key {shown(key)}: keys are names of inputs")
+    return {key: _pair(f"{name}[{key!r}]", pair) for key, pair in value.items()}
+
+
+def _pair(name: str, value: Any) -> tuple[float, float]:
+    is_pair = isinstance(value, (tuple, list, np.ndarray)) and len(value) == 2
+    if not is_pair or not all(_is_finite(bound) for bound in value) or value[0] >= value[1]:
+        raise ValueError(
+            f"{name}={shown(value)} must be two finite numbers (low, high) with low < high, for "
+            "example (0, 255)"
+        )
+    return float(value[0]), float(value[1])
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    return is_number and math.isfinite(value)

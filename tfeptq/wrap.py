@@ -48,6 +48,7 @@ def wrap(
     requantization: Mapping[str, str],
     activation_bits: Mapping[str, int],
     ranges: Ranges | None = None,
+    input_ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> WrappedModel:
     """Wraps a canonical model (see `tfeptq.graph.prepare`).
 
@@ -58,10 +59,10 @@ def wrap(
             weights and the global means.
         activation_bits: width of the output of every layer that has one of its own, by name; see
             `tfeptq.precision.activations`.
-        ranges: of the model's tensors, see `tfeptq.plan.Plan`.
+        ranges, input_ranges: of the model's tensors, see `tfeptq.plan.Plan`.
     """
     graph = LayerGraph.of(model)
-    plan = Plan(graph, activation_bits, ranges)
+    plan = Plan(graph, activation_bits, ranges, input_ranges)
     layers = {}
     counts = Counter(call.layer.name for call in graph.calls)
     for call in graph.calls:

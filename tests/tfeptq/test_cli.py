@@ -34,7 +34,7 @@ def quantized(folder):
         "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
         "--weight-bits", "4", "--steps", "5", "--samples", "32", "--batch-size", "8",
         "--output", str(folder / "m.tflite"), "--save-keras", str(folder / "q.keras"),
-        "--validation", str(folder / "data.npz"),
+        "--validation", str(folder / "data.npz"), "--input-range", "-4", "4",
     ]  # fmt: skip
     assert main(arguments) == 0
     return folder / "m.tflite"
@@ -53,6 +53,8 @@ def test_inspect(quantized, capsys):
     content = json.loads(capsys.readouterr().out)
     stored = {tensor["name"]: tensor["type"] for tensor in content["tensors"]}
     assert stored["pointwise/weights"] == "int4"
+    image = next(tensor for tensor in content["tensors"] if tensor["name"] == "image")
+    assert image["scale"] == pytest.approx(4 / 127)
 
 
 @pytest.mark.parametrize("runtime", ["litert", "litert-reference", "reference"])

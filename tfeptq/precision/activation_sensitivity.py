@@ -20,6 +20,7 @@ from tfeptq.float_scores import FloatScores
 from tfeptq.hessian.activations import TRACED, Grid, activation_moments
 from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, pair_terms
 from tfeptq.histograms import Histogram
+from tfeptq.input_ranges import fixed_by_range, input_ranges
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.plan import Plan, fixed_parameters
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -49,7 +50,7 @@ def activation_sensitivity(
         checkpoint: where curvatures are kept.
         scores: of `model`; is told how many samples were used.
     """
-    grids = activation_grids(model, samples, groups, scores.histograms)
+    grids = activation_grids(model, samples, groups, config, scores.histograms)
     if config.sensitivity == "inter_layer":
         scores.note("pair terms", PAIRED)
         arrays = checkpoint.arrays(
@@ -100,6 +101,7 @@ def activation_grids(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     groups: ActivationGroups,
+    config: QuantizationConfig,
     histograms: Mapping[Key, Histogram] | None = None,
 ) -> dict[Candidate, Grid]:
     """(Quantizer name, width) -> what it does, at every candidate width of its group.
@@ -112,17 +114,21 @@ def activation_grids(
     graph = LayerGraph.of(model)
     layers = {call.output: call.layer for call in graph.calls}
     eight = dict.fromkeys((name for g in groups.by_name.values() for name in g.layers), 8)
-    plan = Plan(graph, eight, ranges)
+    bounds = input_ranges(model, config.input_range)
+    plan = Plan(graph, eight, ranges, bounds)
     slots = {slot.name: slot for slot in plan.slots.values()}
     grids: dict[Candidate, Grid] = {}
     for name, slot in slots.items():
+        source = slot.sources[0]
         values = Histogram.pooled([histograms[key] for key in slot.sources])
-        for bits in groups.by_name[groups.of_tensor(slot.sources[0])].widths:
-            parameters = (
-                asymmetric_parameters(*best_range(values, bits=bits), bits=bits)
-                if slot.fixed is None
-                else fixed_parameters(layers[slot.sources[0]], bits)
-            )
+        for bits in groups.by_name[groups.of_tensor(source)].widths:
+            parameters: tuple[Any, int] | None
+            if slot.fixed is None:
+                parameters = asymmetric_parameters(*best_range(values, bits=bits), bits=bits)
+            elif source in graph.inputs:
+                parameters = fixed_by_range(bounds[source[0]], bits)
+            else:
+                parameters = fixed_parameters(layers[source], bits)
             assert parameters is not None
             scale, zero_point = parameters
             grids[name, bits] = Grid(tuple(slot.sources), float(scale), int(zero_point), bits)

@@ -16,6 +16,7 @@ from tfeptq.data import configured_samples, label_array
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare, prove
 from tfeptq.hessian.labelled import LabelledLoss
+from tfeptq.input_ranges import input_ranges
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.costs import Costs, LayerCosts, model_costs
@@ -167,13 +168,16 @@ def prepare_choice(
 def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
     """Refuses, before any work, widths that a canonical model or its target cannot have.
 
+    And ranges of inputs that it does not have.
+
     Raises:
-        ValueError: names the layer, what was asked and what is allowed.
+        ValueError: names the layer or input, what was asked and what is allowed.
     """
     if isinstance(config.activation_bits, tuple):
         ActivationGroups(model, config)
         config = dataclasses.replace(config, activation_bits=8)
     layer_widths(model, resolve_activations(model, config))
+    input_ranges(model, config.input_range)
 
 
 def labelled_loss(
@@ -232,6 +236,7 @@ def pareto_frontier(
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
     canonical = prepare(model)
+    input_ranges(canonical, config.input_range)
     labelled = labelled_loss(model, labels, config)
     if not isinstance(config.activation_bits, tuple):
         config = resolve_activations(canonical, config)

@@ -20,6 +20,7 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.constant_layer import Constant
+from tfeptq.input_ranges import input_ranges
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.plan import Plan, Topology
 from tfeptq.precision.activation_groups import ActivationGroups
@@ -65,7 +66,7 @@ def cost_factors(
     return [
         *_storage(model, candidates, groups, config),
         *_operations(model, graph, candidates, groups),
-        *_Memory(model, graph, groups, ranges).factors(),
+        *_Memory(model, graph, groups, config, ranges).factors(),
         *_clamps(model, candidates, groups, config, ranges),
     ]
 
@@ -159,11 +160,9 @@ def _clamps(
     counts = _operators_by_layer(clamped) - _operators_by_layer(plain)
     extra = file_bytes(clamped, config.target) - file_bytes(plain, config.target)
     # Requantizations in front of concatenations are named after their quantizers.
-    graph = LayerGraph.of(model)
-    copies = {
-        slot.name: groups.of_tensor(key)
-        for key, slot in Plan(graph, groups.by_layer(narrowest), ranges).slots.items()
-    }
+    bounds = input_ranges(model, config.input_range)
+    plan = Plan(LayerGraph.of(model), groups.by_layer(narrowest), ranges, bounds)
+    copies = {slot.name: groups.of_tensor(key) for key, slot in plan.slots.items()}
     for name, group in groups.by_name.items():
         members = [*group.layers, *(copy for copy, owner in copies.items() if owner == name)]
         count = sum(counts[layer] for layer in members)
@@ -190,6 +189,7 @@ class _Memory:
         model: keras.Model,
         graph: LayerGraph,
         groups: ActivationGroups,
+        config: QuantizationConfig,
         ranges: Ranges | None,
     ) -> None:
         self._groups = groups
@@ -213,9 +213,11 @@ class _Memory:
                 )
         self._end = 2 * len(kernels)
         self._outputs = set(graph.outputs)
+        bounds = input_ranges(model, config.input_range)
         self._rescaled: dict[str, set[tuple[Key, int]]] = {}
         for dtype, bits in (("int8", 8), ("int16", 16)):
-            plan = Plan(graph, groups.by_layer(dict.fromkeys(groups.by_name, bits)), ranges)
+            by_layer = groups.by_layer(dict.fromkeys(groups.by_name, bits))
+            plan = Plan(graph, by_layer, ranges, bounds)
             self._rescaled[dtype] = {
                 (key, 2 * index + 1)
                 for index, call in enumerate(kernels)

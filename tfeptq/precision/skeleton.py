@@ -11,6 +11,7 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.freeze import freeze
+from tfeptq.input_ranges import input_ranges
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.widths import layer_granularity, layer_requantizations
@@ -78,6 +79,7 @@ def _uncalibrated(
         requantization=layer_requantizations(model, widths, config),
         activation_bits=config.activation_bits,
         ranges=ranges,
+        input_ranges=input_ranges(model, config.input_range),
     )
     quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)
     free = (q for q in quantized.activation_quantizers if q.fixed is None)
