@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 import tflite_export
 from tfeptq.arguments import given_config
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import Taken, configured_samples
 from tfeptq.graph import prepare, prove
+from tfeptq.last_callback import Logs, finish_last
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.precision.choice import check_widths
 from tfeptq.settings import whole
+from tfeptq.validation import Validation, first_line
 from tflite_export.files import destination, path_of
 
 
 class QuantizationCallback(keras.callbacks.Callback):
-    """Quantizes a copy of the model at the end of training; the float model is untouched.
+    """Quantizes a copy of the model that `fit` returns; the float model is untouched.
 
-    Place it before callbacks that read `quantized_<metric>` from the logs (`ModelCheckpoint`,
-    `EarlyStopping`), and after those that change the weights at the end of training.
+    The work at the end is done after all other callbacks, wherever this one stands: what
+    `EarlyStopping` restores is what is exported. Place it before callbacks that read
+    `quantized_<metric>` from the logs of an epoch (`ModelCheckpoint`, `EarlyStopping`). Once
+    training has begun nothing here ends it: what fails is a warning.
 
     Args:
         calibration: unlabelled samples, see `tfeptq.quantize`; read once, when training begins.
@@ -34,7 +39,8 @@ class QuantizationCallback(keras.callbacks.Callback):
         export_path: where the verified file is written, for `config.target`; None: not at all.
         validation_data: `(x, y)`, `(x, y, sample weights)`, a `PyDataset` or a `tf.data.Dataset` on
             which the quantized model is scored with the model's own loss and metrics; they appear
-            as `quantized_<metric>` in the logs and in the history.
+            as `quantized_<metric>` in the logs and in the history, where the last are those of the
+            exported model.
         every_epochs: also score a copy quantized by calibration alone (no training) after every
             so many epochs.
 
@@ -65,12 +71,14 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.result: tflite_export.ExportResult | None = None
         self._calibration = calibration
         self._export_path = None if export_path is None else path_of(export_path)
-        self._validation_data = validation_data
+        self._validation = None if validation_data is None else Validation(validation_data)
         self._every_epochs = every_epochs
         self._taken: Taken | None = None
         self._last_epoch_is_scored = False
+        self._ends_last = False
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.quantized = self.result = None
         if self._export_path is not None:
             destination(self._export_path)
         canonical = prepare(self.model)
@@ -78,25 +86,44 @@ class QuantizationCallback(keras.callbacks.Callback):
         if self._taken is None:
             self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
         prove(self.model, canonical, self._taken.arrays)
+        if self._validation is not None:
+            self._validation.require_scorable(self.model)
+        self._ends_last = finish_last(self, self._finish)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._last_epoch_is_scored = (
-            self._every_epochs is not None and (epoch + 1) % self._every_epochs == 0
-        )
-        if self._last_epoch_is_scored:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self._last_epoch_is_scored = False
+        if self._every_epochs is None or (epoch + 1) % self._every_epochs:
+            return
+        with _warning_of(f"epoch {epoch + 1} is not scored"):
             scores = self._scores(self._quantize(rounding=self.config.quick_rounding))
+            self._last_epoch_is_scored = True
             if logs is not None:
                 logs.update(scores)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.quantized = self._quantize(rounding=self.config.rounding)
-        if self._validation_data is not None:
-            scores = self._scores(self.quantized)
-            if logs is not None:
-                logs.update(scores)
-            self._add_to_history(scores)
-        if self._export_path is not None:
-            self.result = tflite_export.export(self.quantized, self._export_path)
+    def on_train_end(self, logs: Logs = None) -> None:
+        if not self._ends_last:
+            self._finish(logs)
+
+    def _finish(self, logs: Logs) -> None:
+        """Quantizes, writes and scores the model as training leaves it, as far as that goes."""
+        path = self._export_path
+        unwritten = f"{path} is not written"
+        if path is not None and path.exists():
+            unwritten += ", what is there is of an earlier run"
+        without = "" if path is None else f"; {unwritten}"
+        with _warning_of(f"the trained model is not quantized{without}"):
+            self.quantized = self._quantize(rounding=self.config.rounding)
+        if self.quantized is None:
+            return
+        if path is not None:
+            with _warning_of(unwritten):
+                self.result = tflite_export.export(self.quantized, path)
+        if self._validation is not None:
+            with _warning_of("the quantized model is not scored"):
+                scores = self._scores(self.quantized)
+                self._add_to_history(scores)
+                if logs is not None:
+                    logs.update(scores)
 
     def _quantize(self, *, rounding: str) -> QuantizedModel:
         assert self._taken is not None
@@ -109,29 +136,9 @@ class QuantizationCallback(keras.callbacks.Callback):
         return quantized
 
     def _scores(self, quantized: QuantizedModel) -> dict[str, float]:
-        """The float model's own loss and metrics, also custom ones, of the quantized outputs."""
-        losses, counts = [], []
-        metrics: dict[str, Any] = {}
-        self.model.reset_metrics()
-        for inputs, labels, weights in self._validation_batches():
-            outputs = quantized.predict(inputs, verbose=0)
-            loss = self.model.compute_loss(inputs, labels, outputs, weights, training=False)
-            metrics = self.model.compute_metrics(inputs, labels, outputs, weights)
-            losses.append(float(loss))
-            counts.append(len(keras.tree.flatten(outputs)[0]))
-        self.model.reset_metrics()
-        scores = {**metrics, "loss": np.average(losses, weights=counts)}
-        return {f"quantized_{name}": float(value) for name, value in scores.items()}
-
-    def _validation_batches(self) -> Iterator[tuple[Any, Any, Any]]:
-        data = self._validation_data
-        if isinstance(data, (tuple, list)):
-            yield keras.utils.unpack_x_y_sample_weight(tuple(data))
-            return
-        if isinstance(data, keras.utils.PyDataset):
-            data = (data[index] for index in range(data.num_batches))
-        for batch in data:
-            yield keras.utils.unpack_x_y_sample_weight(batch)
+        assert self._validation is not None
+        scores = self._validation.scores(self.model, quantized)
+        return {f"quantized_{name}": value for name, value in scores.items()}
 
     def _add_to_history(self, scores: dict[str, float]) -> None:
         """What is known after the last epoch belongs to it; Keras wrote its logs before."""
@@ -142,3 +149,12 @@ class QuantizationCallback(keras.callbacks.Callback):
                 entries[-1] = value
             else:
                 entries.append(value)
+
+
+@contextlib.contextmanager
+def _warning_of(consequence: str) -> Iterator[None]:
+    """Training took hours: no error here may cost its result."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"QuantizationCallback: {consequence}: {first_line(error)}", stacklevel=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -133,3 +135,200 @@ def test_a_stream_without_a_length_is_read_once_and_the_report_says_so(data):
     report = callback.quantized.report
     assert report.samples["ranges"] == 32
     assert "32 samples were chosen among the first 515" in report.warnings[0]
+
+
+def tiny() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A compiled model that takes no time, with samples and labels."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), name="features")
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="ends")(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(32, 6)).astype("float32")
+    return model, features, generator.integers(0, 3, 32)
+
+
+class Restores(keras.callbacks.Callback):
+    """Changes the weights when training has ended, as EarlyStopping and SwapEMAWeights do."""
+
+    def on_train_end(self, logs=None):
+        self.model.get_layer("ends").bias.assign([3.0, 1.0, 2.0])
+
+
+def in_a_list(callbacks, model):
+    return keras.callbacks.CallbackList(callbacks, add_history=True, model=model)
+
+
+ORDERS = {
+    "first": lambda own, other, model: [own, other],
+    "last": lambda own, other, model: [other, own],
+    "own history first": lambda own, other, model: [keras.callbacks.History(), own, other],
+    "own history last": lambda own, other, model: [own, other, keras.callbacks.History()],
+    "nested": lambda own, other, model: [[own], (other,)],
+    "a list": lambda own, other, model: in_a_list([own, other], model),
+    "a copy": lambda own, other, model: copy.deepcopy([own, other]),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_is_quantized_is_what_fit_leaves_wherever_the_callback_stands(order):
+    model, features, labels = tiny()
+    own = tfeptq.QuantizationCallback(features, NEAREST)
+    callbacks = ORDERS[order](own, Restores(), model)
+    if order == "a copy":
+        own = callbacks[0]
+    model.fit(features, labels, verbose=0, callbacks=callbacks)
+    np.testing.assert_allclose(shipped_bias(own), [3.0, 1.0, 2.0], atol=0.02)
+
+
+def shipped_bias(callback) -> np.ndarray:
+    return callback.quantized.get_layer("ends").layer.bias.numpy()
+
+
+def test_a_list_that_serves_several_fits_and_two_callbacks():
+    model, features, labels = tiny()
+    both = [tfeptq.QuantizationCallback(features, NEAREST) for _ in range(2)]
+    callbacks = in_a_list(both, model)
+    for _ in range(2):
+        callbacks.callbacks.append(Restores())
+        callbacks.set_model(model)
+        model.fit(features, labels, verbose=0, callbacks=callbacks)
+        for each in both:
+            np.testing.assert_allclose(shipped_bias(each), [3.0, 1.0, 2.0], atol=0.02)
+    # One helper each, however often it serves.
+    assert len(callbacks.callbacks) == 2 + 1 + 2 + 2
+
+
+def test_a_loop_that_calls_the_callback_by_hand():
+    model, features, labels = tiny()
+    callback = tfeptq.QuantizationCallback(features, NEAREST, validation_data=(features, labels))
+    callback.set_model(model)
+    callback.on_train_begin()
+    logs = {}
+    callback.on_train_end(logs)
+    assert callback.quantized is not None
+    assert 0.0 <= logs["quantized_accuracy"] <= 1.0
+
+
+def test_early_stopping_exports_the_best_epoch_with_its_score(tmp_path):
+    path = tmp_path / "m.tflite"
+    model, features, labels = tiny()
+    callback = tfeptq.QuantizationCallback(
+        features,
+        NEAREST,
+        export_path=path,
+        validation_data=(features, labels),
+        every_epochs=1,
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="quantized_accuracy", mode="max", patience=2, restore_best_weights=True
+    )
+    # Large enough to get worse soon.
+    model.optimizer.learning_rate = 30.0
+    fitted = model.fit(
+        features, labels, batch_size=8, epochs=9, verbose=0, callbacks=[callback, stopping]
+    )
+    scores = fitted.history["quantized_accuracy"]
+    assert len(scores) == len(fitted.history["loss"]) < 9
+    assert scores[-1] == pytest.approx(stopping.best)
+    assert scores[-1] > scores[-2]
+    answers = tflite_export.run(path, features).argmax(1)
+    assert np.mean(answers == labels) == pytest.approx(scores[-1])
+    expected = tfeptq.quantize(model, features, NEAREST)
+    for left, right in zip(callback.quantized.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def fails_after(calls: int):
+    """A metric of the user's that breaks after so many batches."""
+    done = []
+
+    def metric(labels, outputs):
+        if not isinstance(outputs, keras.KerasTensor) and tf.executing_eagerly():
+            done.append(1)
+            if len(done) > calls:
+                raise RuntimeError("no such file\nand more")
+        return keras.ops.mean(outputs, axis=-1)
+
+    return metric
+
+
+def test_a_score_that_fails_at_the_end_costs_no_file(tmp_path):
+    model, features, labels = tiny()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[fails_after(1)])
+    path = tmp_path / "m.tflite"
+    callback = tfeptq.QuantizationCallback(
+        features, NEAREST, export_path=path, validation_data=(features, labels)
+    )
+    with pytest.warns(UserWarning, match="is not scored: no such file$"):
+        history = model.fit(features, labels, verbose=0, callbacks=[callback]).history
+    assert callback.result.path == path
+    assert path.exists()
+    assert "quantized_loss" not in history
+
+
+class Diverges(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.get_layer("ends").bias.assign([0.0, np.nan, 0.0])
+
+
+def test_training_that_diverged_returns_and_says_which_layer(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"older")
+    model, features, labels = tiny()
+    callback = tfeptq.QuantizationCallback(
+        features, NEAREST, export_path=path, validation_data=(features, labels), every_epochs=1
+    )
+    with pytest.warns(UserWarning, match="QuantizationCallback") as caught:
+        history = model.fit(features, labels, verbose=0, callbacks=[Diverges(), callback]).history
+    told = [str(each.message) for each in caught if "QuantizationCallback" in str(each.message)]
+    assert "epoch 1 is not scored" in told[0]
+    assert "is not quantized; " in told[1]
+    assert "of an earlier run: " in told[1]
+    assert all("'ends'" in sentence for sentence in told)
+    assert path.read_bytes() == b"older"
+    assert callback.quantized is callback.result is None
+    assert list(history) == ["accuracy", "loss"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (lambda x, y: (x[:, :4], y), "cannot be scored"),
+        (lambda x, y: (x, np.stack([y, y], 1)), "cannot be scored"),
+        (lambda x, y: (x, y + 100), "cannot be scored"),
+        (lambda x, y: (x,), "cannot be scored"),
+        (lambda x, y: (x[:0], y[:0]), "holds no sample"),
+        (lambda x, y: iter(()), "yields no batch"),
+        (lambda x, y: tf.data.Dataset.from_tensors((x, y)).take(0), "yields no batch"),
+        (lambda x, y: tf.data.Dataset.from_tensors((x, y)).repeat(), "without an end"),
+        (lambda x, y: x, "is a ndarray"),
+    ],
+)
+def test_validation_data_that_cannot_be_scored_are_refused_before_training(validation, message):
+    model, features, labels = tiny()
+    before = model.get_weights()
+    given = validation(features, labels)
+
+    def fit():
+        callback = tfeptq.QuantizationCallback(features, NEAREST, validation_data=given)
+        model.fit(features, labels, verbose=0, callbacks=[callback])
+
+    with pytest.raises(ValueError, match=message):
+        fit()
+    for left, right in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_validation_batches_that_can_be_read_once_serve_every_epoch():
+    found = []
+    for is_read_once in (True, False):
+        model, features, labels = tiny()
+        batches = [(features[:20], labels[:20]), (features[20:], labels[20:])]
+        data = iter(batches) if is_read_once else (features, labels)
+        callback = tfeptq.QuantizationCallback(
+            features, NEAREST, validation_data=data, every_epochs=1
+        )
+        history = model.fit(features, labels, epochs=2, verbose=0, callbacks=[callback]).history
+        found.append(history["quantized_loss"])
+    np.testing.assert_allclose(*found, rtol=1e-5)
