@@ -18,6 +18,7 @@ from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.plan import Topology
 from tfeptq.progress import progress
 from tfeptq.quantizers import activation_range
+from tflite_export import limits
 
 #: Fractions of the observed extremes tried as clipping bounds.
 _FRACTIONS = np.linspace(1.0, 0.2, 81)
@@ -109,9 +110,7 @@ def best_range(histogram: Histogram, *, bits: int) -> tuple[float, float]:
     Coordinate search: the two bounds are shrunk in turn. 16 bits keep the full range: clipping
     gains nothing there and costs outliers.
     """
-    # Zeros alone get a range too.
-    least = histogram.minimum + 1e-6 * max(abs(histogram.minimum), 1.0)
-    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, least, 0.0)
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
     if bits == 16:
         return low, high
     used = histogram.counts > 0
@@ -138,7 +137,7 @@ def range_errors(
 ) -> np.ndarray:
     """Weighted squared error of asymmetric quantization, one a candidate range, float64."""
     first, last = activation_range(bits)
-    scale = np.maximum((high - low) / (last - first), 1e-12)[:, None]
+    scale = np.maximum((high - low) / (last - first), limits.LOWEST_SCALE)[:, None]
     zero_point = np.round(first - low[:, None] / scale)
     codes = np.clip(np.round(values / scale) + zero_point, first, last)
     return np.square((codes - zero_point) * scale - values) @ counts

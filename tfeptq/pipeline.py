@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tfeptq.checkpoint import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
 from tfeptq.data import Taken, configured_samples
+from tfeptq.dead_tensors import Neighbours
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare, prove
 from tfeptq.hessian.probes import weighted_calls
@@ -26,18 +28,23 @@ from tfeptq.histograms import Histogram
 from tfeptq.input_ranges import doubts, input_ranges
 from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.layerwise import round_layer_by_layer
+from tfeptq.lost_features import lost_features
 from tfeptq.model import QuantizedModel
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
+from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.ranges import settle
 from tfeptq.sharing import Ranges
 from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
 from tfeptq.wrap import wrap
 from tflite_export import isolation, targets
+
+#: Largest values of tensors in units that people mean; others are told.
+_USUAL_SIZES = (1e-5, 1e5)
 
 
 def quantize(
@@ -161,7 +168,8 @@ def _learn(
         widths = layer_widths(canonical, config)
     with watch("calibrate"):
         quantized, sources = _wrapped(canonical, samples, widths, config, scores.ranges)
-        _calibrate(quantized, scores.histograms, sources)
+        _calibrate(quantized, canonical, scores.histograms, sources)
+        _warn_of_lost_features(quantized, samples)
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
     used.update(scores.used)
@@ -260,13 +268,50 @@ def _wrapped(
 
 def _calibrate(
     quantized: QuantizedModel,
+    canonical: keras.Model,
     histograms: Mapping[Key, Histogram],
     sources: Mapping[str, Sequence[Key]],
 ) -> None:
+    magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
+    neighbours = Neighbours(LayerGraph.of(canonical), magnitudes)
     for quantizer in quantized.activation_quantizers:
-        if quantizer.fixed is None:
-            values = Histogram.pooled([histograms[key] for key in sources[quantizer.name]])
-            quantizer.set_range(*best_range(values, bits=quantizer.bits))
+        if quantizer.fixed is not None:
+            continue
+        keys = sources[quantizer.name]
+        values = Histogram.pooled([histograms[key] for key in keys])
+        zeros = dict.fromkeys(key[0] for key in keys if magnitudes[key] == 0.0)
+        quantized.report.add_warnings(map(_zero_warning, zeros))
+        if values.minimum == values.maximum == 0.0:
+            quantizer.set_range(*neighbours.range(keys))
+            continue
+        quantizer.set_range(*best_range(values, bits=quantizer.bits))
+        size = max(-values.minimum, values.maximum)
+        if not _USUAL_SIZES[0] <= size <= _USUAL_SIZES[1]:
+            quantized.report.add_warnings(
+                [
+                    f"layer {keys[0][0]!r}: its largest value on the calibration samples is "
+                    f"{size:.3g}; its scale is chosen for that, check that the units are meant"
+                ]
+            )
+
+
+def _zero_warning(layer: str) -> str:
+    return (
+        f"layer {layer!r}: zero in all calibration samples, so that its scale had to be taken from "
+        "its neighbours; give samples that use it, or remove it"
+    )
+
+
+def _warn_of_lost_features(quantized: QuantizedModel, samples: Sequence[np.ndarray]) -> None:
+    graph = LayerGraph.of(quantized)
+    consumers = graph.consumers()
+    for key, values in zip(graph.inputs, samples, strict=True):
+        for call in consumers.get(key, ()):
+            if isinstance(call.layer, ActivationQuantizer):
+                sentence = lost_features(key[0], values, call.layer)
+                if sentence is not None:
+                    quantized.report.add_warnings([sentence])
+                    warnings.warn(sentence, stacklevel=5)
 
 
 def _set_thresholds(

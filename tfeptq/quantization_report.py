@@ -37,3 +37,7 @@ class QuantizationReport:
     def add_repairs(self, sentences: Iterable[str]) -> None:
         """Adds those that are new."""
         self.repairs += [sentence for sentence in sentences if sentence not in self.repairs]
+
+    def add_warnings(self, sentences: Iterable[str]) -> None:
+        """Adds those that are new."""
+        self.warnings += [sentence for sentence in sentences if sentence not in self.warnings]

@@ -13,6 +13,7 @@ weights. That costs nothing where it is needed:
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +87,49 @@ def settle(model: QuantizedModel, *, is_trained: bool) -> list[Repair]:
     kernels = kernel_calls(LayerGraph.of(model))
     repairs: dict[tuple[str, bool], Repair] = {}
     for _ in range(_ROUNDS):
-        found = [*_widened_outputs(kernels, share), *_widened_weights(kernels, share, is_trained)]
+        found = [
+            *_bounded_inputs(kernels, share),
+            *_widened_outputs(kernels, share),
+            *_widened_weights(kernels, share, is_trained),
+        ]
         if not found:
             break
         for repair in found:
             key = (repair.name, bool(repair.channels))
             repairs[key] = repair.joined(repairs.get(key, repair))
     return list(repairs.values())
+
+
+def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
+    """Scales of inputs that kernels count in units of their own: sigmoid, tanh, softmax and such.
+
+    Beyond the upper bounds these functions are flat; a tensor that others read keeps its scale.
+    """
+    readers = Counter(source for kernel in kernels for source in kernel.sources)
+    for kernel in kernels:
+        kind = _CURVES.get(_curve(kernel))
+        source = kernel.sources[0]
+        if kind is None or source.fixed is not None:
+            continue
+        low, high = limits.INPUT_SCALES[kind].get(source.container, (0.0, limits.HIGHEST_SCALE))
+        scale = float(source.parameters()[0])
+        if scale * share < low:
+            source.widen(low / share * _MARGIN)
+            yield Repair(kernel.layer.name)
+        elif scale > high * share and readers[source] == 1 and kind in ("LOGISTIC", "TANH"):
+            source.widen(high * share / _MARGIN)
+            yield Repair(kernel.layer.name)
+
+
+def _curve(kernel: KernelCall) -> str:
+    if isinstance(kernel.layer, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(kernel.layer, "activation", None)
+    return getattr(activation, "__name__", "")
+
+
+#: Activation function -> operator whose kernels bound the scale of their input.
+_CURVES = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC", "tanh": "TANH", "hard_silu": "HARD_SWISH"}
 
 
 def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:

@@ -339,7 +339,7 @@ def _choose_variables(
         layer = quantized.get_layer(name)
         rms = float(tf.sqrt(tf.add_n(of_calls) / len(of_calls)))
         layer.set_units(
-            rounding=config.rounding_learning_rate / config.learning_rate, bias=max(rms, 1e-6)
+            rounding=config.rounding_learning_rate / config.learning_rate, bias=rms or 1.0
         )
         layer.keep_structure()
         layer.log_scale.trainable = config.train_scales

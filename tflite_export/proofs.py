@@ -128,7 +128,7 @@ def _weighted(case: _Case) -> Iterator[str]:
         yield _said(multiplier, "input scale * weight scale / output scale", f"below {bound:g}")
     final = np.maximum(np.abs(low + bias), np.abs(high + bias))
     lost = np.where(quantize_multiplier(multiplier)[0] == 0, final * multiplier, 0.0)
-    yield from _exceeding(lost, 1, "what a multiplier loses that kernels take for 0")
+    yield from _exceeding(lost, 0.5, "what a multiplier loses that kernels take for 0")
     wide = case.dtype == "int16"
     yield from _results(final * multiplier if wide else _shifted(final, multiplier))
 
@@ -207,7 +207,7 @@ def _results(values: np.ndarray) -> Iterator[str]:
     yield from _exceeding(values, limits.RESULT, "the result before it is cut to its type")
 
 
-def _exceeding(values: np.ndarray | int, bound: int, what: str) -> Iterator[str]:
+def _exceeding(values: np.ndarray | int, bound: float, what: str) -> Iterator[str]:
     if np.any(np.asarray(values) > bound):
         yield _said(values, what, f"at most {bound}")
 

@@ -1,0 +1,106 @@
+"""Dead tensors, units of any size, features that one scale cannot hold."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import tfeptq
+import tflite_export
+
+H, W, C = 6, 5, 3
+NEAREST = {"rounding": "nearest", "samples": 32, "bias_correction": False}
+IMAGES = np.random.default_rng(0).normal(size=(32, H, W, C)).astype("float32")
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs, state = keras.Input((H, W, C), name="image"), keras.Input((H, W, 4), name="state")
+    x = L.Conv2D(4, 3, padding="same", activation="relu", name="first")(inputs)
+    x = L.Add(name="sum")([x, state])
+    y = L.Conv2D(5, 1, activation="relu", name="dead")(x)
+    y = L.Dense(2, name="behind")(L.GlobalAveragePooling2D()(y))
+    x = L.Dense(3, name="alive")(L.GlobalAveragePooling2D()(x))
+    model = keras.Model([inputs, state], [x, y])
+    kernel, bias = model.get_layer("dead").get_weights()
+    model.get_layer("dead").set_weights([kernel, bias - 50.0])
+    return model
+
+
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_dead_tensors_take_their_scale_from_their_neighbours(tmp_path, target, bits):
+    state = np.zeros((32, H, W, 4), "float32")
+    config = tfeptq.QuantizationConfig(target=target, weight_bits=bits, **NEAREST)
+    model = network()
+    quantized = tfeptq.quantize(model, (IMAGES, state), config)
+    for name in ("state", "dead"):
+        assert any(
+            f"layer '{name}" in line and "zero" in line for line in quantized.report.warnings
+        )
+    tflite_export.export(quantized, tmp_path / "m.tflite")
+    graph = quantized.freeze()
+    scales = {name: float(t.quantization.scale[0]) for name, t in graph.tensors.items()}
+    # What the states of a running network are added to is of their size.
+    assert 0.1 < scales["state"] / scales["sum"] < 10.0
+    runtime = "tflm" if target == "microcontroller" else "litert"
+    found = tflite_export.run(tmp_path / "m.tflite", [IMAGES, state], runtime=runtime)
+    for output, expected in zip(found, model.predict([IMAGES, state], verbose=0), strict=True):
+        assert np.abs(output - expected).max() <= 0.3 * np.abs(expected).max() + 1e-6
+
+
+def integers(factor: float) -> dict[str, np.ndarray]:
+    """Of a network whose input has other units, which its first layer makes up for."""
+    model = network()
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel / np.float32(factor), bias])
+    state = np.abs(np.random.default_rng(1).normal(size=(32, H, W, 4))).astype("float32")
+    config = tfeptq.QuantizationConfig(threshold="mse", **NEAREST)
+    data = (IMAGES * np.float32(factor), state)
+    graph = tfeptq.quantize(model, data, config).freeze()
+    return {name: t.data for name, t in graph.tensors.items() if t.data is not None}
+
+
+@pytest.mark.parametrize("exponent", [-30, -20, 20])
+def test_units_of_the_input_change_no_integer(exponent):
+    """Powers of two, so that float32 itself changes nothing."""
+    usual, other = integers(1.0), integers(2.0**exponent)
+    assert usual.keys() == other.keys()
+    for name, expected in usual.items():
+        np.testing.assert_array_equal(other[name], expected, err_msg=name)
+
+
+def test_unusual_units_are_told_by_layer():
+    inputs = keras.Input((4,), name="tiny")
+    model = keras.Model(inputs, L.Dense(2, name="out")(inputs))
+    data = np.random.default_rng(0).normal(size=(32, 4)).astype("float32") * 1e-8
+    quantized = tfeptq.quantize(model, data, tfeptq.QuantizationConfig(**NEAREST))
+    assert any("layer 'tiny'" in line and "units" in line for line in quantized.report.warnings)
+
+
+def test_features_that_have_no_codes_are_named():
+    inputs = keras.Input((3,), name="sensors")
+    x = L.Normalization(mean=[0.1, 1e5, 0.0], variance=[1.0, 9.0, 1.0])(inputs)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    generator = np.random.default_rng(0)
+    data = generator.normal(size=(64, 3)) * [0.02, 25.0, 1000.0] + [0.1, 101300.0, 0.0]
+    config = tfeptq.QuantizationConfig(**{**NEAREST, "samples": 64})
+    with pytest.warns(UserWarning, match=r"input 'sensors': .* features 0, 1 .*normalize"):
+        quantized = tfeptq.quantize(model, data.astype("float32"), config)
+    assert any("input 'sensors'" in line for line in quantized.report.warnings)
+
+
+def test_sigmoids_far_from_zero_run_in_every_runtime(tmp_path):
+    """TFLM's kernel needs input scales below four; beyond, the function is flat."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, L.Dense(3, activation="sigmoid", name="gate")(inputs))
+    data = np.random.default_rng(0).normal(size=(64, 6)).astype("float32") * 3000.0
+    config = tfeptq.QuantizationConfig(target="microcontroller", **{**NEAREST, "samples": 64})
+    quantized = tfeptq.quantize(model, data, config)
+    assert any("'gate" in line for line in quantized.report.repairs)
+    tflite_export.export(quantized, tmp_path / "m.tflite")
+    found = tflite_export.run(tmp_path / "m.tflite", data, runtime="tflm")
+    assert np.abs(found - model.predict(data, verbose=0)).mean() < 0.02
