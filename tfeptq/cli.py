@@ -147,6 +147,12 @@ def _add_quantize(commands: Any) -> None:
     parser.add_argument("--validation", type=Path, metavar="V.npz", help="labelled, to score on")
     parser.add_argument("--save-keras", type=Path, metavar="F.keras")
     parser.add_argument("--report", type=Path, metavar="R.html", help="needs the extra 'report'")
+    for end in ("input", "output"):
+        parser.add_argument(
+            f"--{end}-type",
+            choices=("int8", "uint8", "float32"),
+            help=f"of the file's {end}s; float32 for android only",
+        )
     _add_keys(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(command=_quantize)
@@ -287,8 +293,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _quantize(options: argparse.Namespace) -> int:
+    from tflite_export.end_types import check_ends
+
     config = _configuration(options, _budget(options))
     _check_goal(options)
+    check_ends(config.target, options.input_type, options.output_type)
     destination(options.output, suffix=".tflite")
     if options.save_keras:
         destination(options.save_keras, suffix=".keras")
@@ -455,12 +464,13 @@ def _write(quantized: QuantizedModel, options: argparse.Namespace) -> ExportResu
     """Writes the file and, if asked, the Keras model; neither where one of them fails."""
     import tflite_export
 
+    ends = {"input_type": options.input_type, "output_type": options.output_type}
     if not options.save_keras:
-        return tflite_export.export(quantized, options.output)
+        return tflite_export.export(quantized, options.output, **ends)
     with tempfile.TemporaryDirectory(dir=options.save_keras.parent) as folder:
         saved = Path(folder) / options.save_keras.name
         quantized.save(saved)
-        result = tflite_export.export(quantized, options.output)
+        result = tflite_export.export(quantized, options.output, **ends)
         os.replace(saved, options.save_keras)
     return result
 

@@ -130,7 +130,9 @@ def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuR
 def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
     if operator.kind == _DECODE and target == "microcontroller":
         return []
-    if target == "android" and _makes_an_end_unsigned(operator, model):
+    if _converts_an_end(
+        operator, model, ("uint8", "float32") if target == "android" else ("uint8",)
+    ):
         return []
     outputs = [model.tensors[index] for index in operator.outputs if index >= 0]
     where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
@@ -161,15 +163,19 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     return [Finding(where, problem, table.advice, source)]
 
 
-def _makes_an_end_unsigned(operator: StoredOperator, model: StoredModel) -> bool:
-    """What `packaging.unsigned_ends` adds: the ends of a network as bytes, int8 inside."""
-    if operator.kind != "QUANTIZE" or len(operator.inputs) != 1 or len(operator.outputs) != 1:
+def _converts_an_end(
+    operator: StoredOperator, model: StoredModel, allowed: tuple[str, ...]
+) -> bool:
+    """What `tflite_export.end_types` adds: a network's ends in another type, integers inside."""
+    if operator.kind not in ("QUANTIZE", "DEQUANTIZE"):
+        return False
+    if len(operator.inputs) != 1 or len(operator.outputs) != 1:
         return False
     ends = {*model.inputs, *model.outputs}
     types = {
         index in ends: model.tensors[index].type for index in (*operator.inputs, *operator.outputs)
     }
-    return types == {True: "uint8", False: "int8"}
+    return types.get(True) in allowed and types.get(False) in ("int8", "int16")
 
 
 def _parameters(tensor: StoredTensor) -> tuple[list[float], list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from tflite_export import ends, isolation, targets, wide_softmax
 from tflite_export import verify as verification
 from tflite_export.checks import static_findings
+from tflite_export.end_types import check_ends, with_ends
 from tflite_export.files import destination, write_atomically
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
@@ -71,6 +72,8 @@ def export(
     target: str | None = None,
     samples: Any = None,
     verify: bool = True,
+    input_type: str | None = None,
+    output_type: str | None = None,
 ) -> ExportResult:
     """Writes a fully integer TensorFlow Lite file; it appears only after it has been verified.
 
@@ -83,6 +86,8 @@ def export(
         samples: a few inputs to verify on, one array (N, ...) a model input, floats or the file's
             integers; random integers by default.
         verify: read the file back, run it and compare every operator with the integer reference.
+        input_type, output_type: of all inputs or outputs: "uint8" instead of int8, or "float32"
+            for "android"; see `tflite_export.end_types`. None: the graph's own.
 
     Raises:
         ValueError: the target cannot store or execute a layer as it was quantized, or there is
@@ -92,6 +97,7 @@ def export(
     path = destination(path)
     _require_quantized(model)
     target = _target(model, target)
+    check_ends(target, input_type, output_type)
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
     frozen = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
@@ -99,6 +105,7 @@ def export(
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
+    content = with_ends(content, target, input_type=input_type, output_type=output_type)
     write_atomically(path, content)
     layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
