@@ -65,7 +65,7 @@ def freeze(model: QuantizedModel) -> IntegerGraph:
         ValueError: some kernel cannot hold what it would have to, naming the layer.
     """
     model.fold()
-    return prove(_Freezer(model).graph().validate())
+    return prove(_Freezer(model).graph().validate(), target=model.target)
 
 
 def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:

@@ -29,8 +29,8 @@ def lost_features(name: str, values: np.ndarray, quantizer: ActivationQuantizer)
     largest = int(np.abs(values).max(axis=0).argmax())
     enough = spread[lost].min() >= _LEAST_CODES * scale * 2.0**8
     wider = (
-        f" 16 bits would hold them: activation_bits={{{name!r}: 16}} and the same for the first "
-        "layers that read it;"
+        f" 16 bits have codes for them: activation_bits={{{name!r}: 16}}, and the same for the "
+        "first layers that read it;"
         if quantizer.bits < 16 and enough
         else ""
     )

@@ -101,7 +101,7 @@ def export(
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
     frozen = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
-    graph = prove(wide_softmax.executable(frozen, target).validate())
+    graph = prove(wide_softmax.executable(frozen, target).validate(), target=target)
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None

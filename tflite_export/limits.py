@@ -34,6 +34,9 @@ INPUT_SCALES = {
     # int16 shift differences of inputs by that of scale * 6553.5.
     "SOFTMAX": {"int8": (2.0**-25, HIGHEST_SCALE), "int16": (LOWEST_SCALE, 4.0)},
 }
+#: Targets whose runtime is TFLM, and operators whose input scales are bounded there only.
+TFLM_TARGETS = ("microcontroller", "ethos-u")
+TFLM_ONLY = (("LOGISTIC", "int8"), ("TANH", "int8"))
 #: SOFTMAX over more values than these leaves its sum of exponentials: at equal inputs each is 1.
 #: int8 kernels divide by a power of two that goes with the sum, at most 2^31 or they abort; int16
 #: kernels sum 15 bits in int32.

@@ -46,8 +46,11 @@ class _Case:
         return largest_distance(self.inputs[index])
 
 
-def prove(graph: IntegerGraph) -> IntegerGraph:
+def prove(graph: IntegerGraph, *, target: str | None = None) -> IntegerGraph:
     """Returns `graph` if no integers at its inputs can overflow anything.
+
+    Args:
+        target: adds what only its runtime cannot hold; None: what holds in all of them.
 
     Raises:
         ValueError: names the tensor, or the operator and its layer, what was found and what is
@@ -57,20 +60,23 @@ def prove(graph: IntegerGraph) -> IntegerGraph:
         for problem in _scale_problems(tensor):
             raise ValueError(f"tensor {tensor.name!r}: {problem}; {_ADVICE}")
     for operator in graph.operators:
-        for problem in problems(graph, operator):
+        for problem in problems(graph, operator, target=target):
             raise ValueError(
                 f"operator {operator.kind} of layer {operator.layer!r}: {problem}; {_ADVICE}"
             )
     return graph
 
 
-def problems(graph: IntegerGraph, operator: Operator) -> Iterator[str]:
+def problems(
+    graph: IntegerGraph, operator: Operator, *, target: str | None = None
+) -> Iterator[str]:
     """What the kernel of an operator cannot hold, one sentence each."""
     inputs = [graph.tensors[name] for name in operator.inputs]
     case = _Case(operator, inputs, graph.tensors[operator.outputs[0]])
     if operator.kind in _RULES:
         yield from _RULES[operator.kind](case)
-    yield from _input_scale(case)
+    if target in limits.TFLM_TARGETS or (operator.kind, case.dtype) not in limits.TFLM_ONLY:
+        yield from _input_scale(case)
     yield from _relu6(case)
 
 

@@ -41,9 +41,13 @@ def scaled(graph: IntegerGraph, name: str, factor: float) -> IntegerGraph:
     return with_scale(graph, name, graph.tensors[name].quantization.scale * np.float64(factor))
 
 
+#: Its bounds are the strictest.
+TARGET = "microcontroller"
+
+
 def is_proven(graph: IntegerGraph) -> bool:
     try:
-        prove(graph)
+        prove(graph, target=TARGET)
     except ValueError:
         return False
     return True
@@ -295,10 +299,10 @@ BOUNDS = {
 def test_bounds_are_where_kernels_fail(name):
     """Not only refused beyond, but wrong or dead there: the bounds refuse little for nothing."""
     within, beyond, words, runtime = BOUNDS[name]
-    prove(within)
+    prove(within, target=TARGET)
     assert deviation(within, runtime) <= 1
     with pytest.raises(ValueError, match=rf"layer 'layer': .*{words}.* allowed is"):
-        prove(beyond)
+        prove(beyond, target=TARGET)
     if runtime in INSTALLED:
         assert deviation(beyond, runtime) > 1
 
@@ -370,3 +374,11 @@ def test_scales_beyond_float32s_products_are_refused():
     with pytest.raises(ValueError, match=r"tensor 'x': its scales go from"):
         prove(graph)
     assert limits.LOWEST_SCALE**2 >= limits.LOWEST_UNIT
+
+
+def test_what_only_tflm_cannot_hold_is_no_matter_elsewhere():
+    graph = activation_pair("LOGISTIC", "int8", 8.0, 1.0)
+    prove(graph, target="android")
+    assert deviation(graph, "litert") <= 1
+    with pytest.raises(ValueError, match="its input scale"):
+        prove(graph, target="ethos-u")
