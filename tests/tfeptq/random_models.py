@@ -36,7 +36,7 @@ def _convolution(kind: Any) -> Layers:
 
 def _dense(draw: np.random.Generator, shape: Shape) -> keras.Layer:
     return L.Dense(
-        int(draw.integers(2, 8)), activation=str(draw.choice(["relu", "linear", "tanh"]))
+        int(draw.integers(2, 8)), activation=str(draw.choice(["relu", "linear", "linear", "tanh"]))
     )
 
 
@@ -154,7 +154,7 @@ def _applied(draw: np.random.Generator, tensor: Any, made: dict[keras.Layer, Sha
     """A layer's output, of one called before if there is one that fits; None: too large."""
     shape = tuple(tensor.shape[1:])
     again = [layer for layer, known in made.items() if _is_like(known, shape)]
-    if again and draw.random() < 0.5:
+    if again and draw.random() < 0.4:
         layer = again[int(draw.integers(len(again)))]
     else:
         kinds = (*_ALWAYS, *_BY_RANK[len(shape)])
@@ -166,7 +166,10 @@ def _applied(draw: np.random.Generator, tensor: Any, made: dict[keras.Layer, Sha
     if not 0 < np.prod(output) <= LARGEST:
         return None
     made.setdefault(layer, shape)
-    return layer(tensor)
+    result = layer(tensor)
+    # What is most often behind weights where channels do not come last.
+    is_moved = isinstance(layer, (L.Dense, L.Conv1D, L.Conv2D)) and draw.random() < 0.4
+    return _permute(draw, tuple(output))(result) if is_moved else result
 
 
 def _is_like(known: Shape, shape: Shape) -> bool:

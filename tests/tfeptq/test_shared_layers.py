@@ -80,7 +80,6 @@ def agreement(model, data):
 ROADS = [
     ("towers, other order", "android", "eptq"),
     ("pyramid", "ethos-u", "optq"),
-    ("repeated", "ethos-u", "nearest"),
     ("alternating", "android", "optq"),
     ("nested", "ethos-u", "nearest"),
 ]

@@ -69,41 +69,43 @@ def require_roundings(model: keras.Model) -> None:
             assert np.all(np.isfinite(one))
 
 
-@settings(max_examples=4)
+@pytest.mark.filterwarnings("ignore:Hessian traces")
+@settings(max_examples=3)
 @given(st.integers(0, 2**20))
 def test_scores_of_random_graphs(seed):
-    require_scores(random_models.random_model(seed))
+    require_scores(random_models.random_model(seed, steps=10))
 
 
-@settings(max_examples=2)
+@settings(max_examples=1)
 @given(st.integers(0, 2**20))
 def test_roundings_of_random_graphs(seed):
-    require_roundings(random_models.random_model(seed))
+    require_roundings(random_models.random_model(seed, steps=10))
 
 
 def channels_first(x):
     """An ONNX export: channels first, a Permute around every convolution."""
     x = L.Permute((2, 3, 1))(x)
-    x = L.Permute((3, 1, 2))(L.Conv2D(4, 3, padding="same", activation="relu")(x))
-    return L.Dense(5)(L.Reshape((-1,))(L.Permute((2, 1, 3))(x)))
+    x = L.ReLU()(L.Permute((3, 1, 2))(L.Conv2D(4, 3, padding="same")(x)))
+    return L.Dense(5)(L.Flatten()(x))
 
 
 def text_lines(x):
     """A head of OCR: columns of an image become the steps of a sequence."""
     x = L.Permute((2, 1, 3))(L.Conv2D(4, (3, 1), padding="same")(x))
-    return L.Softmax()(L.Dense(5)(L.Reshape((x.shape[1], -1))(x)))
+    return L.Softmax()(L.Dense(2)(L.Reshape((x.shape[1], -1))(x)))
 
 
 def mixer(x):
     """Dense layers over positions and over channels in turn."""
     x = L.Reshape((-1, x.shape[-1]))(x)
-    mixed = L.Dense(x.shape[1], activation="relu")(L.Permute((2, 1))(x))
+    mixed = L.Dense(x.shape[1])(L.Permute((2, 1))(x))
     x = L.Add()([x, L.Permute((2, 1))(mixed)])
     return L.Dense(5)(L.GlobalAveragePooling1D()(L.Dense(6)(x)))
 
 
-@pytest.mark.parametrize("build", [channels_first, text_lines, mixer])
-def test_permutes_behind_weights(build):
+def test_permutes_behind_weights():
     keras.utils.set_random_seed(0)
     image = keras.Input((7, 6, 3))
-    require_scores(keras.Model(image, build(image)))
+    require_scores(
+        keras.Model(image, [build(image) for build in (channels_first, text_lines, mixer)])
+    )
