@@ -21,6 +21,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.correspondence import require_equal
 from tfeptq.data import Taken, configured_samples
 from tfeptq.dead_tensors import Neighbours
+from tfeptq.flat_ends import useful_magnitudes
 from tfeptq.float_scores import FloatScores
 from tfeptq.graph import prepare, prove
 from tfeptq.hessian.probes import weighted_calls
@@ -274,6 +275,7 @@ def _calibrate(
 ) -> None:
     magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
     neighbours = Neighbours(LayerGraph.of(canonical), magnitudes)
+    bounds = useful_magnitudes(LayerGraph.of(quantized))
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
             continue
@@ -284,7 +286,9 @@ def _calibrate(
         if values.minimum == values.maximum == 0.0:
             quantizer.set_range(*neighbours.range(keys))
             continue
-        quantizer.set_range(*best_range(values, bits=quantizer.bits))
+        low, high = best_range(values, bits=quantizer.bits)
+        useful = bounds.get(quantizer, np.inf)
+        quantizer.set_range(max(low, -useful), min(high, useful))
         size = max(-values.minimum, values.maximum)
         if not _USUAL_SIZES[0] <= size <= _USUAL_SIZES[1]:
             quantized.report.add_warnings(

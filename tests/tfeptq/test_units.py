@@ -100,7 +100,24 @@ def test_sigmoids_far_from_zero_run_in_every_runtime(tmp_path):
     data = np.random.default_rng(0).normal(size=(64, 6)).astype("float32") * 3000.0
     config = tfeptq.QuantizationConfig(target="microcontroller", **{**NEAREST, "samples": 64})
     quantized = tfeptq.quantize(model, data, config)
-    assert any("'gate" in line for line in quantized.report.repairs)
     tflite_export.export(quantized, tmp_path / "m.tflite")
     found = tflite_export.run(tmp_path / "m.tflite", data, runtime="tflm")
     assert np.abs(found - model.predict(data, verbose=0)).mean() < 0.02
+
+
+@pytest.mark.parametrize(("curve", "flat"), [("sigmoid", 8.0), ("tanh", 4.0)])
+def test_no_codes_are_spent_where_a_curve_is_flat(curve, flat):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = L.Dense(3, name="gate")(inputs)
+    alone = keras.Model(inputs, L.Activation(curve, name="curve")(x))
+    beside = keras.Model(inputs, [alone.output, x])
+    data = np.random.default_rng(0).normal(size=(64, 6)).astype("float32") * 50.0
+    config = tfeptq.QuantizationConfig(**{**NEAREST, "samples": 64})
+    ranges = []
+    for model in (alone, beside):
+        graph = tfeptq.quantize(model, data, config).freeze()
+        source = next(op for op in graph.operators if op.kind in ("LOGISTIC", "TANH")).inputs[0]
+        ranges.append(255 * float(graph.tensors[source].quantization.scale[0]))
+    assert ranges[0] == pytest.approx(2 * flat, rel=1e-3)
+    assert ranges[1] > 100.0
