@@ -35,7 +35,8 @@ def in_a_file(
     quantized = quickly(model, samples, **settings)
     config = quantized.quantization_config
     tflite_export.export(quantized, path, target=config.target)
-    found = tflite_export.run(path, samples, runtime=RUNTIMES[config.target])
+    floats = [array.astype("float32") for array in samples]
+    found = tflite_export.run(path, floats, runtime=RUNTIMES[config.target])
     found = found if isinstance(found, list) else [found]
     given = samples if len(samples) > 1 else samples[0]
     wanted = keras.tree.flatten(model.predict(given, batch_size=1, verbose=0))
@@ -115,11 +116,27 @@ def test_inputs_without_values_are_refused_in_one_sentence(shape):
         tfeptq.quantize(model, [drawn((8, 3)), drawn((8, *shape))])
 
 
-def test_an_input_of_text_is_refused_in_one_sentence():
-    inputs = [keras.Input((3,), name="a"), keras.Input((1,), name="words", dtype="string")]
+@pytest.mark.parametrize("dtype", ["string", "complex64"])
+def test_an_input_of_no_real_numbers_is_refused_in_one_sentence(dtype):
+    inputs = [keras.Input((3,), name="a"), keras.Input((1,), name="odd", dtype=dtype)]
     model = keras.Model(inputs, L.Dense(2)(inputs[0]))
-    with pytest.raises(ValueError, match=r"^input 'words' is text"):
+    with pytest.raises(ValueError, match=rf"^input 'odd' is of type {dtype}"):
         tfeptq.quantize(model, [drawn((8, 3)), np.array([["word"]] * 8)])
+
+
+def test_a_sparse_input_is_refused_in_one_sentence():
+    inputs = keras.Input((3,), name="odd", sparse=True)
+    with pytest.raises(ValueError, match=r"^input 'odd' is a sparse tensor"):
+        tfeptq.quantize(keras.Model(inputs, L.Dense(2)(inputs)), drawn((8, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_inputs_of_integers_become_numbers_of_the_file(dtype, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3, 4), dtype=dtype)
+    model = keras.Model(inputs, L.Dense(2)(L.Rescaling(0.5, -0.5)(inputs)))
+    samples = np.random.default_rng(0).integers(0, 2, (16, 3, 4))
+    in_a_file(model, [samples.astype(dtype)], tmp_path / "m.tflite", target="android")
 
 
 @pytest.mark.parametrize("target", RUNTIMES)

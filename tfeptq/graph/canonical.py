@@ -71,10 +71,18 @@ def _static(given: TracedInput) -> Shape:
         raise ValueError(f"{where}: one number a sample; give it an axis, as Input((1,)) does")
     if 0 in sizes:
         raise ValueError(f"{where}, which holds no values; rebuild the model without it")
-    if given.is_sparse or given.dtype == "string":
-        kind = "a sparse tensor" if given.is_sparse else "text"
-        raise ValueError(f"input {given.name!r} is {kind}; a file takes dense tensors of numbers")
+    if given.is_sparse or not _is_real(given.dtype):
+        kind = "a sparse tensor" if given.is_sparse else f"of type {given.dtype}"
+        raise ValueError(
+            f"input {given.name!r} is {kind}; a file takes dense tensors of real numbers: convert "
+            "it before the model"
+        )
     return sizes
+
+
+def _is_real(dtype: str) -> bool:
+    backend = keras.backend
+    return dtype == "bool" or backend.is_float_dtype(dtype) or backend.is_int_dtype(dtype)
 
 
 def _translate(

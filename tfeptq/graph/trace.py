@@ -97,8 +97,18 @@ def trace(model: keras.Model) -> Trace:
     copy = keras.models.clone_model(
         model, input_tensors=inputs, clone_function=_itself, call_function=record
     )
-    read = tuple(map(_traced_input, model.inputs, inputs))
-    return Trace(read, tuple(calls), tuple(copy.outputs), structure)
+    names = {id(layer.output): layer.name for layer in model.layers if _is_input(layer)}
+    read = [
+        TracedInput(
+            names.get(id(tensor), tensor.name),
+            tuple(tensor.shape[1:]),
+            str(tensor.dtype),
+            bool(tensor.sparse),
+            symbol,
+        )
+        for tensor, symbol in zip(model.inputs, inputs, strict=True)
+    ]
+    return Trace(tuple(read), tuple(calls), tuple(copy.outputs), structure)
 
 
 def output_structure(model: keras.Model) -> Any:
@@ -123,10 +133,8 @@ def _itself(operation: keras.Operation) -> keras.Operation:
     return operation
 
 
-def _traced_input(tensor: Any, symbol: Symbol) -> TracedInput:
-    return TracedInput(
-        tensor.name, tuple(tensor.shape[1:]), str(tensor.dtype), bool(tensor.sparse), symbol
-    )
+def _is_input(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.InputLayer)
 
 
 def flat_functional(model: keras.Model) -> keras.Model:

@@ -82,3 +82,12 @@ def test_a_trace_leaves_no_calls_behind():
     trace(model)
     assert layer.output is before
     assert keras.Model(inputs, layer.output).count_params() == model.count_params()
+
+
+def test_inputs_have_the_names_of_their_layers():
+    unnamed = keras.Input((W,))
+    model = keras.Model(unnamed, L.Dense(2)(unnamed))
+    # Keras calls the tensor otherwise.
+    assert unnamed.name != model.layers[0].name
+    (given,) = trace(model).inputs
+    assert given.name == model.layers[0].name
