@@ -508,6 +508,19 @@ def _show_findings(findings: Sequence[Finding]) -> None:
     print(f"{len(findings)} blockers" if findings else "no known blocker")
 
 
+def _quality(quantized: QuantizedModel) -> dict[str, Any] | None:
+    """How near the outputs are to float, without infinities, which JSON does not know."""
+    found = quantized.report.quality
+    if found is None:
+        return None
+    outputs = [
+        {"name": o.name, "sqnr": min(o.sqnr, 999.0), "cosine": o.cosine, "codes": o.codes}
+        | {"agreement": o.agreement, "channel_codes": o.channel_codes}
+        for o in found.outputs
+    ]
+    return {"samples": found.samples, "is_held_back": found.is_held_back, "outputs": outputs}
+
+
 def _summary(
     quantized: QuantizedModel, result: ExportResult, scores: dict[str, Score]
 ) -> dict[str, Any]:
@@ -517,6 +530,7 @@ def _summary(
         "layers": [dataclasses.asdict(layer) for layer in result.layers],
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "notes": result.notes,
+        "quality": _quality(quantized),
         "samples": quantized.report.samples,
         "scores": {name: dataclasses.asdict(value) for name, value in scores.items()},
     }

@@ -28,6 +28,8 @@ _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 #: Of a stream without a known end, so many times the samples that are asked for are read.
 ENDLESS_FACTOR = 16
+#: Samples of arrays that are kept for `tfeptq.quality` where more are given than asked for.
+HELD_BACK = 32
 #: Values of an array that are converted at once.
 _SLICE = 2**22
 
@@ -41,11 +43,13 @@ class Taken:
             that needs fewer takes the first ones, which are random by the seed.
         labels: of the samples, (n, ...), where any were given.
         notes: what the user should know about the choice.
+        held_back: a few samples that nothing else uses, where more were given than asked for.
     """
 
     arrays: list[np.ndarray]
     labels: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    held_back: list[np.ndarray] | None = None
 
 
 def configured_samples(
@@ -112,8 +116,11 @@ def take(
     else:
         given = _checked(calibration, inputs)
         _check_labels(labels, len(given[0]))
-        ranks, arrays = _from_arrays(given, inputs, ranking, samples)
-    taken = Taken(arrays, None if labels is None else ranking.labels(ranks, labels), notes)
+        ranks, arrays = _from_arrays(given, inputs, ranking, samples + HELD_BACK)
+    held_back = [array[samples:] for array in arrays] if len(ranks) > samples else None
+    ranks, arrays = ranks[:samples], [array[:samples] for array in arrays]
+    found = None if labels is None else ranking.labels(ranks, labels)
+    taken = Taken(arrays, found, notes, held_back)
     if augmentation is not None:
         return _filled(taken, inputs, augmentation, samples=samples, seed=seed)
     if len(ranks) < samples:
@@ -144,7 +151,7 @@ def _filled(
     labels = taken.labels
     if labels is not None:
         labels = ranking.labels(ranks, labels[np.arange(samples) % count])
-    return Taken(arrays, labels, taken.notes)
+    return Taken(arrays, labels, taken.notes, taken.held_back)
 
 
 def label_array(labels: Any) -> np.ndarray:

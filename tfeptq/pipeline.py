@@ -36,6 +36,7 @@ from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
 from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
 from tfeptq.progress import Stopwatch
+from tfeptq.quality import measure
 from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.ranges import settle
 from tfeptq.sharing import Ranges
@@ -210,8 +211,23 @@ def _learn(
             used["distillation"] = len(samples[0])
     used.update(scores.used)
     quantized.fold()
+    if is_final:
+        with watch("quality"):
+            _measure_quality(quantized, canonical, taken)
     quantized.stage_seconds = watch.seconds
     return quantized
+
+
+def _measure_quality(quantized: QuantizedModel, canonical: keras.Model, taken: Taken) -> None:
+    """Compares with the float model, on samples that were held back if there are any."""
+    samples = taken.held_back or taken.arrays
+    quality = measure(canonical, quantized, samples, is_held_back=bool(taken.held_back))
+    quantized.report.quality = quality
+    quantized.report.samples["quality"] = quality.samples
+    sentences = quality.warnings(LayerGraph.of(canonical))
+    quantized.report.add_warnings(sentences)
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=5)
 
 
 def _kept_evaluation(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfeptq.quality import Quality
 
 
 @dataclasses.dataclass
@@ -17,11 +21,13 @@ class QuantizationReport:
             each, which names the layer.
         warnings: what may cost accuracy and what to do about it; one sentence each, which names the
             layer, input or output.
+        quality: how near every output is to the float model's.
     """
 
     samples: dict[str, int] = dataclasses.field(default_factory=dict)
     repairs: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    quality: Quality | None = None
 
     def stated(self) -> str:
         """As JSON, to be kept with the result of a stage."""

@@ -15,6 +15,7 @@ from tflite_export import ExportResult
 if TYPE_CHECKING:
     from tfeptq.precision.choice import FrontierPoint
     from tfeptq.precision.latency import LatencyTable
+    from tfeptq.quality import Quality
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -98,3 +99,23 @@ def show_latencies(table: LatencyTable) -> None:
     ]
     rows.append(("operators without weights", f"{table.others:.4f}"))
     show("Milliseconds of one inference", ("layer", *(f"{bits} bits" for bits in widths)), rows)
+
+
+def show_quality(quality: Quality) -> None:
+    """How near every output is to the float model's."""
+    kind = "held-back" if quality.is_held_back else "calibration"
+    show(
+        f"Nearness to the float model on {quality.samples} {kind} samples",
+        ("output", "SQNR dB", "worst channel", "cosine", "same largest", "codes"),
+        [
+            (
+                output.name,
+                f"{output.sqnr:.1f}",
+                f"{min(output.channel_sqnr):.1f}",
+                f"{output.cosine:.4f}",
+                "-" if output.agreement is None else f"{100 * output.agreement:.1f} %",
+                output.codes,
+            )
+            for output in quality.outputs
+        ],
+    )
