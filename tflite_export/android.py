@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tflite_export import litert
+from tflite_export.damage import names_damage
 from tflite_export.isolation import guarded
 from tflite_export.latency import Latency, latency
-from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.reader import StoredModel, content_of, parse
 from tflite_export.targets import tflite_runtime
 
 _DELEGATE = "DELEGATE"
@@ -48,13 +49,14 @@ class AndroidReport:
     warnings: tuple[str, ...]
 
 
+@names_damage
 def android_report(model: str | Path | bytes) -> AndroidReport:
     """Measures a `.tflite` file in LiteRT with XNNPACK on this computer.
 
     Raises:
         ValueError: LiteRT refuses the file, or dies of it.
     """
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     return guarded(content, "litert", _report, content)
 
 
@@ -75,7 +77,7 @@ def delegation(model: str | Path | bytes) -> Delegation:
     Raises:
         ValueError: LiteRT refuses the file, or dies of it.
     """
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     return guarded(content, "litert", _delegation, content)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tflite_export import limits, targets
+from tflite_export.damage import names_damage
 from tflite_export.findings import Finding
 from tflite_export.graph import WEIGHTED
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
@@ -43,15 +44,12 @@ def check(path: str | Path, *, target: str) -> CheckResult:
     """
     targets.capabilities(target)
     content = read_bytes(path)
-    try:
-        found = list(static_findings(parse(content), target))
-    except (AttributeError, IndexError, TypeError) as error:
-        # Operators that lack operands, or tables of the wrong kind.
-        raise ValueError(f"{path}: damaged TensorFlow Lite file: {error}") from error
+    found = list(static_findings(parse(content), target))
     compiler = _compiled(content, found) if target == "coral" else None
     return CheckResult(not found, tuple(found), compiler)
 
 
+@names_damage
 def static_findings(model: StoredModel, target: str) -> tuple[Finding, ...]:
     """What the rules of a target say about a file, without any compiler."""
     return (*_of_the_model(model), *_of_the_target(model, target))
@@ -92,17 +90,17 @@ def _zero_points(model: StoredModel) -> list[Finding]:
 
 def _wide_softmax(model: StoredModel) -> list[Finding]:
     """The NPU of "ethos-u" and LiteRT's optimized kernel take any number of values."""
-    limit, tensors = limits.SOFTMAX_VALUES["int8"], model.tensors
+    limit, tensors = limits.SOFTMAX_VALUES["int8", "int8"], model.tensors
     return [
         Finding(
             f"SOFTMAX ({tensors[operator.outputs[0]].name})",
             f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
-            "export the Keras model with tflite_export, which computes it in int16",
+            "export the Keras model with tflite_export, which gives its results 16 bits",
             "TFLM's kernel, measured",
         )
         for operator in model.operators
         if operator.kind == "SOFTMAX"
-        and tensors[operator.inputs[0]].type == "int8"
+        and tensors[operator.inputs[0]].type == tensors[operator.outputs[0]].type == "int8"
         and tensors[operator.inputs[0]].shape[-1:] > (limit,)
     ]
 

@@ -100,8 +100,8 @@ def export(
     check_ends(target, input_type, output_type)
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
-    frozen = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
-    graph = prove(wide_softmax.executable(frozen, target).validate(), target=target)
+    graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
+    graph = prove(wide_softmax.executable(graph, target).validate(), target=target)
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
@@ -109,8 +109,7 @@ def export(
     write_atomically(path, content)
     layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
-    notes = (*wide_softmax.notes(frozen, target), *_notes(layers))
-    return ExportResult(path, len(content), layers, proof, target, findings, notes)
+    return ExportResult(path, len(content), layers, proof, target, findings, _notes(layers))
 
 
 def _require_quantized(model: Any) -> None:

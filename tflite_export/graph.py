@@ -46,6 +46,10 @@ class Quantization:
         return self.scale.size > 1
 
 
+#: Of the 16-bit results of a softmax of int8: the only int16 tensor with a zero point.
+SHARES = Quantization(np.array([2.0**-16], np.float32), -(2**15))
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor:
     """One tensor of the file.
@@ -171,17 +175,23 @@ class IntegerGraph:
             ValueError: names the operator, what was found and what is allowed.
         """
         from tflite_export.codes import check_codes
+        from tflite_export.operands import check_operands
+        from tflite_export.shapes import check_shapes
 
+        for tensor in self.tensors.values():
+            _check_tensor(tensor)
         ready = {name for name, tensor in self.tensors.items() if tensor.is_constant}
         ready |= {tensor for _, tensor in self.inputs}
         for operator in self.operators:
             _check_operator(operator, self.tensors, ready)
+            check_operands(operator, self.tensors)
+            _check_kernels(operator, self.tensors)
+            inputs = [self.tensors[name] for name in operator.inputs]
+            check_shapes(operator, inputs, self.tensors[operator.outputs[0]])
             ready |= set(operator.outputs)
         for public, name in self.outputs:
             if name not in ready:
                 raise ValueError(f"output {public!r} reads tensor {name!r}, which nothing writes")
-        for tensor in self.tensors.values():
-            _check_tensor(tensor)
         check_codes(self)
         return self
 
@@ -205,22 +215,15 @@ def _check_operator(
             raise ValueError(f"{where}: tensor {name!r} does not exist")
     for name in operator.inputs:
         if name not in ready:
-            raise ValueError(f"{where}: reads {name!r} before it is written")
-    _check_operands(operator, tensors, where)
+            raise ValueError(f"{where} reads {name!r}, which nothing has written before it")
+    for name in operator.outputs:
+        if name in ready:
+            raise ValueError(f"{where}: writes {name!r}, which is written before")
 
 
-def _check_operands(operator: Operator, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_kernels(operator: Operator, tensors: Mapping[str, Tensor]) -> None:
     """What kernels refuse, compute wrongly or do not survive."""
-    if operator.kind in BIAS_REQUIRED and len(operator.inputs) != 3:
-        raise ValueError(
-            f"{where}: has {len(operator.inputs)} inputs, needs 3: image, weights and bias "
-            f"(zeros will do); {BIAS_REQUIRED[operator.kind]}"
-        )
-    if operator.kind == "PRELU" and tensors[operator.inputs[1]].dtype != "int8":
-        raise ValueError(
-            f"{where}: the slopes are {tensors[operator.inputs[1]].dtype}, need int8, also under "
-            "int16 activations: kernels read int16 slopes wrongly"
-        )
+    where = f"operator {operator.kind} of layer {operator.layer!r}"
     given = tensors[operator.inputs[0]]
     if operator.kind == "SOFTMAX" and given.dtype == "int8":
         _check_softmax(float(given.quantization.scale[0]), where)
@@ -248,6 +251,13 @@ def _check_tied(operator: Operator, tensors: Mapping[str, Tensor], where: str) -
             )
 
 
+def is_shares(tensor: Tensor) -> bool:
+    """Whether a tensor has the parameters of a softmax's 16-bit results, see `SHARES`."""
+    return tensor.dtype == "int16" and (
+        parameters(tensor)[1:] == (SHARES.scale.tolist(), SHARES.zero_point)
+    )
+
+
 def parameters(tensor: Tensor) -> tuple[str, list[float], int]:
     """Type, scales and zero point: what an activation's integers mean."""
     quantization = tensor.quantization
@@ -258,7 +268,12 @@ def _check_tensor(tensor: Tensor) -> None:
     where = f"tensor {tensor.name!r}"
     if tensor.dtype not in DTYPES:
         raise ValueError(f"{where}: dtype {tensor.dtype!r}; allowed are {DTYPES}")
-    if tensor.dtype == "int16" and tensor.quantization.zero_point != 0:
+    limits = np.iinfo(tensor.dtype)
+    if not limits.min <= tensor.quantization.zero_point <= limits.max:
+        raise ValueError(
+            f"{where}: zero point {tensor.quantization.zero_point} lies outside of {tensor.dtype}"
+        )
+    if tensor.dtype == "int16" and tensor.quantization.zero_point != 0 and not is_shares(tensor):
         raise ValueError(
             f"{where}: int16 needs zero point 0, received {tensor.quantization.zero_point}"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.damage import names_damage
 from tflite_export.packing import CONTAINER_BITS
 from tflite_export.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
 
@@ -74,6 +75,7 @@ class Inspection:
         return "\n".join([*lines, f"{self.path}: {self.size_bytes} bytes"])
 
 
+@names_damage
 def inspect(path: str | Path) -> Inspection:
     """Reads a `.tflite` file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tflite_export.ends import zeros
 from tflite_export.isolation import guarded
-from tflite_export.reader import parse, read_bytes
+from tflite_export.reader import content_of, parse
 from tflite_export.runtimes import NATIVE, open_session
 
 _WARM_UP_RUNS = 3
@@ -41,7 +41,7 @@ def latency(
     """
     if runtime not in NATIVE:
         raise ValueError(f"latency of {runtime!r} is not measured; allowed are {NATIVE}")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     return guarded(content, runtime, _timed, content, runtime, runs, seconds)
 
 

@@ -37,10 +37,14 @@ INPUT_SCALES = {
 #: Targets whose runtime is TFLM, and operators whose input scales are bounded there only.
 TFLM_TARGETS = ("microcontroller", "ethos-u")
 TFLM_ONLY = (("LOGISTIC", "int8"), ("TANH", "int8"))
-#: SOFTMAX over more values than these leaves its sum of exponentials: at equal inputs each is 1.
-#: int8 kernels divide by a power of two that goes with the sum, at most 2^31 or they abort; int16
-#: kernels sum 15 bits in int32.
-SOFTMAX_VALUES = {"int8": 511, "int16": INT32 // 32767}
+#: Types of SOFTMAX's input and output -> most values: at equal inputs each exponential is 1. int8
+#: kernels divide by a power of two that goes with their sum, at most 2^31 or they abort, and sum 19
+#: bits of fraction in int32; int16 kernels sum 15 bits.
+SOFTMAX_VALUES = {
+    ("int8", "int8"): 511,
+    ("int8", "int16"): 4095,
+    ("int16", "int16"): INT32 // 32767,
+}
 #: Output scales under a fused or single RELU6 are above this: kernels hold 6 / scale as int32.
 RELU6_SCALE = 6.0 / RESULT
 

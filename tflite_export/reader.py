@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import packing
+from tflite_export.damage import damaged, names_damage
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.lowering import OPERATORS, decode
 from tflite_export.names import unique_name
+from tflite_export.operands import INPUTS
 
 _TYPE_NAMES = {
     code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()
@@ -74,17 +79,42 @@ class StoredModel:
     description: str
 
 
-def read_bytes(path: str | Path) -> bytes:
+def content_of(model: str | Path | bytes) -> bytes:
+    """The content of a file that callers name by its path, or hold.
+
+    Raises:
+        ValueError: what is no path and no bytes, no such file, or not TensorFlow Lite.
+    """
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        content = bytes(model)
+        _check_identifier(content, "the content")
+        return content
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(
+            f"a {type(model).__name__} is no file: pass the path of a .tflite file, or its bytes"
+        )
+    return read_bytes(model)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Content of a file. Raises ValueError with the reason when it is not TensorFlow Lite."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ValueError(f"{path}: not a TensorFlow Lite file (identifier {content[4:8]!r})")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    _check_identifier(content, str(path))
     return content
 
 
+def _check_identifier(content: bytes, what: str) -> None:
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"{what}: not a TensorFlow Lite file (identifier {content[4:8]!r})")
+
+
+@names_damage
 def parse(content: bytes) -> StoredModel:
     """Tables of a file's first subgraph.
 
@@ -93,20 +123,18 @@ def parse(content: bytes) -> StoredModel:
     """
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
-        return _stored_model(model)
-    except ValueError:
-        raise
     except Exception as error:
         # A damaged flatbuffer fails anywhere in the generated reader, with any exception type.
-        raise ValueError(
-            f"damaged TensorFlow Lite file: {type(error).__name__}: {error}"
-        ) from error
+        raise damaged(f"{type(error).__name__}: {error}") from error
+    return _stored_model(model)
 
 
 def _stored_model(model: Any) -> StoredModel:
+    if not model.subgraphs:
+        raise damaged("it has no subgraph")
     subgraph = model.subgraphs[0]
-    tensors = tuple(_stored_tensor(tensor, model) for tensor in subgraph.tensors)
-    operators = tuple(_stored_operator(operator, model) for operator in subgraph.operators)
+    tensors = tuple(_stored_tensor(tensor, model) for tensor in subgraph.tensors or ())
+    operators = tuple(_stored_operator(operator, model) for operator in subgraph.operators or ())
     inputs, outputs = _indices(subgraph.inputs), _indices(subgraph.outputs)
     _check_indices(operators, (*inputs, *outputs), len(tensors))
     signature = next((s for s in model.signatureDefs or () if s.subgraphIndex == 0), None)
@@ -130,15 +158,23 @@ def _check_indices(
     for operator in operators:
         for index in (*operator.inputs, *operator.outputs):
             if not -1 <= index < count:
-                raise ValueError(
-                    f"damaged TensorFlow Lite file: operator {operator.kind} names tensor "
-                    f"{index} of {count}"
-                )
+                raise damaged(f"operator {operator.kind} names tensor {index} of {count}")
+        _check_counts(operator)
     for index in endpoints:
         if not 0 <= index < count:
-            raise ValueError(
-                f"damaged TensorFlow Lite file: an input or output is tensor {index} of {count}"
-            )
+            raise damaged(f"an input or output is tensor {index} of {count}")
+
+
+def _check_counts(operator: StoredOperator) -> None:
+    """Operators that we know have the operands that none of their kernels can do without."""
+    if operator.kind not in OPERATORS:
+        return
+    needed = min(INPUTS.get(operator.kind, (1, 1))[0], 2)
+    if len(operator.inputs) < needed or -1 in operator.inputs[:needed] or not operator.outputs:
+        raise damaged(
+            f"operator {operator.kind} has the inputs {operator.inputs} and the outputs "
+            f"{operator.outputs}, needs at least {needed} and 1"
+        )
 
 
 def _public_names(
@@ -154,39 +190,61 @@ def _public_names(
 
 
 def _stored_tensor(tensor: Any, model: Any) -> StoredTensor:
-    kind = _TYPE_NAMES[tensor.type]
-    shape = _indices(tensor.shape)
+    name, shape = _text(tensor.name), _indices(tensor.shape)
+    if tensor.type not in _TYPE_NAMES:
+        raise damaged(f"tensor {name!r} has the unknown type {tensor.type}")
+    kind, count = _TYPE_NAMES[tensor.type], len(model.buffers or ())
+    if not 0 <= tensor.buffer < count:
+        raise damaged(f"tensor {name!r} names buffer {tensor.buffer} of {count}")
     data = model.buffers[tensor.buffer].data
     raw = None if data is None or len(data) == 0 else np.asarray(data, np.uint8)
     quantization = tensor.quantization
     scale = None if quantization is None else quantization.scale
     has_scale = scale is not None and len(scale) > 0
     return StoredTensor(
-        _text(tensor.name),
+        name,
         kind,
         shape,
         np.asarray(scale, np.float32) if has_scale else None,
-        np.asarray(quantization.zeroPoint, np.int64) if has_scale else None,
+        np.asarray(_or_empty(quantization.zeroPoint), np.int64) if has_scale else None,
         quantization.quantizedDimension if quantization is not None else 0,
         0 if raw is None else raw.size,
-        None if raw is None else _values(raw, kind, shape),
+        None if raw is None or tensor.sparsity else _values(raw, kind, shape, name),
         int(tensor.buffer),
     )
 
 
-def _values(raw: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    count = int(np.prod(shape))
-    bits = packing.CONTAINER_BITS.get(kind)
-    if bits is not None and bits < 8:
+def _or_empty(values: Any) -> Any:
+    return () if values is None else values
+
+
+def _values(raw: np.ndarray, kind: str, shape: tuple[int, ...], name: str) -> np.ndarray | None:
+    bits = packing.CONTAINER_BITS.get(kind) or _other_bits(kind)
+    if bits is None:
+        return None
+    count = math.prod(shape)
+    if min(shape, default=1) < 0 or raw.size != -(-count * bits // 8):
+        raise damaged(f"tensor {name!r} {shape} of {kind} has {raw.size} bytes of data")
+    if bits < 8:
         return packing.unpack(raw, bits=bits, count=count).reshape(shape)
-    if kind not in ("string", "resource", "variant", "bfloat16") and hasattr(np, kind):
-        return raw.view(np.dtype(kind)).reshape(shape)
-    return None
+    return raw.view(np.dtype(kind)).reshape(shape)
+
+
+def _other_bits(kind: str) -> int | None:
+    """Bits of one element of types that are no weights but that numpy knows."""
+    if kind in ("string", "resource", "variant", "bfloat16") or not hasattr(np, kind):
+        return None
+    return 8 * np.dtype(kind).itemsize
 
 
 def _stored_operator(operator: Any, model: Any) -> StoredOperator:
+    count = len(model.operatorCodes or ())
+    if not 0 <= operator.opcodeIndex < count:
+        raise damaged(f"an operator has code number {operator.opcodeIndex} of {count}")
     code = model.operatorCodes[operator.opcodeIndex]
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin not in _OPERATOR_NAMES:
+        raise damaged(f"operator code {builtin} is unknown")
     kind = _OPERATOR_NAMES[builtin]
     if kind == "CUSTOM":
         kind = f"CUSTOM:{_text(code.customCode)}"
@@ -209,6 +267,7 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+@names_damage
 def to_graph(model: StoredModel) -> IntegerGraph:
     """The integer graph of a file whose operators are all known and whose tensors are integers.
 
@@ -217,15 +276,16 @@ def to_graph(model: StoredModel) -> IntegerGraph:
     """
     model = _named_apart(model)
     used: set[int] = set(model.inputs) | set(model.outputs)
-    operators = []
+    operators, names = [], _unique_names(model)
     for operator in model.operators:
-        operators.append(_graph_operator(operator, model))
-        count = len(operator.inputs) - len(OPERATORS[operator.kind].constants)
-        used.update((*operator.inputs[:count], *operator.outputs))
+        operators.append(_graph_operator(operator, model, names))
+        inputs = _present(operator)
+        count = len(inputs) - len(OPERATORS[operator.kind].constants)
+        used.update((*inputs[:count], *operator.outputs))
     tensors = {
-        model.tensors[index].name: _graph_tensor(model.tensors[index]) for index in sorted(used)
+        names[index]: _graph_tensor(dataclasses.replace(model.tensors[index], name=names[index]))
+        for index in sorted(used)
     }
-    names = [tensor.name for tensor in model.tensors]
     return IntegerGraph(
         model.name,
         tensors,
@@ -245,17 +305,38 @@ def _named_apart(model: StoredModel) -> StoredModel:
     return dataclasses.replace(model, tensors=tuple(tensors))
 
 
-def _graph_operator(operator: StoredOperator, model: StoredModel) -> Operator:
+def _present(operator: StoredOperator) -> tuple[int, ...]:
+    """Inputs without the absent ones at the end: a dense layer's bias."""
+    inputs = operator.inputs
+    while inputs and inputs[-1] == -1:
+        inputs = inputs[:-1]
+    return inputs
+
+
+def _unique_names(model: StoredModel) -> list[str]:
+    """Names of tensors, told apart where a file gives several the same."""
+    names: dict[str, None] = {}
+    for tensor in model.tensors:
+        name, number = tensor.name, 1
+        while name in names:
+            name, number = f"{tensor.name}_{number}", number + 1
+        names[name] = None
+    return list(names)
+
+
+def _graph_operator(operator: StoredOperator, model: StoredModel, names: Sequence[str]) -> Operator:
     if operator.kind not in OPERATORS:
         raise ValueError(f"operator {operator.kind} is not known to the integer reference")
-    count = len(operator.inputs) - len(OPERATORS[operator.kind].constants)
-    operands = [model.tensors[index].values for index in operator.inputs[count:]]
-    if any(operand is None for operand in operands) or -1 in operator.inputs:
+    inputs = _present(operator)
+    count = len(inputs) - len(OPERATORS[operator.kind].constants)
+    operands = [model.tensors[index].values for index in inputs[max(count, 0) :]]
+    absent = -1 in (*inputs, *operator.outputs)
+    if count < 1 or absent or any(operand is None for operand in operands):
         raise ValueError(f"operator {operator.kind} has computed or absent operands")
-    outputs = tuple(model.tensors[index].name for index in operator.outputs)
+    outputs = tuple(names[index] for index in operator.outputs)
     return Operator(
         operator.kind,
-        tuple(model.tensors[index].name for index in operator.inputs[:count]),
+        tuple(names[index] for index in inputs[:count]),
         outputs,
         outputs[0],
         decode(operator.kind, operator.options, [o for o in operands if o is not None]),
@@ -269,6 +350,7 @@ def _graph_tensor(tensor: StoredTensor) -> Tensor:
     if bits is None:
         raise ValueError(f"tensor {tensor.name!r} has type {tensor.type}, not a signed integer")
     dtype = tensor.type if bits >= 8 else "int8"
-    zero_point = int(tensor.zero_point[0]) if tensor.zero_point.size else 0
-    quantization = Quantization(tensor.scale, zero_point, tensor.axis)
+    if np.any(tensor.zero_point != tensor.offset):
+        raise ValueError(f"tensor {tensor.name!r} has unequal zero points")
+    quantization = Quantization(tensor.scale, tensor.offset, tensor.axis)
     return Tensor(tensor.name, tensor.shape, dtype, quantization, tensor.values, bits)

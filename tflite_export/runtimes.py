@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tflite_export import old_runtime, reference
+from tflite_export.damage import names_damage
 from tflite_export.ends import dequantized, ordered, taken
 from tflite_export.isolation import TFLITE_RUNTIME_PYTHON, guarded, heartbeat, in_worker
 from tflite_export.near_names import require_known
-from tflite_export.reader import parse, read_bytes, to_graph
+from tflite_export.reader import content_of, parse, to_graph
 
 __all__ = [
     "NATIVE",
@@ -78,7 +79,7 @@ def run(
         RuntimeUnavailableError: the runtime is not installed.
     """
     _check_runtime(runtime)
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     stored = parse(content)
     arrays = ordered(inputs, stored)
     is_float = any(np.issubdtype(array.dtype, np.floating) for array in arrays)
@@ -162,12 +163,17 @@ def _open_tflm(content: bytes) -> Session:
 
 
 def _open_reference(content: bytes) -> Session:
-    graph = to_graph(parse(content))
+    graph = to_graph(parse(content)).validate()
     names = [tensor for _, tensor in graph.outputs]
+    step = reference.samples_at_once(graph)
 
+    @names_damage
     def session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        tensors = reference.run(graph, arrays)
-        return [tensors[name] for name in names]
+        parts = [
+            reference.run(graph, [array[begin : begin + step] for array in arrays])
+            for begin in range(0, len(arrays[0]), step)
+        ]
+        return [np.concatenate([part[name] for part in parts]) for name in names]
 
     return session
 

@@ -157,6 +157,7 @@ def script(text: str, *arguments: str) -> subprocess.Popen[str]:
         command,
         env={**os.environ, "PYTHONPATH": path},
         text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

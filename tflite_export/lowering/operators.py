@@ -32,12 +32,14 @@ class Codec:
         fields: attribute -> field of the options table.
         constants: attributes stored as int32 operands behind the inputs, in order.
         defaults: option fields that are always the same.
+        required: option fields whose other values the integer graph has no words for.
     """
 
     options: str | None = None
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     constants: Sequence[str] = ()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _WINDOW = {"padding": "padding", "stride_h": "strideH", "stride_w": "strideW"}
@@ -45,7 +47,12 @@ _DILATION = {"dilation_h": "dilationHFactor", "dilation_w": "dilationWFactor"}
 _FUSED = {"activation": "fusedActivationFunction"}
 #: The schema's default asks for int16 kernels that add powers of two only.
 _ANY_SCALE = {"potScaleInt16": False}
-_POOL = Codec("Pool2DOptions", _WINDOW | {"filter_h": "filterHeight", "filter_w": "filterWidth"})
+_UNFUSED = {"fusedActivationFunction": schema.ActivationFunctionType.NONE}
+_POOL = Codec(
+    "Pool2DOptions",
+    _WINDOW | {"filter_h": "filterHeight", "filter_w": "filterWidth"},
+    required=_UNFUSED,
+)
 
 OPERATORS: dict[str, Codec] = {
     "CONV_2D": Codec("Conv2DOptions", _WINDOW | _DILATION | _FUSED),
@@ -53,13 +60,17 @@ OPERATORS: dict[str, Codec] = {
         "DepthwiseConv2DOptions",
         _WINDOW | _DILATION | _FUSED | {"depth_multiplier": "depthMultiplier"},
     ),
-    "FULLY_CONNECTED": Codec("FullyConnectedOptions", _FUSED | {"keep_num_dims": "keepNumDims"}),
+    "FULLY_CONNECTED": Codec(
+        "FullyConnectedOptions",
+        _FUSED | {"keep_num_dims": "keepNumDims"},
+        required={"weightsFormat": schema.FullyConnectedOptionsWeightsFormat.DEFAULT},
+    ),
     "ADD": Codec("AddOptions", _FUSED, defaults=_ANY_SCALE),
     "SUB": Codec("SubOptions", _FUSED, defaults=_ANY_SCALE),
     "MUL": Codec("MulOptions", _FUSED),
     "MAXIMUM": Codec("MaximumMinimumOptions"),
     "MINIMUM": Codec("MaximumMinimumOptions"),
-    "CONCATENATION": Codec("ConcatenationOptions", {"axis": "axis"}),
+    "CONCATENATION": Codec("ConcatenationOptions", {"axis": "axis"}, required=_UNFUSED),
     "MAX_POOL_2D": _POOL,
     "AVERAGE_POOL_2D": _POOL,
     "MEAN": Codec("ReducerOptions", {"keep_dims": "keepDims"}, ("axes",)),
@@ -67,9 +78,17 @@ OPERATORS: dict[str, Codec] = {
     "TRANSPOSE": Codec("TransposeOptions", {}, ("permutation",)),
     "PAD": Codec("PadOptions", {}, ("paddings",)),
     "SLICE": Codec("SliceOptions", {}, ("begin", "size")),
-    "RESIZE_NEAREST_NEIGHBOR": Codec("ResizeNearestNeighborOptions", {}, ("size",)),
+    "RESIZE_NEAREST_NEIGHBOR": Codec(
+        "ResizeNearestNeighborOptions",
+        {},
+        ("size",),
+        required={"alignCorners": False, "halfPixelCenters": False},
+    ),
     "RESIZE_BILINEAR": Codec(
-        "ResizeBilinearOptions", {"half_pixel_centers": "halfPixelCenters"}, ("size",)
+        "ResizeBilinearOptions",
+        {"half_pixel_centers": "halfPixelCenters"},
+        ("size",),
+        required={"alignCorners": False},
     ),
     "RELU": Codec(),
     "RELU6": Codec(),
@@ -78,7 +97,7 @@ OPERATORS: dict[str, Codec] = {
     "HARD_SWISH": Codec("HardSwishOptions"),
     "LOGISTIC": Codec(),
     "TANH": Codec(),
-    "SOFTMAX": Codec("SoftmaxOptions", defaults={"beta": 1.0}),
+    "SOFTMAX": Codec("SoftmaxOptions", defaults={"beta": 1.0}, required={"beta": 1.0}),
     "QUANTIZE": Codec("QuantizeOptions"),
 }
 
@@ -105,13 +124,30 @@ def decode(kind: str, options: Any, operands: Sequence[np.ndarray]) -> dict[str,
         ValueError: an option value outside what the integer graph can say.
     """
     codec = OPERATORS[kind]
-    attributes: dict[str, Any] = {}
-    for attribute, field in codec.fields.items():
-        value = getattr(options, field) if options is not None else 0
-        attributes[attribute] = _decoded(kind, attribute, value)
+    _check_options(kind, codec, options)
+    attributes = {
+        attribute: _decoded(kind, attribute, getattr(options, field))
+        for attribute, field in codec.fields.items()
+    }
     for attribute, operand in zip(codec.constants, operands, strict=True):
-        attributes[attribute] = _nested_tuple(operand.tolist())
+        if not np.issubdtype(operand.dtype, np.integer):
+            raise ValueError(f"{kind}: {attribute} is {operand.dtype}, need integers")
+        attributes[attribute] = _nested_tuple(np.atleast_1d(operand).tolist())
     return attributes
+
+
+def _check_options(kind: str, codec: Codec, options: Any) -> None:
+    """The table of options is the operator's own, where it says anything, and says what we can."""
+    if not codec.fields and not codec.required:
+        return
+    if type(options).__name__ != f"{codec.options}T":
+        found = "none" if options is None else type(options).__name__.removesuffix("T")
+        raise ValueError(f"{kind}: its options are {found}, need {codec.options}")
+    for field, value in codec.required.items():
+        if getattr(options, field) != value:
+            raise ValueError(
+                f"{kind}: its option {field} is {getattr(options, field)}; known is {value}"
+            )
 
 
 def _decoded(kind: str, attribute: str, value: Any) -> Any:

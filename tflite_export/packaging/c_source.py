@@ -14,10 +14,11 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tflite_export.damage import names_damage
 from tflite_export.files import write_atomically
 from tflite_export.packaging import templates
 from tflite_export.packaging.memory import MemoryBudget, memory_budget
-from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
+from tflite_export.reader import StoredModel, StoredTensor, content_of, parse
 
 #: Compilers in the order of preference: the target's own, then this computer's.
 _COMPILERS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "g++", "clang++")
@@ -56,6 +57,7 @@ class CSource:
     compiled_by: str | None
 
 
+@names_damage
 def write_c_source(
     model: str | Path | bytes, folder: str | Path, *, namespace: str = "model"
 ) -> CSource:
@@ -73,7 +75,7 @@ def write_c_source(
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", namespace):
         raise ValueError(f"namespace {namespace!r} is not a C++ name; use letters, digits and _")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     stored = parse(content)
     operators = resolver_methods(stored)
     memory = memory_budget(content)

@@ -17,11 +17,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import tflm
+from tflite_export.damage import names_damage
+from tflite_export.ends import element_type
 from tflite_export.files import write_atomically
 from tflite_export.graph import WEIGHTED
 from tflite_export.isolation import guarded
 from tflite_export.packing import CONTAINER_BITS
-from tflite_export.reader import StoredModel, StoredTensor, parse, read_bytes
+from tflite_export.reader import StoredModel, StoredTensor, content_of, parse
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
 from tflite_export.writer import serialize
 
@@ -96,6 +98,7 @@ _LAYOUTS = (
 )
 
 
+@names_damage
 def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult:
     """Compresses the weights of a `.tflite` file for TFLM.
 
@@ -110,7 +113,7 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
     """
     if reason := RUNTIMES["tflm"].missing():
         raise RuntimeUnavailableError(f"compression needs TFLM's package: {reason}")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     stored = parse(content)
     chosen = candidates(stored)
     compressed, layout = _proven(content, stored, chosen)
@@ -190,20 +193,24 @@ def _random_inputs(stored: StoredModel) -> list[np.ndarray]:
 
 
 def _random(tensor: StoredTensor, generator: np.random.Generator) -> np.ndarray:
-    shape = (_SAMPLES, *tensor.shape[1:])
-    if tensor.type.startswith("float"):
-        return generator.normal(size=shape).astype(tensor.type)
-    info = np.iinfo(tensor.type)
-    return generator.integers(info.min, info.max + 1, shape).astype(tensor.type)
+    shape, dtype = (_SAMPLES, *tensor.shape[1:]), element_type(tensor)
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        return generator.integers(info.min, info.max, shape, dtype, endpoint=True)
+    return generator.normal(size=shape).astype(dtype)
 
 
 def _with_all_activations(content: bytes) -> bytes:
     """A twin whose outputs are all activations: a final output alone hides what a ReLU clips."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     subgraph = model.subgraphs[0]
-    subgraph.outputs = [index for operator in subgraph.operators for index in operator.outputs]
+    subgraph.outputs = [i for operator in subgraph.operators for i in _or_none(operator.outputs)]
     model.signatureDefs = None
     return serialize(model)
+
+
+def _or_none(indices: Sequence[int] | None) -> Sequence[int]:
+    return () if indices is None else indices
 
 
 def slimmed(content: bytes) -> bytes:
@@ -287,7 +294,7 @@ def _drop_unread_parameters(model: Any) -> None:
     for operator in subgraph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         weighted = max(code.builtinCode, code.deprecatedBuiltinCode) in codes
-        if not weighted or len(operator.inputs) < 2:
+        if not weighted or len(_or_none(operator.inputs)) < 2:
             continue
         weights = subgraph.tensors[operator.inputs[1]].quantization
         if weights is None or weights.scale is None or len(weights.scale) == 1:

@@ -19,9 +19,10 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export.damage import names_damage
 from tflite_export.files import write_atomically
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
-from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.reader import StoredModel, content_of, parse
 from tflite_export.runtimes import RuntimeUnavailableError
 from tflite_export.writer import serialize
 
@@ -45,6 +46,7 @@ class ImageClassifier:
     labels: int
 
 
+@names_damage
 def write_image_classifier(
     model: str | Path | bytes,
     output: str | Path,
@@ -67,7 +69,7 @@ def write_image_classifier(
     """
     if importlib.util.find_spec("mediapipe") is None:
         raise RuntimeUnavailableError("metadata needs MediaPipe: install the extra 'metadata'")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     stored = parse(content)
     unsigned = with_unsigned_ends(content, mean=mean, std=std)
     _check(stored, labels)

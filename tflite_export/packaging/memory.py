@@ -9,9 +9,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import tflm
+from tflite_export.damage import names_damage
 from tflite_export.graph import WEIGHTED
 from tflite_export.isolation import guarded
-from tflite_export.reader import StoredModel, parse, read_bytes
+from tflite_export.reader import StoredModel, content_of, parse
 from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
 
 
@@ -39,6 +40,7 @@ class MemoryBudget:
         return self.weights + self.biases + self.parameters + self.structure
 
 
+@names_damage
 def memory_budget(model: str | Path | bytes) -> MemoryBudget:
     """Measures a `.tflite` file.
 
@@ -48,7 +50,7 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
     """
     if reason := RUNTIMES["tflm"].missing():
         raise RuntimeUnavailableError(f"the arena cannot be measured here: {reason}")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     stored = parse(content)
     biases = _bias_buffers(stored)
     sizes = {tensor.buffer: tensor.stored_bytes for tensor in stored.tensors}

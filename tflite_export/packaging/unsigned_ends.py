@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export.damage import names_damage
 from tflite_export.isolation import guarded
 from tflite_export.reader import StoredModel, StoredTensor, parse
 from tflite_export.runtimes import open_session
@@ -22,6 +23,7 @@ _QUANTIZE_VERSION = 2
 _SAMPLES = 4
 
 
+@names_damage
 def with_unsigned_ends(content: bytes, *, mean: float, std: float) -> bytes:
     """The same network for uint8 pixels, with uint8 outputs; proven on random pixels.
 

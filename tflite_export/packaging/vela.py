@@ -19,12 +19,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tflite_export.damage import names_damage
 from tflite_export.exporter import plan_storage
 from tflite_export.files import write_atomically
 from tflite_export.findings import Finding
 from tflite_export.graph import IntegerGraph
 from tflite_export.operator_latency import OperatorTime
-from tflite_export.reader import parse, read_bytes
+from tflite_export.reader import content_of, parse
 from tflite_export.runtimes import RuntimeUnavailableError
 from tflite_export.writer import write
 
@@ -83,6 +84,7 @@ class VelaReport:
         return self.npu_operators > 0 and not self.cpu_operators
 
 
+@names_damage
 def vela_report(
     model: str | Path | bytes,
     *,
@@ -110,7 +112,7 @@ def vela_report(
         )
     if importlib.util.find_spec("ethosu") is None:
         raise RuntimeUnavailableError("Vela is not installed: install the extra 'ethos-u'")
-    content = model if isinstance(model, bytes) else read_bytes(model)
+    content = content_of(model)
     options = {"config": config, "system-config": system_config, "memory-mode": memory_mode}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -220,7 +222,7 @@ def _left_on_the_cpu(compiled: bytes, log: str) -> tuple[Finding, ...]:
     for operator in stored.operators:
         if operator.kind == _NPU:
             continue
-        name = stored.tensors[operator.outputs[0]].name
+        name = stored.tensors[operator.outputs[0]].name if operator.outputs else "no output"
         reason = reasons.get(name, "Vela gives no reason")
         findings.append(
             Finding(

@@ -31,12 +31,14 @@ _EXP_RANGE = 10.0
 def softmax(operands: Operands) -> np.ndarray:
     values = operands.arrays[0].astype(np.int64)
     differences = values - values.max(axis=-1, keepdims=True)
-    kernel = _int8 if operands.output.dtype == "int8" else _int16
-    return operands.finished(kernel(differences, operands.scale()))
+    if operands.tensors[0].dtype == "int16":
+        return operands.finished(_int16(differences, operands.scale()))
+    bits = np.iinfo(operands.output.dtype).bits
+    return operands.finished(_int8(differences, operands.scale(), output_bits=bits))
 
 
-def _int8(differences: np.ndarray, scale: np.float64) -> np.ndarray:
-    """Shares in units of 1/256, of differences to the largest integer."""
+def _int8(differences: np.ndarray, scale: np.float64, *, output_bits: int) -> np.ndarray:
+    """Shares in units of 2^-output_bits, of differences to the largest integer."""
     real = min(scale * 2.0 ** (31 - _ARGUMENT_BITS), 2.0**31 - 1)
     # What is further below than this is exactly zero, so that the shift cannot overflow.
     exponent = int(fixed_point.quantize_multiplier(real)[1])
@@ -46,7 +48,8 @@ def _int8(differences: np.ndarray, scale: np.float64) -> np.ndarray:
     exponentials = np.where(counted, exponential_q0(arguments), 0)
     total = rounding_right_shift(exponentials, _SUM_BITS).sum(axis=-1, keepdims=True)
     reciprocal, bits = _reciprocal(total)
-    return rounding_right_shift(doubling_high_multiply(reciprocal, exponentials), bits + 31 - 8)
+    product = doubling_high_multiply(reciprocal, exponentials)
+    return rounding_right_shift(product, bits + 31 - output_bits)
 
 
 def exponential_q0(arguments: np.ndarray) -> np.ndarray:

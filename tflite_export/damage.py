@@ -1,0 +1,45 @@
+"""Damaged and hostile files: whatever fails on one is an error in our words."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+#: What Python raises where tables of a file contradict each other.
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    struct.error,
+)
+
+
+def damaged(problem: str) -> ValueError:
+    """The error for a file that is not what a TensorFlow Lite file must be."""
+    return ValueError(f"damaged TensorFlow Lite file: {problem}")
+
+
+def names_damage(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A function that reads a file of others, with errors in our words.
+
+    Checks that know what is wrong say so themselves; this says at least that the file is.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return function(*args, **kwargs)
+        except _FAULTS as error:
+            raise damaged(f"{type(error).__name__}: {error}") from error
+
+    return call
