@@ -7,12 +7,12 @@ import math
 from tflite_export.graph import IntegerGraph
 from tflite_export.shapes import multiplications, padded_elements
 
-#: Elements of one tensor of one sample, with the padding of its windows: one GiB in int64.
-LARGEST_TENSOR = 2**27
+#: Elements of one tensor of one sample, with the padding of its windows: 128 MiB in int64.
+LARGEST_TENSOR = 2**24
 #: Multiplications of one operator on one sample: minutes.
 MOST_MULTIPLICATIONS = 2**38
 #: Elements of a tensor that all samples of a run may have together.
-_AT_ONCE = 2**24
+_AT_ONCE = 2**22
 
 
 def samples_at_once(graph: IntegerGraph) -> int:
