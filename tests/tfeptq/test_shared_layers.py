@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import shared_models
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers as L
 
 import tfeptq
 import tflite_export
@@ -148,3 +151,39 @@ def test_biases_take_the_mean_shift_of_all_calls(name):
     assert max(len(of_calls) for of_calls in shifts.values()) >= 2
     for of_calls in shifts.values():
         np.testing.assert_allclose(np.mean(of_calls, axis=0), 0.0, atol=1e-4)
+
+
+@settings(max_examples=2)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=3, max_size=6))
+def test_random_graphs_lose_no_more_than_equal_ones_without_sharing(steps):
+    def build(is_shared):
+        keras.utils.set_random_seed(0)
+        inputs, made = keras.Input((9,), name="row"), []
+        tensors, originals = [inputs], {}
+        for which, source in steps:
+            layer = originals.get(which) if is_shared else None
+            layer = layer or L.Dense(9, activation="relu", name=f"d{len(made)}")
+            tensors.append(layer(tensors[source % len(tensors)]))
+            original = originals.setdefault(which, layer)
+            layer.set_weights(original.get_weights())
+            made.append(layer)
+        ends = keras.Model(inputs, L.Concatenate()(tensors[1:]))
+        generator = np.random.default_rng(0)
+        for which in sorted(originals):
+            kernel = generator.normal(size=(9, 9)) / 3
+            for (index, _), layer in zip(steps, made, strict=True):
+                if index == which:
+                    layer.set_weights([kernel, np.linspace(-0.3, 0.4, 9)])
+        return ends
+
+    models = [build(is_shared) for is_shared in (True, False)]
+    data = shared_models.samples(models[0], 64)
+    for rounding in ("nearest", "optq"):
+        errors = [
+            relative_error(
+                outputs(quantized(m, data, rounding=rounding, threshold="mse"), data),
+                outputs(m, data),
+            )
+            for m in models
+        ]
+        assert errors[0] < 1.2 * errors[1] + 0.002
