@@ -20,7 +20,7 @@ from tfeptq.input_ranges import fixed_by_range
 from tfeptq.layer_graph import Call, Key, LayerGraph
 from tfeptq.names import legal_name, unique_name
 from tfeptq.quantizers import activation_dtype, activation_range
-from tfeptq.sharing import Ranges, shared
+from tfeptq.sharing import Ranges, extent, shared
 
 #: Layers that move integers and leave them as they are.
 EXACT_LAYERS = (
@@ -43,6 +43,10 @@ FUSING_LAYERS = (
 )
 _FIXED_8 = {"softmax": (1 / 256, -128), "sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
 _FIXED_16 = (1 / 32768, 0)
+
+
+#: Ranges of a sigmoid's or tanh's input beyond this get a copy of their own: steps of two.
+_CURVE_EXTENT = 510.0
 
 
 def keeps_grid(layer: keras.Layer) -> bool:
@@ -173,9 +177,20 @@ class Plan:
                 bits,
                 None,
                 [key],
-                narrows=bits == 8 and not is_constant,
+                narrows=bits == 8 and not is_constant and self.slots[key].bits == 16,
             )
         return self._borders[key, dtype]
+
+    def is_beyond_curve(self, call: Call, key: Key) -> bool:
+        """Whether a sigmoid or tanh reads a tensor in steps so coarse that TFLM cannot count them.
+
+        Then it reads a copy that ends where it is flat; others may need the whole range.
+        """
+        if self._ranges is None or _curve(call.layer) not in ("sigmoid", "tanh"):
+            return False
+        slot = self.slots[key]
+        found = [self._ranges[source] for source in slot.sources if source in self._ranges]
+        return slot.bits != 16 and extent(found, 8) > _CURVE_EXTENT
 
     def copies(self, call: Call) -> list[Key]:
         """Inputs of a kernel that copies integers which are requantized for it alone."""

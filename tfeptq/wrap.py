@@ -153,7 +153,7 @@ class _Builder:
             return tensor
         if isinstance(call.layer, EQUAL_INPUT_LAYERS):
             return self._quantize(target, tensor)
-        if slot.dtype != target.dtype:
+        if slot.dtype != target.dtype or self._plan.is_beyond_curve(call, key):
             slot = self._plan.border(key, target.dtype)
         elif not is_constant:
             return tensor

@@ -121,3 +121,16 @@ def test_no_codes_are_spent_where_a_curve_is_flat(curve, flat):
         ranges.append(255 * float(graph.tensors[source].quantization.scale[0]))
     assert ranges[0] == pytest.approx(2 * flat, rel=1e-3)
     assert ranges[1] > 100.0
+
+
+def test_a_wide_tensor_that_others_read_is_copied_for_its_sigmoid(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = L.Dense(3, name="wide")(inputs)
+    model = keras.Model(inputs, L.Multiply(name="swish")([x, L.Activation("sigmoid")(x)]))
+    data = np.random.default_rng(0).normal(size=(64, 6)).astype("float32") * 3000.0
+    config = tfeptq.QuantizationConfig(target="microcontroller", **{**NEAREST, "samples": 64})
+    tflite_export.export(tfeptq.quantize(model, data, config), tmp_path / "m.tflite")
+    found = tflite_export.run(tmp_path / "m.tflite", data, runtime="tflm")
+    expected = model.predict(data, verbose=0)
+    assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).max()
