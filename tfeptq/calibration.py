@@ -6,6 +6,8 @@ quantization error over clipped ranges.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -22,6 +24,8 @@ from tflite_export import limits
 
 #: Fractions of the observed extremes tried as clipping bounds.
 _FRACTIONS = np.linspace(1.0, 0.2, 81)
+#: Values of a tensor that are counted, in all samples together and in each, where it has more.
+_COUNTED, _COUNTED_IN_SAMPLE = 2**24, 2**14
 #: Layers whose result holds the values of their inputs, once each.
 _COPYING = (keras.layers.Concatenate, keras.layers.Reshape, keras.layers.Permute)
 
@@ -56,6 +60,8 @@ def tensor_histograms(
 ) -> dict[Key, Histogram]:
     """Histograms of tensors of a float model.
 
+    Of large tensors some values of every sample are counted, evenly spread; extremes are exact.
+
     Args:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); all are used.
@@ -65,8 +71,11 @@ def tensor_histograms(
     """
     graph = LayerGraph.of(model)
     keys = list(keys)
+    total, shapes = len(samples[0]), graph.shapes(model)
+    sizes = [int(np.prod(shapes[key][1:])) for key in keys]
+    strides = [_stride(size, total) for size in sizes]
     # Bins of all values are computed on the way.
-    batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
+    batch_size = fitting_batch(model, min(batch_size, total), copies=6)
 
     @tf.function
     def run(
@@ -74,13 +83,18 @@ def tensor_histograms(
     ) -> list[tf.Tensor]:
         tensors = graph.execute(inputs)
         found = [
-            counted(tf.reshape(tensors[key][repeated:], [-1]), low[index], high[index])
+            counted(
+                tf.reshape(tensors[key][repeated:], [-1, sizes[index]]),
+                low[index],
+                high[index],
+                strides[index],
+            )
             for index, key in enumerate(keys)
         ]
         return [tf.stack(column) for column in zip(*found, strict=True)]
 
     histograms = RunningHistograms(len(keys))
-    batches = WholeBatches(samples, len(samples[0]), batch_size)
+    batches = WholeBatches(samples, total, batch_size)
     for index, batch in enumerate(progress(batches, "ranges")):
         repeated = tf.constant(batches.repeats[index])
         try:
@@ -90,7 +104,23 @@ def tensor_histograms(
             raise _unbounded(graph, batch) or error from error
         if not np.all(np.isfinite([histograms.low, histograms.high])):
             raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
-    return {key: histograms[index] for index, key in enumerate(keys)}
+    # A value that is counted stands for those that are not: pooled tensors weigh what they hold.
+    return {
+        key: dataclasses.replace(found, counts=found.counts * strides[index])
+        for index, (key, found) in enumerate(zip(keys, histograms, strict=True))
+    }
+
+
+def _stride(size: int, samples: int) -> int:
+    """Distance of the values that are counted, of `size` in a sample.
+
+    It has no divisor in common with `size`, and so none with a number of channels: each counts.
+    """
+    wanted = max(_COUNTED // samples, _COUNTED_IN_SAMPLE)
+    stride = -(-size // wanted)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return max(stride, 1)
 
 
 def _unbounded(graph: LayerGraph, batch: Sequence[tf.Tensor]) -> ValueError | None:

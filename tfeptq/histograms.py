@@ -1,6 +1,6 @@
 """Histograms that grow with their values, whatever the order in which those come.
 
-Bins are as wide as a power of two and begin at its multiples. When a range has outgrown its bins,
+Bins are as wide as a power of two and are counted from zero. When a range has outgrown its bins,
 neighbours are added up, and every value is then where it would have been from the start. So one
 pass over the data is enough, and its order changes no count.
 """
@@ -8,7 +8,7 @@ pass over the data is enough, and its order changes no count.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,9 @@ class Histogram:
 
     Attributes:
         minimum, maximum: of the values.
-        counts: int64 (bins,); bin i reaches from (first + i) to (first + i + 1) times 2**exponent.
+        counts: int64 (bins,), of bin number `first` and those that follow. Number k > 0 holds what
+            is from k to k + 1 times 2**exponent, -k the same below zero, and 0 what is between -1
+            and 1: zeros, which many activations are, count as what they are.
     """
 
     minimum: float
@@ -39,14 +41,15 @@ class Histogram:
 
     @property
     def centers(self) -> np.ndarray:
-        return (self.first + np.arange(self.counts.size) + 0.5) * 2.0**self.exponent
+        numbers = self.first + np.arange(self.counts.size)
+        return (numbers + 0.5 * np.sign(numbers)) * 2.0**self.exponent
 
     @classmethod
     def of(cls, values: Any) -> Histogram:
         """Of one float32 array."""
         found = RunningHistograms(1)
-        flat = np.asarray(values, np.float32).reshape(-1)
-        found.add(*(part[None] for part in counted(flat, found.low[0], found.high[0])))
+        row = np.asarray(values, np.float32).reshape(1, -1)
+        found.add(*(part[None] for part in counted(row, found.low[0], found.high[0], 1)))
         return found[0]
 
     @classmethod
@@ -89,6 +92,9 @@ class RunningHistograms:
         self._first, self._exponent = first, exponent
         self._counts += np.asarray(counts)
 
+    def __iter__(self) -> Iterator[Histogram]:
+        return map(self.__getitem__, range(len(self.low)))
+
     def __getitem__(self, index: int) -> Histogram:
         return Histogram(
             float(self.low[index]),
@@ -101,17 +107,19 @@ class RunningHistograms:
 
 @tf.function(
     input_signature=[
-        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None, None], tf.float32),
         tf.TensorSpec([], tf.float32),
         tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([], tf.int32),
     ]
 )
-def counted(values: tf.Tensor, low: Any, high: Any) -> tuple[tf.Tensor, ...]:
+def counted(values: tf.Tensor, low: Any, high: Any, stride: Any) -> tuple[tf.Tensor, ...]:
     """What a batch adds to the histogram of a tensor; traced once for all tensors.
 
     Args:
-        values: float32 (values,), finite.
+        values: float32 (samples, values), finite.
         low, high: extremes of the batches before.
+        stride: distance of the values that are counted in a sample; extremes are of all.
 
     Returns:
         Extremes with this batch, first bin and exponent for them, counts of this batch, int32.
@@ -119,9 +127,8 @@ def counted(values: tf.Tensor, low: Any, high: Any) -> tuple[tf.Tensor, ...]:
     low = tf.minimum(low, tf.reduce_min(values))
     high = tf.maximum(high, tf.reduce_max(values))
     first, exponent = _lattice(low, high)
-    counts = tf.raw_ops.DenseBincount(
-        input=_bins(values, exponent) - first, size=_TOUCHED, weights=tf.constant([], tf.int32)
-    )
+    bins = tf.reshape(_bins(values[:, ::stride], exponent) - first, [-1])
+    counts = tf.raw_ops.DenseBincount(input=bins, size=_TOUCHED, weights=tf.constant([], tf.int32))
     return low, high, first, exponent, counts
 
 
@@ -140,13 +147,9 @@ def _exponent(values: tf.Tensor) -> tf.Tensor:
 
 
 def _bins(values: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
-    """Number of the bin of every value, int32.
-
-    Scaling by a power of two is exact but for underflow: -1e-38 in wide bins must be in that below
-    zero, as it is in narrow ones. So bins are counted away from zero on both sides.
-    """
+    """Number of the bin of every value, int32: exact, for the scale is a power of two."""
     scale = tf.bitcast(tf.bitwise.left_shift(127 - exponent, 23), tf.float32)
-    return tf.cast(values * scale, tf.int32) - tf.cast(values < 0.0, tf.int32)
+    return tf.cast(values * scale, tf.int32)
 
 
 def _moved(
@@ -155,7 +158,8 @@ def _moved(
     """The same counts in bins of another begin and of the same or a greater width."""
     result = np.zeros(_TOUCHED, np.int64)
     used = np.flatnonzero(counts)
-    # Numbers of bins are below 2**24: a longer shift leaves nothing more of them.
-    shift = min(new_exponent - exponent, 31)
-    np.add.at(result, ((first + used) >> shift) - new_first, counts[used])
+    numbers = first + used
+    # They are below 2**24: a longer shift leaves nothing more of them.
+    moved = np.sign(numbers) * (np.abs(numbers) >> min(new_exponent - exponent, 31))
+    np.add.at(result, moved - new_first, counts[used])
     return result

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import small_models
 
+from tfeptq import calibration
 from tfeptq.calibration import (
     best_range,
     calibration_histograms,
@@ -41,6 +43,35 @@ def test_histograms_of_concatenations_are_those_of_their_inputs():
     expected = Histogram.of(LayerGraph.of(model).execute([data])["joined", 0])
     np.testing.assert_array_equal(found.counts, expected.counts)
     assert (found.minimum, found.maximum) == (expected.minimum, expected.maximum)
+
+
+def test_of_large_tensors_every_channel_is_counted_evenly(monkeypatch):
+    """17 samples of 13 x 12 positions and 4 channels, one in five values counted."""
+    monkeypatch.setattr(calibration, "_COUNTED", 17 * 13 * 12)
+    monkeypatch.setattr(calibration, "_COUNTED_IN_SAMPLE", 1)
+    model = keras.Sequential([keras.Input((13, 12, 4), name="image"), keras.layers.ReLU()])
+    samples = np.random.default_rng(0).uniform(size=(17, 13, 12, 4)).astype("float32")
+    samples += np.arange(4, dtype="float32")
+    samples[16, 3, 5, 2] = 9.0
+    found = calibration_histograms(prepare(model), [samples])["image", 0]
+    assert (found.minimum, found.maximum) == (samples.min(), 9.0)
+    by_channel = [found.counts[found.centers.astype(int) == channel].sum() for channel in range(4)]
+    # 31 or 32 of 156 positions a channel, five times each.
+    np.testing.assert_allclose(by_channel, samples.size / 4, rtol=0.04)
+    mean = (found.centers * found.counts).sum() / found.counts.sum()
+    assert mean == pytest.approx(samples.mean(), rel=0.02)
+    for permuted in (samples[::-1], samples[np.random.default_rng(1).permutation(17)]):
+        again = calibration_histograms(prepare(model), [permuted])["image", 0]
+        np.testing.assert_array_equal(again.counts, found.counts)
+
+
+def test_a_model_that_overflows_is_refused_by_layer():
+    layers = [keras.layers.Dense(3, name="huge"), keras.layers.Dense(2, name="twice")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    for layer in layers:
+        layer.set_weights([np.full(layer.kernel.shape, 1e30), np.zeros(layer.bias.shape)])
+    with pytest.raises(ValueError, match="layer 'twice' computes NaN or infinity"):
+        calibration_histograms(prepare(model), [np.ones((33, 4), "float32")])
 
 
 def test_outliers_are_clipped_where_that_pays():

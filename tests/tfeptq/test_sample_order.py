@@ -17,6 +17,7 @@ import pytest
 import random_models
 import small_models
 import tensorflow as tf
+from keras import layers as L
 
 import tfeptq
 
@@ -108,3 +109,38 @@ def test_training_and_choices_of_widths_are_the_same(job):
     config = tfeptq.QuantizationConfig(samples=37, **settings)
     moved = FORMS["generator"]([images[::-1]], 6)
     check_equal(outcome(model, images, config), outcome(model, moved, config))
+
+
+def classes_by_loudness():
+    """Signals of four classes, the quiet ones first; every class is a quarter."""
+    draw = np.random.default_rng(0)
+    loudness = np.repeat([0.1, 0.3, 1.0, 4.0], 100)[:, None, None]
+    times = np.linspace(0, 2 * np.pi, 32)[None, :, None]
+    signals = loudness * np.sin(3 * times + draw.uniform(0, 6.28, (400, 1, 1)))
+    return signals.astype("float32")
+
+
+def loud_at_the_end():
+    rows = np.random.default_rng(0).normal(size=(100, 16)).astype("float32")
+    rows[-2:] *= 4.0
+    return rows
+
+
+def long_tailed():
+    rows = np.random.default_rng(0).lognormal(sigma=1.0, size=(333, 16)).astype("float32")
+    return rows[np.argsort(rows.max(axis=1))]
+
+
+@pytest.mark.parametrize(
+    ("make", "share"), [(classes_by_loudness, 1.0), (loud_at_the_end, 0.7), (long_tailed, 0.7)]
+)
+def test_sorted_data_are_quantized_as_well_as_others(make, share):
+    """What the last samples hold, and nothing before them, is in the ranges."""
+    keras.utils.set_random_seed(0)
+    samples = make()
+    head = [L.Conv1D(8, 7, 2), L.ReLU(), L.GlobalAveragePooling1D()] if samples.ndim == 3 else []
+    model = keras.Sequential([L.Input(samples.shape[1:]), *head, L.Dense(16, "relu"), L.Dense(4)])
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=int(share * len(samples)))
+    quantized = tfeptq.quantize(model, samples, config)
+    expected, found = (np.asarray(each(samples, training=False)) for each in (model, quantized))
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.05 * expected.std()
