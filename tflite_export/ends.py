@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tflite_export.reader import StoredModel, StoredTensor
+
+#: Elements of one sample of zeros or random numbers.
+LARGEST_INPUT = 2**26
 
 
 def ordered(
@@ -76,7 +80,22 @@ def _array(values: object, tensor: StoredTensor) -> np.ndarray:
 def zeros(model: StoredModel) -> list[np.ndarray]:
     """One sample of zeros, an array (1, ...) a model input."""
     tensors = [model.tensors[index] for index in model.inputs]
-    return [np.zeros(tensor.shape, element_type(tensor)) for tensor in tensors]
+    return [np.zeros(checked_shape(tensor), element_type(tensor)) for tensor in tensors]
+
+
+def checked_shape(tensor: StoredTensor) -> tuple[int, ...]:
+    """Shape of an input that we make samples of, once it is known to fit into memory.
+
+    Raises:
+        ValueError: open sizes, or more elements than `LARGEST_INPUT`.
+    """
+    elements = math.prod(tensor.shape)
+    if min(tensor.shape, default=1) < 1 or elements > LARGEST_INPUT:
+        raise ValueError(
+            f"input {tensor.name!r} is {tensor.shape}; samples are made of at most "
+            f"{LARGEST_INPUT} elements and of fixed sizes"
+        )
+    return tensor.shape
 
 
 def element_type(tensor: StoredTensor) -> np.dtype:

@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import tflm
 from tflite_export.damage import names_damage
-from tflite_export.ends import element_type
+from tflite_export.ends import checked_shape, element_type
 from tflite_export.files import write_atomically
 from tflite_export.graph import WEIGHTED
 from tflite_export.isolation import guarded
@@ -193,7 +193,7 @@ def _random_inputs(stored: StoredModel) -> list[np.ndarray]:
 
 
 def _random(tensor: StoredTensor, generator: np.random.Generator) -> np.ndarray:
-    shape, dtype = (_SAMPLES, *tensor.shape[1:]), element_type(tensor)
+    shape, dtype = (_SAMPLES, *checked_shape(tensor)[1:]), element_type(tensor)
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return generator.integers(info.min, info.max, shape, dtype, endpoint=True)

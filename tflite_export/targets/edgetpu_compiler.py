@@ -53,13 +53,16 @@ def compile_report(content: bytes) -> EdgeTpuReport | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.tflite"
         source.write_bytes(content)
-        finished = subprocess.run(
-            [program, "-s", "-o", folder, str(source)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT_SECONDS,
-        )
+        try:
+            finished = subprocess.run(
+                [program, "-s", "-o", folder, str(source)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_TIMEOUT_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{PROGRAM} did not finish in {_TIMEOUT_SECONDS} s") from error
     log = finished.stdout + finished.stderr
     if finished.returncode or not _ROW.search(log):
         lines = log.strip().splitlines() or ["no message"]
