@@ -28,7 +28,7 @@ _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 #: Of a stream without a known end, so many times the samples that are asked for are read.
 ENDLESS_FACTOR = 16
-#: Samples of arrays that are kept for `tfeptq.quality` where more are given than asked for.
+#: Samples that are kept for `tfeptq.quality` where more are given than asked for.
 HELD_BACK = 32
 #: Values of an array that are converted at once.
 _SLICE = 2**22
@@ -111,12 +111,12 @@ def take(
     if _is_batches(calibration):
         ranks, arrays, is_endless = _from_stream(calibration, inputs, ranking, samples)
         if is_endless:
-            notes = (_endless_note(ranking.count, len(ranks)),)
+            notes = (_endless_note(ranking.count, min(len(ranks), samples)),)
         _check_labels(labels, ranking.count, may_be_more=is_endless)
     else:
         given = _checked(calibration, inputs)
         _check_labels(labels, len(given[0]))
-        ranks, arrays = _from_arrays(given, inputs, ranking, samples + HELD_BACK)
+        ranks, arrays = _from_arrays(given, inputs, ranking, samples)
     held_back = [array[samples:] for array in arrays] if len(ranks) > samples else None
     ranks, arrays = ranks[:samples], [array[:samples] for array in arrays]
     found = None if labels is None else ranking.labels(ranks, labels)
@@ -225,7 +225,10 @@ def _has_length(calibration: Any) -> bool:
 def _from_arrays(
     arrays: Sequence[np.ndarray], inputs: Sequence[Any], ranking: Ranking, samples: int
 ) -> tuple[list[Rank], list[np.ndarray]]:
-    """Ranks and values of the samples that come first; memory-mapped arrays are read in slices."""
+    """Ranks and values of the samples that come first, and of some more to be held back.
+
+    Memory-mapped arrays are read in slices.
+    """
     # It waits for Keras, and the command line reads files before that.
     from tfeptq.progress import progress
 
@@ -234,7 +237,7 @@ def _from_arrays(
     ranks: list[Rank] = []
     for begin in progress(range(0, len(arrays[0]), step), "samples"):
         ranks += ranking.add(_all_floats([a[begin : begin + step] for a in arrays], inputs))
-    chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[:samples]
+    chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[: samples + HELD_BACK]
     taken = _all_floats([array[chosen] for array in arrays], inputs)
     return [ranks[index] for index in chosen], taken
 
@@ -242,18 +245,18 @@ def _from_arrays(
 def _from_stream(
     calibration: Any, inputs: Sequence[Any], ranking: Ranking, samples: int
 ) -> tuple[list[Rank], list[np.ndarray], bool]:
-    """The same of batches, and whether they go on without a known end."""
+    """The same of batches, and of some more samples; whether they go on without a known end."""
     limit = None if _has_length(calibration) else ENDLESS_FACTOR * samples
-    first = FirstSamples(samples)
+    first = FirstSamples(samples + HELD_BACK)
     for batch in _batches(calibration):
         arrays = _checked(_without_labels(batch, len(inputs)), inputs)
         floats = _all_floats(arrays, inputs)
         first.add(ranking.add(floats), floats)
         if limit is not None and ranking.count >= limit:
-            return *first.taken(avoids_repetitions=True), True
+            return *first.taken(samples, avoids_repetitions=True), True
     if not ranking.count:
         raise ValueError("calibration yields no batch")
-    return *first.taken(), False
+    return *first.taken(samples), False
 
 
 def _without_labels(batch: Any, inputs: int) -> Any:

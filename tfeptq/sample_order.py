@@ -112,13 +112,16 @@ class FirstSamples:
         if len(self._kept) > self._room:
             self._forget()
 
-    def taken(self, *, avoids_repetitions: bool = False) -> tuple[list[Rank], list[np.ndarray]]:
-        """Ranks and values of the first samples, in their order.
+    def taken(
+        self, count: int, *, avoids_repetitions: bool = False
+    ) -> tuple[list[Rank], list[np.ndarray]]:
+        """Ranks and values of the first `count` samples in their order, then of all others wanted.
 
         Args:
             avoids_repetitions: equal samples are taken only where there are too few others.
         """
-        ranks = sorted(self._first(_RULES[avoids_repetitions]))
+        first = self._first(_RULES[avoids_repetitions])
+        ranks = [*sorted(first[:count]), *first[count:]]
         columns = zip(*(self._kept[rank] for rank in ranks), strict=True)
         return ranks, [np.stack(column) for column in columns]
 

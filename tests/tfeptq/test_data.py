@@ -195,6 +195,8 @@ def test_neither_order_nor_form_change_what_is_taken(given, wanted, seed):
             for left, right in zip(expected.arrays, found.arrays, strict=True):
                 np.testing.assert_array_equal(left, right, err_msg=name)
             np.testing.assert_array_equal(expected.labels, found.labels, err_msg=name)
+            for left, right in zip(expected.held_back or (), found.held_back or (), strict=True):
+                np.testing.assert_array_equal(left, right, err_msg=name)
             assert found.notes == ()
 
 
