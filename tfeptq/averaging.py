@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfeptq.own_dtype import DTYPE
 from tfeptq.wrappers import TIE_NUDGE, multiplier_exponent, rounded_to_grid
 
 
@@ -27,8 +28,7 @@ class QuantizedMean(keras.layers.Wrapper):
     def __init__(
         self, layer: keras.layers.GlobalAveragePooling2D, requantization: str, **kwargs: Any
     ) -> None:
-        kwargs.setdefault("name", layer.name)
-        super().__init__(layer, **kwargs)
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
         self.requantization = requantization
 
     def build(self, input_shape: Any = None) -> None:
@@ -61,8 +61,7 @@ class QuantizedAveragePooling(keras.layers.Wrapper):
     """AveragePooling2D: a half goes away from the code zero, not from the real one, not to even."""
 
     def __init__(self, layer: keras.layers.AveragePooling2D, **kwargs: Any) -> None:
-        kwargs.setdefault("name", layer.name)
-        super().__init__(layer, **kwargs)
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfeptq.own_dtype import DTYPE
+
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class Constant(keras.layers.Layer):
@@ -20,7 +22,7 @@ class Constant(keras.layers.Layer):
     """
 
     def __init__(self, shape: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": DTYPE, **kwargs})
         self.shape = tuple(shape)
 
     def build(self, input_shape: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.own_dtype import DTYPE
 from tfeptq.quantizers import ActivationQuantizer
 
 #: Relative to a tensor's largest value: both models run the same kernels on the same numbers.
@@ -116,7 +117,7 @@ def _transparent(graph: LayerGraph) -> LayerGraph:
 
 def _float_call(call: Call) -> Call:
     if isinstance(call.layer, ActivationQuantizer):
-        return dataclasses.replace(call, layer=keras.layers.Identity(), options={})
+        return dataclasses.replace(call, layer=keras.layers.Identity(dtype=DTYPE), options={})
     if isinstance(call.layer, keras.layers.Wrapper):
         return dataclasses.replace(call, layer=call.layer.layer, options={})
     return call

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tfeptq.own_dtype import DTYPE
 from tfeptq.quantization_report import QuantizationReport
 from tfeptq.quantizers import ActivationQuantizer
 from tfeptq.wrappers import QuantizedWeights
@@ -47,6 +48,7 @@ class QuantizedModel(keras.Model):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.dtype_policy = DTYPE
         self.report = QuantizationReport()
 
     def attach(self, distillation: Distillation | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tfeptq.fused import gradual_fake_quantize
+from tfeptq.own_dtype import DTYPE
 from tflite_export import limits
 from tflite_export.codes import lowest_code
 
@@ -105,7 +106,7 @@ class ActivationQuantizer(keras.layers.Layer):
     def __init__(
         self, bits: int = 8, fixed: tuple[float, int] | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": DTYPE, **kwargs})
         self.bits = bits
         self.fixed = tuple(fixed) if fixed is not None else None
 

@@ -14,6 +14,7 @@ from keras import ops
 
 from tfeptq import linear
 from tfeptq.integer_bias import integer_bias
+from tfeptq.own_dtype import DTYPE
 from tfeptq.quantizers import (
     rectified_sigmoid,
     rectified_sigmoid_inverse,
@@ -87,8 +88,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         calls: int = 1,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("name", layer.name)
-        super().__init__(layer, **kwargs)
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
         self.bits = bits
         self.per_channel = per_channel
         self.requantization = requantization
@@ -326,8 +326,7 @@ class QuantizedPReLU(keras.layers.Wrapper):
     """PReLU whose slopes are 8-bit integers with one scale, rounded to nearest."""
 
     def __init__(self, layer: keras.layers.PReLU, **kwargs: Any) -> None:
-        kwargs.setdefault("name", layer.name)
-        super().__init__(layer, **kwargs)
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
