@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from tfeptq.graph import UnsupportedLayerError, prepare
     from tfeptq.loading import load_model
     from tfeptq.model import QuantizedModel
+    from tfeptq.pareto import pareto_frontier
     from tfeptq.pipeline import quantize
-    from tfeptq.precision.choice import FrontierPoint, pareto_frontier
+    from tfeptq.precision.frontier_point import FrontierPoint
     from tfeptq.precision.goals import AccuracyTarget, Budget
     from tfeptq.report.html import write_report
 
@@ -21,13 +22,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccuracyTarget": "precision.goals",
     "Budget": "precision.goals",
-    "FrontierPoint": "precision.choice",
+    "FrontierPoint": "precision.frontier_point",
     "QuantizationCallback": "callbacks",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
     "UnsupportedLayerError": "graph",
     "load_model": "loading",
-    "pareto_frontier": "precision.choice",
+    "pareto_frontier": "pareto",
     "prepare": "graph",
     "quantize": "pipeline",
     "write_report": "report.html",

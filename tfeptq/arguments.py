@@ -41,6 +41,18 @@ def given_config(config: Any) -> QuantizationConfig:
     return config
 
 
+def require_goal(config: QuantizationConfig) -> None:
+    """Raises ValueError for candidates among which nothing chooses."""
+    bounded = config.budget is not None and bool(config.budget.limits)
+    if config.has_candidates and not bounded and config.accuracy_target is None:
+        raise ValueError(
+            f"weight_bits={config.weight_bits}, activation_bits={config.activation_bits} give "
+            "candidates, but nothing says which to take: "
+            "add budget=tfeptq.Budget(weight_bytes=...) or "
+            "accuracy_target=tfeptq.AccuracyTarget(metric)"
+        )
+
+
 def check_callbacks(callbacks: Any) -> None:
     """Raises ValueError for anything but a list of Keras callbacks, or None."""
     if callbacks is None:

@@ -12,14 +12,14 @@ from typing import Any
 import keras
 
 import tflite_export
-from tfeptq.arguments import given_config
+from tfeptq.arguments import given_config, require_goal
+from tfeptq.before_data import look_ahead
 from tfeptq.config import QuantizationConfig
 from tfeptq.data import Taken, configured_samples
 from tfeptq.graph import prepare, prove
 from tfeptq.last_callback import Logs, finish_last
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
-from tfeptq.precision.choice import check_widths
 from tfeptq.settings import whole
 from tfeptq.validation import Validation, first_line
 from tflite_export.files import destination, path_of
@@ -67,6 +67,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         if every_epochs is not None and validation_data is None:
             raise ValueError("every_epochs needs validation_data to score on")
         self.config = given_config(config)
+        require_goal(self.config)
         self.quantized: QuantizedModel | None = None
         self.result: tflite_export.ExportResult | None = None
         self._calibration = calibration
@@ -82,7 +83,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         if self._export_path is not None:
             destination(self._export_path)
         canonical = prepare(self.model)
-        check_widths(canonical, self.config)
+        look_ahead(canonical, self.config)
         if self._taken is None:
             self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
         prove(self.model, canonical, self._taken.arrays)

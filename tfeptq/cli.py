@@ -381,7 +381,7 @@ def _frontier(options: argparse.Namespace) -> int:
         from tfeptq.startup import load_tensorflow
 
         load_tensorflow()
-        from tfeptq.precision.choice import pareto_frontier
+        from tfeptq.pareto import pareto_frontier
 
         points = pareto_frontier(
             _model(options),

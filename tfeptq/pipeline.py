@@ -13,7 +13,14 @@ import keras
 import numpy as np
 
 from tfeptq import linear
-from tfeptq.arguments import check_callbacks, check_folder, check_model, given_config
+from tfeptq.arguments import (
+    check_callbacks,
+    check_folder,
+    check_model,
+    given_config,
+    require_goal,
+)
+from tfeptq.before_data import look_ahead
 from tfeptq.bias_correction import correct_biases
 from tfeptq.calibration import best_range
 from tfeptq.checkpoint import Checkpoint, numbered, open_checkpoint
@@ -31,6 +38,7 @@ from tfeptq.layer_graph import Key, LayerGraph
 from tfeptq.layerwise import round_layer_by_layer
 from tfeptq.lost_features import lost_features
 from tfeptq.model import QuantizedModel
+from tfeptq.precision.accuracy import float_values
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.search import hold_accuracy
@@ -86,7 +94,7 @@ def quantize(
     check_model(model)
     check_callbacks(callbacks)
     check_folder("checkpoint_dir", checkpoint_dir)
-    _require_goal(config)
+    require_goal(config)
     with open_checkpoint(checkpoint_dir) as checkpoint:
         return _quantize(model, calibration, config, callbacks, checkpoint, labels)
 
@@ -106,13 +114,16 @@ def _quantize(
         canonical = prepare(model)
         labelled = labelled_loss(model, labels, config)
         bounds = input_ranges(canonical, config.input_range)
+        ahead = look_ahead(canonical, config)
+        target = config.accuracy_target
+        baseline = None if target is None else float_values(target, model)
         if not isinstance(config.activation_bits, tuple):
             config = resolve_activations(canonical, config)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         prove(model, canonical, samples)
         notes = doubts(canonical, samples, bounds)
-        taken = dataclasses.replace(taken, notes=(*taken.notes, *notes))
+        taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint)
     learn = functools.partial(_learn, canonical, taken, scores, checkpoint)
     if not config.has_candidates:
@@ -120,7 +131,10 @@ def _quantize(
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
-        choice = prepare_choice(canonical, samples, config, checkpoint, labelled, scores)
+        limits = config.budget.limits if config.budget is not None else None
+        choice = prepare_choice(
+            canonical, samples, config, checkpoint, labelled, scores, limits=limits
+        )
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):
@@ -134,22 +148,11 @@ def _quantize(
 
     keep = functools.partial(_kept_evaluation, checkpoint, canonical, samples)
     with watch("search"):
-        quantized, report = hold_accuracy(model, choice, config, attempt, keep)
+        quantized, report = hold_accuracy(model, choice, config, attempt, keep, baseline)
     quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
     quantized.accuracy_search = report
     quantized.quantization_config, quantized.choice = config, choice
     return quantized
-
-
-def _require_goal(config: QuantizationConfig) -> None:
-    bounded = config.budget is not None and bool(config.budget.limits)
-    if config.has_candidates and not bounded and config.accuracy_target is None:
-        raise ValueError(
-            f"weight_bits={config.weight_bits}, activation_bits={config.activation_bits} give "
-            "candidates, but nothing says which to take: "
-            "add budget=tfeptq.Budget(weight_bytes=...) or "
-            "accuracy_target=tfeptq.AccuracyTarget(metric)"
-        )
 
 
 def _learn(
@@ -180,7 +183,9 @@ def _learn(
         _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
         repairs = settle(quantized, is_trained=False)
         quantized.report.add_repairs(repair.sentence() for repair in repairs)
-    if config.untrained_rounding == "optq":
+    # Without weights there is nothing to round: ranges are all.
+    has_weights = bool(quantized.weighted_layers)
+    if has_weights and config.untrained_rounding == "optq":
         with watch("layer by layer"):
             report, *weights = checkpoint.arrays(
                 "layer_by_layer",
@@ -196,7 +201,7 @@ def _learn(
     elif config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples)
-    if config.rounding == "eptq":
+    if has_weights and config.rounding == "eptq":
         with watch("attention"):
             attention = _attention(canonical, samples, scores, config)
         with watch("distillation"):

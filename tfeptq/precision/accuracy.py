@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfeptq.precision.goals import AccuracyTarget
+from tfeptq.settings import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Judge:
         model: the float model, in the form that the metric takes.
         quantize: widths -> quantized model, as quickly as a search needs it.
         keep: remembers evaluations of earlier runs; None: nobody does.
+        known: `float_values`, where somebody has them.
     """
 
     def __init__(
@@ -53,18 +55,14 @@ class Judge:
         model: keras.Model,
         quantize: Callable[[dict[str, int]], keras.Model],
         keep: Keep | None = None,
+        known: np.ndarray | None = None,
     ) -> None:
         self._target = target
         self._quantize = quantize
         self._keep = keep
-        self._float = _values(target, model)
+        self._float = float_values(target, model) if known is None else known
         self._known: dict[tuple[tuple[str, int], ...], Comparison] = {}
         self.float_score = float(self._float.mean())
-        if not self.float_score > 0.0:
-            raise ValueError(
-                f"accuracy_target is relative to the float model's score, which is "
-                f"{self.float_score:g}; the metric must be positive, higher is better"
-            )
 
     @property
     def evaluations(self) -> int:
@@ -117,13 +115,36 @@ class Judge:
         )
 
 
+def float_values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
+    """What the metric says of the float model, float64 (n,).
+
+    Raises:
+        ValueError: the metric fails, returns no numbers, or nothing that can be held a part of.
+    """
+    values = _values(target, model)
+    if not values.mean() > 0.0:
+        raise ValueError(
+            f"accuracy_target is relative to the float model's score, which is "
+            f"{values.mean():g}; the metric must be positive, higher is better"
+        )
+    return values
+
+
 def _values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
     """One value a sample, or one in all, float64 (n,)."""
-    result: Any = target.metric(model)
-    values = np.asarray(result, np.float64).reshape(-1)
+    try:
+        result: Any = target.metric(model)
+    except Exception as error:
+        # It is the user's own code: whatever it raises is said, and kept as the cause.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"accuracy_target: the metric failed: {reason}") from error
+    try:
+        values = np.asarray(result, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if not values.size or not np.all(np.isfinite(values)):
         raise ValueError(
-            f"accuracy_target: the metric returned {result!r}; a finite number or one value a "
+            f"accuracy_target: the metric returned {shown(result)}; a finite number or one value a "
             "sample is needed"
         )
     return values

@@ -54,7 +54,7 @@ class ActivationGroups:
         assert isinstance(config.activation_bits, tuple)
         self._graph: LayerGraph = LayerGraph.of(model)
         self._topology: Topology = Topology(self._graph)
-        plain = resolve_activations(model, dataclasses.replace(config, activation_bits=8))
+        plain = resolve_activations(model, config.at_activations(8))
         assert isinstance(plain.activation_bits, Mapping)
         self._parents: dict[str, str] = {name: name for name in plain.activation_bits}
         for call in self._graph.calls:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfeptq.checkpoint import Checkpoint, open_checkpoint
+from tfeptq.checkpoint import Checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import configured_samples, label_array
+from tfeptq.data import label_array
 from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare, prove
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.input_ranges import input_ranges
 from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.costs import Costs, LayerCosts, model_costs
+from tfeptq.precision.costs import Costs, LayerCosts
 from tfeptq.precision.frontier import Frontier, pareto
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint, WidthChoice
-from tfeptq.precision.joint_choice import prepare_joint_choice
+from tfeptq.precision.joint_choice import JointChoice, prepare_joint_choice, without_losses
 from tfeptq.precision.measured import MEASURED, MeasuredDivergence
+from tfeptq.precision.prices import JointPrices, Prices, prices
 from tfeptq.precision.refinement import refined
 from tfeptq.precision.selection import select
 from tfeptq.precision.sensitivity import Losses, Sensitivity, sensitivity
-from tfeptq.precision.widths import candidate_widths, layer_widths
+from tfeptq.precision.widths import layer_widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +88,16 @@ class Choice:
 
     def priced(self, cost: str) -> LayerCosts:
         """Layer name -> width -> cost. Raises ValueError for what widths do not decide."""
+        self.require_cost(cost)
+        return self.costs.tables[cost]
+
+    def require_cost(self, cost: str) -> None:
+        """Raises ValueError for what the weights' widths do not decide."""
         if cost not in self.costs.tables:
             raise ValueError(
                 f"{cost!r} is no cost to choose by: the weights' widths do not decide it, or no "
                 f"latency table is given; there are {', '.join(self.costs.tables)}"
             )
-        return self.costs.tables[cost]
 
     def point(self, widths: Mapping[str, int]) -> FrontierPoint:
         """Predicted loss and costs of layer name -> width."""
@@ -125,9 +128,14 @@ class Choice:
         if limit is not None and self.costs.activation_bytes > limit:
             raise ValueError(
                 f"budget activation_bytes={limit:g} cannot be met: {self.costs.activation_bytes} "
-                "bytes of activations are alive at once, whatever the widths of the weights; "
-                "activation_bits and the size of the inputs decide that"
+                "bytes of activations are alive at once, whatever the widths of the weights, the "
+                f"largest of them {_listed(self.costs.largest_activations)}; activation_bits and "
+                "the size of the inputs decide that"
             )
+
+
+def _listed(parts: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in parts)
 
 
 def prepare_choice(
@@ -137,6 +145,8 @@ def prepare_choice(
     checkpoint: Checkpoint | None = None,
     labelled: LabelledLoss | None = None,
     scores: FloatScores | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
 ) -> WidthChoice:
     """Costs and sensitivities of all candidates of a canonical model.
 
@@ -144,25 +154,57 @@ def prepare_choice(
         checkpoint: where sensitivities are kept for every later choice, whatever its budget.
         labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
         scores: of `model`, where somebody else needs them too.
+        limits: a budget that will be asked for: what nothing meets is refused at once.
     """
     checkpoint = checkpoint or Checkpoint()
     scores = scores or FloatScores(model, samples, config.seed, checkpoint)
-    if isinstance(config.activation_bits, tuple):
-        return prepare_joint_choice(model, samples, config, scores, checkpoint)
     if labelled and len(labelled.labels) != len(samples[0]):
         raise ValueError(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
         )
-    candidates = candidate_widths(model, config)
-    costs = model_costs(model, candidates, config, scores.ranges)
-    result = sensitivity(model, samples, candidates, config, checkpoint, scores, labelled)
+    found = prices(model, config, scores.ranges)
+    check_costs(model, config, found, limits=limits or {}, cost=None)
+    if isinstance(found, JointPrices):
+        return prepare_joint_choice(model, samples, config, scores, checkpoint, found)
+    result = sensitivity(model, samples, found.candidates, config, checkpoint, scores, labelled)
     if config.ordered_widths:
-        return Choice(costs, result, result.order)
+        return Choice(found.costs, result, result.order)
     if not config.moves:
-        return Choice(costs, result, None)
+        return Choice(found.costs, result, None)
     scores.note("measured moves", MEASURED)
     measure = MeasuredDivergence(model, samples, result.errors)
-    return Choice(costs, result, None, measure, config.moves)
+    return Choice(found.costs, result, None, measure, config.moves)
+
+
+def check_costs(
+    model: keras.Model,
+    config: QuantizationConfig,
+    costs: Prices | JointPrices,
+    *,
+    limits: Mapping[str, float],
+    cost: str | None,
+) -> None:
+    """Refuses, before any work, limits that nothing meets and a cost that nobody knows.
+
+    Args:
+        costs: of the candidates, see `prices`.
+        limits: cost name -> bound.
+        cost: what a frontier or an accuracy target is about, if there is one.
+
+    Raises:
+        ValueError: the smallest possible cost, and the layers that most of it comes from; or the
+            costs that there are.
+    """
+    choice: Choice | JointChoice
+    if isinstance(costs, JointPrices):
+        choice = without_losses(model, config, costs)
+    else:
+        losses = {name: dict.fromkeys(bits, 0.0) for name, bits in costs.candidates.items()}
+        choice = Choice(costs.costs, Sensitivity("", "costs", losses, {}), None)
+    if cost is not None:
+        choice.require_cost(cost)
+    if limits:
+        choice.within(limits)
 
 
 def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
@@ -175,7 +217,7 @@ def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
     """
     if isinstance(config.activation_bits, tuple):
         ActivationGroups(model, config)
-        config = dataclasses.replace(config, activation_bits=8)
+        config = config.at_activations(8)
     layer_widths(model, resolve_activations(model, config))
     input_ranges(model, config.input_range)
 
@@ -204,45 +246,3 @@ def labelled_loss(
             f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
         )
     return LabelledLoss(model, label_array(labels))
-
-
-def pareto_frontier(
-    model: keras.Model,
-    calibration: Any,
-    config: QuantizationConfig,
-    *,
-    cost: str = "weight_bytes",
-    checkpoint_dir: str | Path | None = None,
-    labels: Any = None,
-) -> list[FrontierPoint]:
-    """Every undominated choice of widths, from the cheapest to the most accurate.
-
-    Args:
-        model: functional or Sequential, built, float32; it is left untouched.
-        calibration: unlabelled samples, see `tfeptq.quantize`.
-        config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
-            looked at, but for its latency table.
-        cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
-            "latency_ms"; with candidates of activations "activation_bytes" instead of times.
-        checkpoint_dir: where sensitivities are kept.
-        labels: see `tfeptq.quantize`.
-
-    Raises:
-        ValueError: no candidates, an unknown cost, or data that do not fit the model.
-    """
-    if not config.has_candidates:
-        raise ValueError(
-            f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
-            "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
-        )
-    canonical = prepare(model)
-    input_ranges(canonical, config.input_range)
-    labelled = labelled_loss(model, labels, config)
-    if not isinstance(config.activation_bits, tuple):
-        config = resolve_activations(canonical, config)
-    taken = configured_samples(calibration, canonical.inputs, config, labels)
-    labelled = labelled and labelled.of(taken.labels)
-    prove(model, canonical, taken.arrays)
-    with open_checkpoint(checkpoint_dir) as checkpoint:
-        choice = prepare_choice(canonical, taken.arrays, config, checkpoint, labelled)
-    return choice.frontier(cost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,9 +13,10 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.layer_graph import LayerGraph
 from tfeptq.precision.activations import activation_bits
 from tfeptq.precision.latency import LatencyTable, read_latencies
-from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
+from tfeptq.precision.skeleton import alive_at_peak, file_bytes, skeleton
 from tfeptq.precision.widths import container, granularity
 from tfeptq.sharing import Ranges
+from tflite_export.graph import IntegerGraph
 from tflite_export.packaging.compression import WIDEST_INDEX
 from tflite_export.packing import CONTAINER_BITS
 
@@ -38,6 +39,7 @@ class Costs:
         tables: cost name -> layer name -> width -> cost; see `Budget` for the names.
         constants: cost name -> what comes on top whatever the widths.
         activation_bytes: peak of the activations that are alive at once.
+        largest_activations: name and bytes of the largest of them.
     """
 
     tables: Mapping[str, LayerCosts]
@@ -45,6 +47,7 @@ class Costs:
     activation_bytes: int
     _frame_bytes: int
     _stored: LayerCosts
+    largest_activations: tuple[tuple[str, int], ...] = ()
 
     def of(self, widths: Mapping[str, int]) -> dict[str, float]:
         """Cost name -> cost of one choice; whole numbers but for milliseconds."""
@@ -68,6 +71,8 @@ def model_costs(
     candidates: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
     ranges: Ranges | None = None,
+    *,
+    graph: IntegerGraph | None = None,
 ) -> Costs:
     """Costs of a canonical model on `config.target`.
 
@@ -75,6 +80,7 @@ def model_costs(
         candidates: layer name -> widths that it may take. A layer that is called several times is
             one choice; its weights are stored once, its operations are done at every call.
         ranges: of the model's tensors, see `tfeptq.plan.Plan`.
+        graph: an outline of the file, where its size and a lower bound of the activations will do.
 
     Raises:
         ValueError: a latency table that cannot be read or lacks a layer.
@@ -100,7 +106,7 @@ def model_costs(
         tables["latency_ms"] = _latencies(layers, candidates, multiplications, latencies)
         constants["latency_ms"] = latencies.others
     widest = {name: max(widths) for name, widths in candidates.items()}
-    graph = skeleton(model, widest, config, ranges)
+    graph = graph or skeleton(model, widest, config, ranges)
     is_compressed = _is_compressed(config)
     frame = file_bytes(graph, config.target, slim=is_compressed) - sum(
         _plain_bytes(layers[name], bits, config) for name, bits in widest.items()
@@ -109,7 +115,22 @@ def model_costs(
         name: {bits: stored_bytes(layers[name], bits, config) for bits in widths}
         for name, widths in candidates.items()
     }
-    return Costs(tables, constants, peak_activation_bytes(graph), frame, stored)
+    alive = alive_at_peak(graph)
+    largest = tuple(sorted(alive.items(), key=lambda part: -part[1])[:3])
+    return Costs(tables, constants, sum(alive.values()), frame, stored, largest)
+
+
+def least_compressed_bytes(
+    model: keras.Model, candidates: Mapping[str, Sequence[int]], config: QuantizationConfig
+) -> float:
+    """Fewest weight bytes of the candidates, in look-up tables where those pay."""
+    assert config.budget is not None
+    budget = dataclasses.replace(config.budget, compressed=True)
+    compressed = dataclasses.replace(config, budget=budget)
+    return sum(
+        min(weight_bytes(model.get_layer(name), bits, compressed) for bits in widths)
+        for name, widths in candidates.items()
+    )
 
 
 def _is_compressed(config: QuantizationConfig) -> bool:

@@ -65,6 +65,16 @@ class Program:
             for factor in self._factors
         )
 
+    def parts(self, widths: Mapping[Variable, int], name: str) -> list[tuple[Variable, float]]:
+        """What each factor adds to a cost, by its first variable."""
+        return [
+            (
+                factor.variables[0],
+                factor.costs[tuple(widths[variable] for variable in factor.variables)].get(name, 0),
+            )
+            for factor in self._factors
+        ]
+
     def loss(self, widths: Mapping[Variable, int]) -> float:
         return sum(self._losses[variable][bits] for variable, bits in widths.items())
 

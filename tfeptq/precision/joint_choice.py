@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -15,10 +16,10 @@ from tfeptq.precision.activation_groups import ActivationGroups
 from tfeptq.precision.activation_sensitivity import activation_sensitivity
 from tfeptq.precision.frontier_point import BitWidths, FrontierPoint
 from tfeptq.precision.joint import Factor, Program, Variable, Widths
-from tfeptq.precision.joint_costs import activations, cost_factors, step_names, weights
+from tfeptq.precision.joint_costs import activations, step_names, weights
+from tfeptq.precision.prices import JointPrices
 from tfeptq.precision.sensitivity import sensitivity
 from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
-from tfeptq.precision.widths import candidate_widths, layer_widths
 from tfeptq.sharing import Ranges
 from tflite_export.graph import IntegerGraph
 
@@ -75,9 +76,12 @@ class JointChoice:
         self._model, self._groups, self._config = model, groups, config
         self._program = Program(losses, factors)
         self._steps = step_names(factors)
-        self._frame = 0
+
+    @functools.cached_property
+    def _frame(self) -> int:
+        """Bytes of a file beside those that the program counts."""
         narrow = self._program.least(["file_bytes"])
-        self._frame = self._exact_file_bytes(narrow) - int(self._program.cost(narrow, "file_bytes"))
+        return self._exact_file_bytes(narrow) - int(self._program.cost(narrow, "file_bytes"))
 
     def within(self, limits: Mapping[str, float]) -> Widths:
         """Widths of least predicted loss under every limit.
@@ -200,14 +204,28 @@ class JointChoice:
             if smallest > limit:
                 return ValueError(
                     f"budget {cost}={limit:g} cannot be met: the smallest possible is "
-                    f"{smallest:g}. Allow narrower weight_bits, activation_bits or "
-                    "first_last_bits, or a larger budget"
+                    f"{smallest:g}; the largest parts are {self._parts(least, names)}. Allow "
+                    "narrower weight_bits, activation_bits or first_last_bits, or a larger budget"
                 )
         bounds = ", ".join(f"{name}={limit:g}" for name, limit in limits.items())
         return ValueError(
             f"no choice of widths meets the budget {bounds} at once, though each bound alone can "
             "be met"
         )
+
+    def _parts(self, widths: Widths, names: Sequence[str]) -> str:
+        """Layers that the largest of the costs comes from."""
+        name = max(names, key=lambda each: self._program.cost(widths, each))
+        parts = sorted(self._program.parts(widths, name), key=lambda part: -part[1])[:3]
+        return ", ".join(
+            f"{layer} {value:g} at {widths[kind, layer]} bits"
+            for (kind, layer), value in parts
+            if value > 0
+        )
+
+    def require_cost(self, cost: str) -> None:
+        """Raises ValueError for what these widths do not decide."""
+        self._names(cost)
 
 
 def prepare_joint_choice(
@@ -216,35 +234,39 @@ def prepare_joint_choice(
     config: QuantizationConfig,
     scores: FloatScores,
     checkpoint: Checkpoint,
+    prices: JointPrices,
 ) -> JointChoice:
     """Costs and sensitivities of all candidates of weights and activations.
 
     Raises:
         ValueError: what cannot be combined with candidates of activations.
     """
-    _refuse_unsupported(config)
-    groups = ActivationGroups(model, config)
-    at_8 = dataclasses.replace(config, activation_bits=8)
-    candidates = _weight_candidates(model, at_8)
+    refuse_unsupported(config)
+    at_8 = config.at_activations(8)
     losses: dict[Variable, Mapping[int, float]] = {}
-    of_weights = sensitivity(model, samples, candidates, at_8, checkpoint, scores)
+    of_weights = sensitivity(model, samples, prices.candidates, at_8, checkpoint, scores)
     losses.update({weights(name): table for name, table in of_weights.losses.items()})
+    groups = prices.groups
     of_activations = activation_sensitivity(model, samples, groups, config, checkpoint, scores)
     losses.update({activations(name): table for name, table in of_activations.items()})
-    factors = cost_factors(model, candidates, groups, config, scores.ranges)
     source = f"{of_weights.method}: {of_weights.source}"
-    return JointChoice(model, losses, factors, groups, config, source, scores.ranges)
+    return JointChoice(model, losses, prices.factors, groups, config, source, prices.ranges)
 
 
-def _weight_candidates(
-    model: keras.Model, config: QuantizationConfig
-) -> dict[str, tuple[int, ...]]:
-    if isinstance(config.weight_bits, tuple):
-        return candidate_widths(model, config)
-    return {name: (bits,) for name, bits in layer_widths(model, config).items()}
+def without_losses(
+    model: keras.Model, config: QuantizationConfig, prices: JointPrices
+) -> JointChoice:
+    """What can be said of costs alone: every choice loses nothing."""
+    refuse_unsupported(config)
+    losses: dict[Variable, Mapping[int, float]] = {
+        weights(name): dict.fromkeys(widths, 0.0) for name, widths in prices.candidates.items()
+    }
+    for name, group in prices.groups.by_name.items():
+        losses[activations(name)] = dict.fromkeys(group.widths, 0.0)
+    return JointChoice(model, losses, prices.factors, prices.groups, config, "costs", prices.ranges)
 
 
-def _refuse_unsupported(config: QuantizationConfig) -> None:
+def refuse_unsupported(config: QuantizationConfig) -> None:
     if config.ordered_widths:
         raise ValueError("ordered_widths orders weights: give activation_bits one width")
     limits = config.budget.limits if config.budget is not None else {}

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,19 +54,22 @@ def cost_factors(
     groups: ActivationGroups,
     config: QuantizationConfig,
     ranges: Ranges | None = None,
+    *,
+    of_files: bool = True,
 ) -> list[Factor]:
     """Tables of "weight_bytes", "file_bytes", "bit_operations" and the steps of `step_names`.
 
     Args:
         candidates: layer name -> widths of its weights.
         ranges: of the model's tensors, see `tfeptq.plan.Plan`.
+        of_files: False spares what only the sizes of files need, and takes longest.
     """
     graph = LayerGraph.of(model)
     return [
         *_storage(model, candidates, groups, config),
         *_operations(model, graph, candidates, groups),
         *_Memory(model, graph, groups, config, ranges).factors(),
-        *_clamps(model, candidates, groups, config, ranges),
+        *(_clamps(model, candidates, groups, config, ranges) if of_files else ()),
     ]
 
 
@@ -88,7 +90,7 @@ def _storage(
         layer, group = model.get_layer(name), groups.by_name[groups.of_layer(name)]
         table: dict[tuple[int, ...], dict[str, float]] = {}
         for bits, wide in itertools.product(widths, group.widths):
-            at_width = dataclasses.replace(config, activation_bits=wide)
+            at_width = config.at_activations(wide)
             try:
                 container(layer, bits, at_width)
             except ValueError:
@@ -152,7 +154,7 @@ def _clamps(
         skeleton(
             model,
             widest,
-            dataclasses.replace(config, activation_bits=groups.by_layer(widths)),
+            config.at_activations(groups.by_layer(widths)),
             ranges,
         )
         for widths in (narrowest, wide)

@@ -48,6 +48,7 @@ def hold_accuracy(
     config: QuantizationConfig,
     learn: Learn,
     keep: Keep | None = None,
+    known: np.ndarray | None = None,
 ) -> tuple[QuantizedModel, SearchReport]:
     """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
 
@@ -59,6 +60,7 @@ def hold_accuracy(
         choice: costs and sensitivities of the candidates.
         learn: quantizes with the widths of a configuration; user callbacks see final runs only.
         keep: remembers what evaluations of an earlier run measured.
+        known: what the metric says of the float model, where somebody has asked it.
 
     Raises:
         ValueError: not even the widest candidates hold the target, or what holds it exceeds a
@@ -82,6 +84,7 @@ def hold_accuracy(
         model,
         lambda widths: learn(briefly(widths), False),
         kept,
+        known,
     )
     ladder = searched(choice, target, judge)
     if ladder is None:

@@ -114,15 +114,27 @@ def peak_activation_bytes(graph: IntegerGraph) -> int:
     What a memory planner without fragmentation needs; a runtime's arena adds its bookkeeping and
     the scratch buffers of kernels.
     """
+    return sum(alive_at_peak(graph).values())
+
+
+def alive_at_peak(graph: IntegerGraph) -> dict[str, int]:
+    """Bytes of the activations that are alive when these are most, by tensor."""
     births = {name: 0 for _, name in graph.inputs}
     deaths = {name: len(graph.operators) for _, name in graph.outputs}
     for time, operator in enumerate(graph.operators):
         births.update(dict.fromkeys(operator.outputs, time))
         for name in operator.inputs:
             deaths[name] = max(deaths.get(name, 0), time)
+    sizes = {
+        name: int(np.prod(graph.tensors[name].shape)) * np.dtype(graph.tensors[name].dtype).itemsize
+        for name in births
+    }
     alive = np.zeros(len(graph.operators) + 1, np.int64)
     for name, birth in births.items():
-        tensor = graph.tensors[name]
-        size = int(np.prod(tensor.shape)) * np.dtype(tensor.dtype).itemsize
-        alive[birth : deaths.get(name, birth) + 1] += size
-    return int(alive.max())
+        alive[birth : deaths.get(name, birth) + 1] += sizes[name]
+    peak = int(alive.argmax())
+    return {
+        name: sizes[name]
+        for name, birth in births.items()
+        if birth <= peak <= deaths.get(name, birth)
+    }

@@ -50,12 +50,20 @@ def candidate_widths(model: keras.Model, config: QuantizationConfig) -> dict[str
     Raises:
         ValueError: a layer that the target can store in none of the candidates.
     """
+    return {
+        name: _storable(model.get_layer(name), widths, config)
+        for name, widths in asked_candidates(model, config).items()
+    }
+
+
+def asked_candidates(model: keras.Model, config: QuantizationConfig) -> dict[str, tuple[int, ...]]:
+    """Candidates of every weighted layer as they were asked for, whatever the target stores."""
     assert isinstance(config.weight_bits, tuple)
-    layers = [layer for layer in model.layers if linear.is_weighted(layer)]
-    asked = dict.fromkeys((layer.name for layer in layers), config.weight_bits)
+    names = (layer.name for layer in model.layers if linear.is_weighted(layer))
+    asked = dict.fromkeys(names, config.weight_bits)
     if config.first_last_bits is not None:
         asked.update(dict.fromkeys(first_and_last(model), (config.first_last_bits,)))
-    return {layer.name: _storable(layer, asked[layer.name], config) for layer in layers}
+    return asked
 
 
 def _storable(

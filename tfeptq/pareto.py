@@ -1,0 +1,63 @@
+"""The frontier of predicted loss against cost, for people to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfeptq.arguments import check_folder, check_model, given_config
+from tfeptq.before_data import look_ahead
+from tfeptq.checkpoint import open_checkpoint
+from tfeptq.config import QuantizationConfig
+from tfeptq.data import configured_samples
+from tfeptq.graph import prepare, prove
+from tfeptq.precision.activations import resolve_activations
+from tfeptq.precision.choice import labelled_loss, prepare_choice
+from tfeptq.precision.frontier_point import FrontierPoint
+
+
+def pareto_frontier(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig,
+    *,
+    cost: str = "weight_bytes",
+    checkpoint_dir: str | Path | None = None,
+    labels: Any = None,
+) -> list[FrontierPoint]:
+    """Every undominated choice of widths, from the cheapest to the most accurate.
+
+    Args:
+        model: functional or Sequential, built, float32; it is left untouched.
+        calibration: unlabelled samples, see `tfeptq.quantize`.
+        config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
+            looked at, but for its latency table.
+        cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
+            "latency_ms"; with candidates of activations "activation_bytes" instead of times.
+        checkpoint_dir: where sensitivities are kept.
+        labels: see `tfeptq.quantize`.
+
+    Raises:
+        ValueError: no candidates, an unknown cost, or data that do not fit the model.
+    """
+    check_model(model)
+    config = given_config(config)
+    check_folder("checkpoint_dir", checkpoint_dir)
+    if not config.has_candidates:
+        raise ValueError(
+            f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
+            "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
+        )
+    canonical = prepare(model)
+    labelled = labelled_loss(model, labels, config)
+    look_ahead(canonical, config, cost=cost)
+    if not isinstance(config.activation_bits, tuple):
+        config = resolve_activations(canonical, config)
+    taken = configured_samples(calibration, canonical.inputs, config, labels)
+    labelled = labelled and labelled.of(taken.labels)
+    prove(model, canonical, taken.arrays)
+    with open_checkpoint(checkpoint_dir) as checkpoint:
+        choice = prepare_choice(canonical, taken.arrays, config, checkpoint, labelled)
+    return choice.frontier(cost)
