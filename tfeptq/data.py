@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import os
 import warnings
 import zipfile
@@ -232,14 +233,13 @@ def _from_arrays(
     # It waits for Keras, and the command line reads files before that.
     from tfeptq.progress import progress
 
-    values = max(array[0].size for array in arrays)
-    step = max(1, _SLICE // max(values, 1))
-    ranks: list[Rank] = []
-    for begin in progress(range(0, len(arrays[0]), step), "samples"):
-        ranks += ranking.add(_all_floats([a[begin : begin + step] for a in arrays], inputs))
-    chosen = sorted(range(len(ranks)), key=ranks.__getitem__)[: samples + HELD_BACK]
-    taken = _all_floats([array[chosen] for array in arrays], inputs)
-    return [ranks[index] for index in chosen], taken
+    step = max(1, _SLICE // max(1, *(array[0].size for array in arrays)))
+    begins = progress(range(0, len(arrays[0]), step), "samples")
+    parts = ([array[begin : begin + step] for array in arrays] for begin in begins)
+    ranks = (rank for part in parts for rank in ranking.add(_all_floats(part, inputs)))
+    first = heapq.nsmallest(samples + HELD_BACK, ((rank, i) for i, rank in enumerate(ranks)))
+    chosen = [index for _, index in first]
+    return [rank for rank, _ in first], _all_floats([array[chosen] for array in arrays], inputs)
 
 
 def _from_stream(
