@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +11,6 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.graph.received import require_model
 from tfeptq.model import QuantizedModel
 from tfeptq.settings import shown
-from tflite_export.files import require_writable
 
 
 def check_model(model: Any) -> None:
@@ -62,21 +59,3 @@ def check_callbacks(callbacks: Any) -> None:
     for index, callback in enumerate(callbacks):
         if not isinstance(callback, keras.callbacks.Callback):
             raise ValueError(f"callbacks[{index}]={shown(callback)} must be a Keras callback")
-
-
-def check_folder(name: str, folder: Any) -> None:
-    """Raises ValueError for a folder that cannot be made or written; leaves nothing behind.
-
-    Args:
-        name: of the argument.
-        folder: a path, which need not exist yet, or None.
-    """
-    if folder is None:
-        return
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ValueError(f"{name}={shown(folder)} must be the path of a folder, or None")
-    path = Path(folder).absolute()
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not existing.is_dir():
-        raise ValueError(f"{name}: {existing} is a file; a folder is needed")
-    require_writable(existing)

@@ -26,10 +26,12 @@ from tfeptq.config import (
     THRESHOLDS,
     QuantizationConfig,
 )
+from tfeptq.given_arrays import as_array, check_shape
 from tfeptq.latency_cli import add_latency
+from tfeptq.options import add_choice, require_file
 from tfeptq.packaging_cli import add_package
 from tfeptq.precision.goals import COSTS, AccuracyTarget, Budget
-from tflite_export.files import destination
+from tflite_export.files import destination, require_folder
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The reader has seen enough; Python would complain once more at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
-        except (ValueError, OSError, RuntimeError) as error:
+        except OSError as error:
+            place = "" if error.filename is None else f"{error.filename}: "
+            return _complain(f"{place}{error.strerror or error}")
+        except (ValueError, RuntimeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             return _complain(lines[0])
 
@@ -124,9 +129,7 @@ def _add_quantize(commands: Any) -> None:
         metavar="R",
         help="part of the float accuracy to hold on the validation data, with candidate widths",
     )
-    parser.add_argument(
-        "--minimize", choices=COSTS, default="weight_bytes", help="with --min-accuracy"
-    )
+    add_choice(parser, "--minimize", COSTS, default="weight_bytes", help="with --min-accuracy")
     parser.add_argument(
         "--search-steps",
         type=int,
@@ -135,10 +138,11 @@ def _add_quantize(commands: Any) -> None:
         help="with --min-accuracy: learn for N steps before each evaluation of the search; 0 "
         "trains nothing, which is quick but may end at more bytes",
     )
-    parser.add_argument("--rounding", choices=ROUNDINGS, default=defaults.rounding)
-    parser.add_argument(
+    add_choice(parser, "--rounding", ROUNDINGS, default=defaults.rounding)
+    add_choice(
+        parser,
         "--initial-rounding",
-        choices=INITIAL_ROUNDINGS,
+        INITIAL_ROUNDINGS,
         default=defaults.initial_rounding,
         help="what --rounding eptq starts from",
     )
@@ -148,9 +152,10 @@ def _add_quantize(commands: Any) -> None:
     parser.add_argument("--save-keras", type=Path, metavar="F.keras")
     parser.add_argument("--report", type=Path, metavar="R.html", help="needs the extra 'report'")
     for end in ("input", "output"):
-        parser.add_argument(
+        add_choice(
+            parser,
             f"--{end}-type",
-            choices=("int8", "uint8", "float32"),
+            ("int8", "uint8", "float32"),
             help=f"of the file's {end}s; float32 for android only",
         )
     _add_keys(parser)
@@ -182,7 +187,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         help="4 to 8 or 16: one width for all layers, candidates, or widths by layer name (others "
         "get 8)",
     )
-    parser.add_argument("--target", choices=TARGETS, default=defaults.target)
+    add_choice(parser, "--target", TARGETS, default=defaults.target)
     parser.add_argument(
         "--input-range",
         nargs=2,
@@ -190,8 +195,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="fixes the input's scale and zero point: 0 255 for pixels",
     )
-    parser.add_argument("--threshold", choices=THRESHOLDS, default=defaults.threshold)
-    parser.add_argument("--sensitivity", choices=SENSITIVITIES, default=defaults.sensitivity)
+    add_choice(parser, "--threshold", THRESHOLDS, default=defaults.threshold)
+    add_choice(parser, "--sensitivity", SENSITIVITIES, default=defaults.sensitivity)
     parser.add_argument(
         "--trace-loss",
         metavar="LOSS",
@@ -200,6 +205,11 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--latency-table", type=Path, metavar="T.csv", help="columns operator, bits, ms"
+    )
+    parser.add_argument(
+        "--compressed",
+        action="store_true",
+        help="microcontroller: count weights as `package --compress` stores them, in tables",
     )
     for name in ("samples", "seed"):
         _add_number(parser, name)
@@ -217,7 +227,7 @@ def _add_frontier(commands: Any) -> None:
         "frontier", help="predicted loss against cost for every sensible choice of widths"
     )
     _add_choice(parser)
-    parser.add_argument("--cost", choices=COSTS, default="weight_bytes")
+    add_choice(parser, "--cost", COSTS, default="weight_bytes")
     _add_keys(parser)
     parser.add_argument("--json", action="store_true", help="every point with its widths")
     parser.set_defaults(command=_frontier)
@@ -245,7 +255,7 @@ def _add_evaluate(commands: Any) -> None:
         metavar="X.npz",
         help="inputs and labels; int8 inputs are taken for the file's own integers",
     )
-    parser.add_argument("--runtime", choices=_RUNTIMES, default="litert")
+    add_choice(parser, "--runtime", _RUNTIMES, default="litert")
     _add_keys(parser)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(command=_evaluate)
@@ -254,7 +264,7 @@ def _add_evaluate(commands: Any) -> None:
 def _add_check(commands: Any) -> None:
     parser = commands.add_parser("check", help="known blockers of a file on a target")
     parser.add_argument("file", type=Path, metavar="F.tflite")
-    parser.add_argument("--target", choices=TARGETS, required=True)
+    add_choice(parser, "--target", TARGETS, required=True)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(command=_check)
 
@@ -296,7 +306,8 @@ def _quantize(options: argparse.Namespace) -> int:
     from tflite_export.end_types import check_ends
 
     config = _configuration(options, _budget(options))
-    _check_goal(options)
+    _check_goal(options, config)
+    _check_paths(options)
     check_ends(config.target, options.input_type, options.output_type)
     destination(options.output, suffix=".tflite")
     if options.save_keras:
@@ -310,13 +321,7 @@ def _quantize(options: argparse.Namespace) -> int:
     calibration = _calibration(options)
     validation = _labelled(options.validation, options) if options.validation else None
     if options.min_accuracy is not None and validation:
-        target = AccuracyTarget(
-            _accuracy_on(*validation),
-            options.min_accuracy,
-            cost=options.minimize,
-            search_steps=options.search_steps,
-        )
-        config = dataclasses.replace(config, accuracy_target=target)
+        config = _with_goal(options, config, _accuracy_on(*validation))
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         quantized, result, scores = _quantized(options, config, calibration, validation)
@@ -338,13 +343,34 @@ def _configuration(options: argparse.Namespace, budget: Budget | None) -> Quanti
 def _budget(options: argparse.Namespace) -> Budget | None:
     """What the --max-... options bound, and the table that prices layers."""
     limits: dict[str, Any] = {cost: getattr(options, f"max_{cost}", None) for cost in COSTS}
-    if all(limit is None for limit in limits.values()) and options.latency_table is None:
+    is_bounded = any(limit is not None for limit in limits.values())
+    if not (is_bounded or options.latency_table or options.compressed):
         return None
     table = None if options.latency_table is None else str(options.latency_table)
-    return Budget(**limits, latency_table=table)
+    return Budget(**limits, latency_table=table, compressed=options.compressed)
 
 
-def _check_goal(options: argparse.Namespace) -> None:
+def _with_goal(
+    options: argparse.Namespace, config: QuantizationConfig, metric: Callable[[Any], Any]
+) -> QuantizationConfig:
+    """The configuration with --min-accuracy."""
+    target = AccuracyTarget(
+        metric, options.min_accuracy, cost=options.minimize, search_steps=options.search_steps
+    )
+    return dataclasses.replace(config, accuracy_target=target)
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Refuses files that are not there and folders that cannot be written, before the work."""
+    for path in (options.model, options.calibration, getattr(options, "validation", None)):
+        if path is not None:
+            require_file(path)
+    if options.latency_table is not None:
+        require_file(options.latency_table)
+    require_folder("--resume", options.resume)
+
+
+def _check_goal(options: argparse.Namespace, config: QuantizationConfig) -> None:
     """Refuses candidates that nothing chooses from, and a target that nothing measures."""
     has_candidates = any(
         isinstance(widths, tuple) for widths in (options.weight_bits, options.activation_bits)
@@ -354,6 +380,8 @@ def _check_goal(options: argparse.Namespace) -> None:
             raise ValueError("--min-accuracy needs candidates, for example --weight-bits 2,3,4,8")
         if options.validation is None:
             raise ValueError("--min-accuracy needs labelled data: --validation V.npz")
+        # The metric comes with the data; the rest is known now.
+        _with_goal(options, config, lambda model: 0.0)
     elif has_candidates and not ((budget := _budget(options)) and budget.limits):
         raise ValueError("candidate widths: add --max-weight-bytes or --min-accuracy")
 
@@ -375,7 +403,7 @@ def _accuracy_on(inputs: np.ndarray, labels: np.ndarray) -> Callable[[Any], np.n
 
 def _frontier(options: argparse.Namespace) -> int:
     config = _configuration(options, _budget(options))
-
+    _check_paths(options)
     calibration, labels = _calibration(options)
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         from tfeptq.startup import load_tensorflow
@@ -412,14 +440,25 @@ def _calibration(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray | 
 
 def _model(options: argparse.Namespace) -> keras.Model:
     """Compiled if a loss is given."""
-    import keras
 
     from tfeptq.loading import load_model
 
     model = load_model(options.model)
     if options.trace_loss:
-        model.compile(loss=keras.losses.get(options.trace_loss))
+        model.compile(loss=_loss(options.trace_loss))
     return model
+
+
+def _loss(name: str) -> Any:
+    import keras
+
+    try:
+        return keras.losses.get(name)
+    except ValueError as error:
+        raise ValueError(
+            f"--trace-loss {name!r} is no loss of Keras; for example "
+            "sparse_categorical_crossentropy or mean_squared_error"
+        ) from error
 
 
 def _labelled(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -428,6 +467,14 @@ def _labelled(path: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.n
     inputs, labels = load_npz(path, input_key=options.input_key, label_key=options.label_key)
     if labels is None:
         raise ValueError(f"{path}: no labels; name them with --label-key")
+    inputs, labels = as_array(inputs, f"{path}: inputs"), as_array(labels, f"{path}: labels")
+    if not inputs.ndim or not labels.ndim or len(inputs) != len(labels) or not len(labels):
+        raise ValueError(
+            f"{path}: inputs of shape {inputs.shape} and labels of shape {labels.shape}; as many "
+            "of both are needed, at least one"
+        )
+    if not (np.all(np.isfinite(inputs)) and np.all(np.isfinite(labels))):
+        raise ValueError(f"{path}: inputs or labels hold NaN or infinity")
     return inputs, labels
 
 
@@ -449,6 +496,7 @@ def _quantized(
     if validation:
         # Before the work: it finds data that do not fit the model.
         inputs, labels = validation[0].astype("float32"), validation[1]
+        _check_fit(model, inputs, options.validation)
         scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)
     samples, classes = calibration
     config = dataclasses.replace(config, augmentation=augmentation(options, samples))
@@ -458,6 +506,17 @@ def _quantized(
         scores["quantized Keras"] = score(quantized.predict(inputs, verbose=0), labels)
         scores["file in LiteRT"] = score(tflite_export.run(result.path, inputs), labels)
     return quantized, result, scores
+
+
+def _check_fit(model: keras.Model, inputs: np.ndarray, path: Path) -> None:
+    """Refuses data that the model cannot be scored on."""
+    sources, results = len(model.inputs), len(model.outputs)
+    if sources > 1 or results > 1:
+        raise ValueError(
+            f"{path}: the model has {sources} inputs and {results} outputs; scores are for models "
+            "of one input and one output"
+        )
+    check_shape(inputs, model.inputs[0].shape[1:], f"{path}: inputs")
 
 
 def _write(quantized: QuantizedModel, options: argparse.Namespace) -> ExportResult:

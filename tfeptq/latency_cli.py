@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfeptq.config import TARGETS, QuantizationConfig
+from tfeptq.options import add_choice, require_file
 from tflite_export.files import destination
 
 DONE = 0
@@ -20,9 +21,10 @@ def add_latency(commands: Any) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=".keras or .h5")
     parser.add_argument("--weight-bits", type=_widths, default=(2, 3, 4, 8), metavar="N,N,...")
-    parser.add_argument(
+    add_choice(
+        parser,
         "--target",
-        choices=TARGETS,
+        TARGETS,
         default="android",
         help="ethos-u: Vela's estimates; others: LiteRT on this computer",
     )
@@ -44,6 +46,7 @@ def _latency(options: argparse.Namespace) -> int:
         weight_bits=(*options.weight_bits, 8), target=options.target, first_last_bits=None
     )
     destination(options.output)
+    require_file(options.model)
 
     from tfeptq.startup import load_tensorflow
 

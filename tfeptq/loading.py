@@ -11,6 +11,7 @@ from tfeptq import averaging as _averaging  # noqa: F401  registers the quantize
 from tfeptq import borders as _borders  # noqa: F401  registers the requantizations
 from tfeptq import model as _quantized_model  # noqa: F401  registers QuantizedModel for loading
 from tfeptq import wrappers as _wrappers  # noqa: F401  registers the quantized layers
+from tflite_export.files import path_of
 
 
 class _DepthwiseConv2D(keras.layers.DepthwiseConv2D):
@@ -32,7 +33,7 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
         ValueError: there is no such file, it is a directory, or Keras cannot read it.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.is_dir():
         raise ValueError(f"{path} is a directory; save the model as a .keras file and pass that")
     if not path.is_file():

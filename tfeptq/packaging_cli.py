@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.config import TARGETS
+from tfeptq.options import add_choice
 from tfeptq.startup import load_tensorflow
+from tflite_export.files import require_folder
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
@@ -25,7 +27,7 @@ def add_package(commands: Any) -> None:
         "package", help="C++ sources, look-up tables, Vela: a file with its target's tools"
     )
     parser.add_argument("file", type=Path, metavar="F.tflite")
-    parser.add_argument("--target", choices=TARGETS, required=True)
+    add_choice(parser, "--target", TARGETS, required=True)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
     parser.add_argument(
         "--compress", action="store_true", help="microcontroller: weights as look-up tables"
@@ -53,6 +55,7 @@ def add_package(commands: Any) -> None:
 
 def _package(options: argparse.Namespace) -> int:
     if options.target != "coral" and options.output is not None:
+        require_folder("--output", options.output)
         options.output.mkdir(parents=True, exist_ok=True)
     return _BY_TARGET[options.target](options)
 

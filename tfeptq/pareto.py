@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfeptq.arguments import check_folder, check_model, given_config
+from tfeptq.arguments import check_model, given_config
 from tfeptq.before_data import look_ahead
 from tfeptq.checkpoint import open_checkpoint
 from tfeptq.config import QuantizationConfig
@@ -16,6 +16,7 @@ from tfeptq.graph import prepare, prove
 from tfeptq.precision.activations import resolve_activations
 from tfeptq.precision.choice import labelled_loss, prepare_choice
 from tfeptq.precision.frontier_point import FrontierPoint
+from tflite_export.files import require_folder
 
 
 def pareto_frontier(
@@ -44,7 +45,7 @@ def pareto_frontier(
     """
     check_model(model)
     config = given_config(config)
-    check_folder("checkpoint_dir", checkpoint_dir)
+    require_folder("checkpoint_dir", checkpoint_dir)
     if not config.has_candidates:
         raise ValueError(
             f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "

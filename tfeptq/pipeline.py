@@ -15,7 +15,6 @@ import numpy as np
 from tfeptq import linear
 from tfeptq.arguments import (
     check_callbacks,
-    check_folder,
     check_model,
     given_config,
     require_goal,
@@ -52,6 +51,7 @@ from tfeptq.thresholds import weight_steps
 from tfeptq.training import distil
 from tfeptq.wrap import wrap
 from tflite_export import isolation, targets
+from tflite_export.files import require_folder
 
 #: Largest values of tensors in units that people mean; others are told.
 _USUAL_SIZES = (1e-5, 1e5)
@@ -93,7 +93,7 @@ def quantize(
     config = given_config(config)
     check_model(model)
     check_callbacks(callbacks)
-    check_folder("checkpoint_dir", checkpoint_dir)
+    require_folder("checkpoint_dir", checkpoint_dir)
     require_goal(config)
     with open_checkpoint(checkpoint_dir) as checkpoint:
         return _quantize(model, calibration, config, callbacks, checkpoint, labels)

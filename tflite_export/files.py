@@ -35,6 +35,25 @@ def destination(path: Any, *, suffix: str | None = None) -> Path:
     return path
 
 
+def require_folder(name: str, folder: Any) -> None:
+    """Raises ValueError for a folder that cannot be made or written; leaves nothing behind.
+
+    Args:
+        name: of the argument that it was given as.
+        folder: a path, which need not exist yet, or None.
+    """
+    if folder is None:
+        return
+    if not isinstance(folder, (str, os.PathLike)):
+        shown = " ".join(repr(folder).split())
+        raise ValueError(f"{name}={shown:.80} must be the path of a folder, or None")
+    path = Path(folder).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{name}: {existing} is a file; a folder is needed")
+    require_writable(existing)
+
+
 def require_writable(folder: Path) -> None:
     """Raises ValueError for a folder in which nothing can be written.
 

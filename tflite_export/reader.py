@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import packing
 from tflite_export.damage import damaged, names_damage
+from tflite_export.files import path_of
 from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.lowering import OPERATORS, decode
 from tflite_export.names import unique_name
@@ -98,7 +99,7 @@ def content_of(model: str | Path | bytes) -> bytes:
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Content of a file. Raises ValueError with the reason when it is not TensorFlow Lite."""
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:

@@ -21,7 +21,8 @@ class Budget:
         bit_operations: sum over layers of multiplications x weight bits x activation bits.
         latency_ms: sum over layers of the times in `latency_table`, and of other operators'.
         compressed: count weights as `tflite_export.packaging.compression.compress` stores them for
-            microcontrollers, in tables of 2 to 6 bits an index, instead of as exported.
+            microcontrollers, in tables of 2 to 6 bits an index, instead of as exported. Alone it
+            bounds nothing either.
         latency_table: CSV file with the columns operator, bits and ms, as `tfeptq latency` measures
             it; see `tfeptq.precision.latency`. Alone it bounds nothing: it prices choices.
     """
@@ -34,11 +35,11 @@ class Budget:
     compressed: bool = False
 
     def __post_init__(self) -> None:
-        if not self.limits and self.latency_table is None:
+        object.__setattr__(self, "compressed", switch("Budget: compressed", self.compressed))
+        if not self.limits and self.latency_table is None and not self.compressed:
             raise ValueError(f"Budget() bounds nothing; give one of {', '.join(COSTS)}")
         for name, value in self.limits.items():
             object.__setattr__(self, name, _bound(name, value))
-        object.__setattr__(self, "compressed", switch("Budget: compressed", self.compressed))
         if self.latency_table is not None:
             object.__setattr__(self, "latency_table", _path(self.latency_table))
         if self.latency_ms is not None and self.latency_table is None:

@@ -80,7 +80,7 @@ def test_bad_goals_are_one_line(folder, capsys, options, message):
 def test_the_search_steps_are_those_of_the_target(folder, capsys):
     goal = ("--min-accuracy", "0.9", "--validation", str(folder / "data.npz"))
     assert quantize(folder, "--weight-bits", "2,4", *goal, "--search-steps", "-1") == 2
-    assert "search_steps=-1 must be 0 or more" in capsys.readouterr().err
+    assert "search_steps=-1 must be a whole number of at least 0" in capsys.readouterr().err
 
 
 def test_labels_of_the_calibration_data_choose_by_a_loss(folder, capsys):

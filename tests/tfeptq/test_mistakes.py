@@ -1,0 +1,377 @@
+"""Natural mistakes: one sentence of ours says what was received and what is allowed, at once.
+
+None of them reads samples to the end, trains or leaves a file.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+
+import tfeptq
+import tflite_export
+from tfeptq import AccuracyTarget, Budget, QuantizationCallback, quantize
+from tfeptq import QuantizationConfig as Config
+from tfeptq.cli import main
+
+SHAPE = (6, 6, 3)
+IMAGES = np.random.default_rng(0).uniform(0, 1, (8, *SHAPE)).astype("float32")
+NEAREST = Config(rounding="nearest", samples=8)
+
+
+def network():
+    inputs = keras.Input(SHAPE, name="image")
+    x = L.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    x = L.GlobalAveragePooling2D()(L.Conv2D(4, 3, name="middle")(x))
+    return keras.Model(inputs, L.Dense(4, name="head")(x), name="net")
+
+
+def compiled(loss="sparse_categorical_crossentropy"):
+    model = network()
+    model.compile("sgd", loss)
+    return model
+
+
+def two_inputs():
+    inputs = [keras.Input((4,), name="a"), keras.Input((4,), name="b")]
+    return keras.Model(inputs, L.Dense(2)(L.Concatenate()(inputs)))
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def fitted(callback):
+    model = compiled("mse")
+    model.fit(IMAGES, np.zeros((8, 4)), callbacks=[callback], verbose=0)
+
+
+def labels_for(labels, model=None):
+    config = Config(
+        weight_bits=(4, 8),
+        sensitivity="hawq_v2",
+        rounding="nearest",
+        samples=8,
+        budget=Budget(weight_bytes=10**6),
+    )
+    return quantize(model or compiled(), IMAGES, config, labels=labels)
+
+
+def of(**settings):
+    settings.setdefault("rounding", "nearest")
+    return quantize(network(), IMAGES, Config(samples=8, **settings))
+
+
+def metric(result):
+    return of(weight_bits=(4, 8), accuracy_target=AccuracyTarget(lambda model: result))
+
+
+MODELS = {
+    "path": (lambda: quantize("m.keras", IMAGES), r"received str: .*load_model\('m.keras'\)"),
+    "path object": (lambda: quantize(pathlib.Path("m.h5"), IMAGES), "load the file with"),
+    "nothing": (lambda: quantize(None, IMAGES), "received NoneType"),
+    "layer": (lambda: quantize(L.Dense(3), IMAGES), r"received Dense: .*keras\.Sequential"),
+    "class": (lambda: quantize(Subclassed, IMAGES), "received the class Subclassed"),
+    "samples first": (lambda: quantize(IMAGES, network()), "ndarray: the model comes first"),
+    "function": (lambda: quantize(lambda x: x, IMAGES), "received function"),
+    "not built": (lambda: quantize(keras.Sequential([L.Dense(3)]), IMAGES), "built on an Input"),
+    "subclassed": (lambda: quantize(Subclassed(), IMAGES), "pass a functional model"),
+    "file": (lambda: quantize(b"TFL3", IMAGES), "received bytes"),
+}
+ARGUMENTS = {
+    "config of settings": (lambda: quantize(network(), IMAGES, {"weight_bits": 4}), "config={'we"),
+    "config of nothing": (lambda: quantize(network(), IMAGES, {}), r"config=\{\} must be a tfeptq"),
+    "config of bits": (lambda: quantize(network(), IMAGES, 4), "config=4 must be"),
+    "config class": (lambda: quantize(network(), IMAGES, Config), "must be a tfeptq.Quantiz"),
+    "one callback": (
+        lambda: quantize(network(), IMAGES, callbacks=keras.callbacks.History()),
+        "must be a list of Keras callbacks",
+    ),
+    "callback name": (lambda: quantize(network(), IMAGES, callbacks="tb"), "callbacks='tb' must"),
+    "callback class": (
+        lambda: quantize(network(), IMAGES, callbacks=[keras.callbacks.History]),
+        r"callbacks\[0\]=",
+    ),
+    "checkpoint number": (
+        lambda: quantize(network(), IMAGES, checkpoint_dir=3),
+        "checkpoint_dir=3 must be the path of a folder",
+    ),
+    "checkpoint file": (
+        lambda: quantize(network(), IMAGES, checkpoint_dir=__file__),
+        r"checkpoint_dir: .*test_mistakes\.py is a file",
+    ),
+    "checkpoint below a file": (
+        lambda: quantize(network(), IMAGES, checkpoint_dir=f"{__file__}/runs"),
+        "is a file; a folder is needed",
+    ),
+    "checkpoint nowhere": (
+        lambda: quantize(network(), IMAGES, checkpoint_dir="/proc/runs"),
+        "nothing can be written there",
+    ),
+    "no goal": (lambda: of(weight_bits=(2, 4)), "nothing says which to take"),
+    "frontier of one width": (
+        lambda: tfeptq.pareto_frontier(network(), IMAGES, NEAREST),
+        "leaves nothing to choose",
+    ),
+    "frontier of nothing": (
+        lambda: tfeptq.pareto_frontier(network(), IMAGES, None),
+        "leaves nothing to choose",
+    ),
+    "frontier of a path": (
+        lambda: tfeptq.pareto_frontier("m.keras", IMAGES, Config(weight_bits=(2, 4))),
+        "received str",
+    ),
+    "frontier cost": (
+        lambda: tfeptq.pareto_frontier(network(), IMAGES, Config(weight_bits=(2, 4)), cost="size"),
+        "'size' is no cost to choose by",
+    ),
+}
+REQUESTS = {
+    "unknown layer": (lambda: of(weight_bits={"frist": 4}), "did you mean 'first'"),
+    "unknown tensor": (lambda: of(activation_bits={"haed": 8}), "did you mean 'head'"),
+    "4 bits on coral": (lambda: of(weight_bits=4, target="coral"), "layer 'middle'.*received 4"),
+    "16 bits on coral": (lambda: of(activation_bits=16, target="coral"), "int8 only"),
+    "small budget": (
+        lambda: of(weight_bits=(2, 8), budget=Budget(weight_bytes=10)),
+        "the smallest possible is .*first",
+    ),
+    "small memory": (
+        lambda: of(weight_bits=(2, 8), budget=Budget(activation_bytes=10)),
+        "bytes of activations are alive at once",
+    ),
+    "no latency table": (
+        lambda: of(weight_bits=(2, 8), budget=Budget(latency_ms=1, latency_table="no.csv")),
+        "latency table no.csv: no such file",
+    ),
+    "metric of text": (lambda: metric("good"), "the metric returned 'good'"),
+    "metric of nothing": (lambda: metric(None), "the metric returned None"),
+    "metric of NaN": (lambda: metric(float("nan")), "the metric returned nan"),
+    "metric below zero": (lambda: metric(-1.0), "must be positive, higher is better"),
+    "metric that fails": (
+        lambda: of(weight_bits=(4, 8), accuracy_target=AccuracyTarget(lambda: 1.0)),
+        "the metric failed: TypeError",
+    ),
+    "labels for nothing": (
+        lambda: quantize(network(), IMAGES, NEAREST, labels=np.zeros(8)),
+        "labels are taken by sensitivity='hawq_v2' alone",
+    ),
+    "labels out of range": (lambda: labels_for(np.full(8, 4)), "from 0 to 3, received 4 to 4"),
+    "labels below zero": (lambda: labels_for(np.full(8, -1)), "received -1 to -1"),
+    "labels of words": (lambda: labels_for(["cat"] * 8), "labels.* dtype <U3"),
+    "labels of NaN": (lambda: labels_for(np.full(8, np.nan)), "labels hold NaN"),
+    "too few labels": (lambda: labels_for(np.zeros(7)), "8 samples and 7 labels"),
+    "labels without a loss": (lambda: labels_for(np.zeros(8), network()), "call model.compile"),
+}
+DATA = {
+    "nothing": (lambda: None, "calibration is a NoneType"),
+    "path": (lambda: "x.npz", "calibration is the path 'x.npz'"),
+    "number": (lambda: 5, "calibration is a int"),
+    "function": (lambda: lambda: IMAGES, "calibration is a function"),
+    "model": (network, "calibration is a Functional"),
+    "one sample": (lambda: IMAGES[0], r"axis in front, array\[None\]"),
+    "channels first": (lambda: IMAGES.transpose(0, 3, 1, 2), "numpy.moveaxis"),
+    "flat": (lambda: IMAGES.reshape(8, -1), r"array\.reshape\(\(-1, 6, 6, 3\)\)"),
+    "grey": (lambda: IMAGES[..., :1], r"has shape \(8, 6, 6, 1\); expected"),
+    "unequal": (lambda: [IMAGES[0], IMAGES[0, :3]], "2 unequal parts"),
+    "complex": (lambda: IMAGES.astype(complex), "dtype complex128"),
+    "objects": (lambda: IMAGES.astype(object), "dtype object"),
+    "text": (lambda: IMAGES.astype(str), "numbers are needed"),
+    "NaN": (lambda: np.where(IMAGES > 0.5, np.nan, IMAGES), "holds NaN"),
+    "beyond float32": (lambda: IMAGES.astype("float64") * 1e39, "float32 ends at"),
+    "none": (lambda: IMAGES[:0], "is empty"),
+    "no list": (list, r"shape \(0,\); expected"),
+    "masked": (lambda: np.ma.masked_array(IMAGES, IMAGES > 0.5), "masked values"),
+    "symbolic": (lambda: keras.Input(SHAPE), "no array of numbers"),
+    "not batched": (lambda: tf.data.Dataset.from_tensor_slices(IMAGES), "axis in front"),
+    "no batches": (lambda: tf.data.Dataset.from_tensor_slices(IMAGES[:0]).batch(2), "no batch"),
+    "batches of nothing": (lambda: (None for _ in range(2)), "dtype object"),
+    "ragged": (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), "RaggedTensor"),
+}
+OF_TWO = {
+    "one array": (np.zeros((8, 4)), r"one array, the model takes the inputs \['a', 'b'\]"),
+    "three arrays": ([np.zeros((8, 4))] * 3, "holds 3 arrays"),
+    "unequal counts": ([np.zeros((8, 4)), np.zeros((7, 4))], r"unequal numbers .*\[7, 8\]"),
+    "another name": ({"a": np.zeros((8, 4)), "c": np.zeros((8, 4))}, r"lacks the inputs \['b'\]"),
+}
+FILES = {
+    "float model": (lambda: tflite_export.export(network(), "m.tflite"), "quantize it first"),
+    "no model": (lambda: tflite_export.export(None, "m.tflite"), "received a NoneType"),
+    "path of a model": (lambda: tflite_export.export("m.keras", "m.tflite"), "received a str"),
+    "load nothing": (lambda: tfeptq.load_model("absent.keras"), "absent.keras: no such file"),
+    "load a number": (lambda: tfeptq.load_model(3), "3 is not the path of a file"),
+    "check nothing": (lambda: tflite_export.check("no.tflite", target="coral"), "no such file"),
+    "check a typo": (
+        lambda: tflite_export.check("no.tflite", target="edgetpu"),
+        "did you mean 'coral'",
+    ),
+    "check a list": (
+        lambda: tflite_export.check("no.tflite", target=["coral"]),
+        r"target \['coral'\] is unknown",
+    ),
+    "inspect nothing": (lambda: tflite_export.inspect("no.tflite"), "no such file"),
+    "inspect a number": (lambda: tflite_export.inspect(3), "3 is not the path of a file"),
+    "run nothing": (lambda: tflite_export.run("no.tflite", IMAGES), "no such file"),
+    "run a typo": (
+        lambda: tflite_export.run("no.tflite", IMAGES, runtime="tflite"),
+        "runtime 'tflite' is unknown.*did you mean 'litert'",
+    ),
+}
+CALLBACKS = {
+    "config": (lambda: QuantizationCallback(IMAGES, {"weight_bits": 4}), "must be a tfeptq"),
+    "no goal": (lambda: QuantizationCallback(IMAGES, Config(weight_bits=(2, 4))), "which to take"),
+    "part of an epoch": (
+        lambda: QuantizationCallback(IMAGES, every_epochs=1.5, validation_data=(1, 2)),
+        "every_epochs=1.5 must be a whole number",
+    ),
+    "nothing to score on": (lambda: QuantizationCallback(IMAGES, every_epochs=1), "needs valid"),
+    "path of a number": (lambda: QuantizationCallback(IMAGES, export_path=3), "not the path"),
+    "folder": (lambda: fitted(QuantizationCallback(IMAGES, export_path=".")), "is a folder"),
+    "no folder": (
+        lambda: fitted(QuantizationCallback(IMAGES, export_path="no/m.tflite")),
+        "the folder no does not exist",
+    ),
+    "bad samples": (lambda: fitted(QuantizationCallback("x.npz")), "is the path 'x.npz'"),
+}
+TABLES = (MODELS, ARGUMENTS, REQUESTS, FILES, CALLBACKS)
+ALL = {
+    f"{index} {name}": entry for index, table in enumerate(TABLES) for name, entry in table.items()
+}
+ALL |= {
+    f"data {name}": ((lambda make=make: quantize(network(), make(), NEAREST)), message)
+    for name, (make, message) in DATA.items()
+}
+ALL |= {
+    f"two inputs {name}": ((lambda data=data: quantize(two_inputs(), data, NEAREST)), message)
+    for name, (data, message) in OF_TWO.items()
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mistake_is_answered_in_one_sentence(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    mistake, message = ALL[name]
+    with pytest.raises(ValueError, match=message) as refusal:
+        mistake()
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files that are right, and some that are not."""
+    path = tmp_path_factory.mktemp("mistakes")
+    network().save(path / "m.keras")
+    two_inputs().save(path / "two.keras")
+    np.savez(path / "x.npz", x=IMAGES, y=np.arange(8) % 4)
+    np.savez(path / "high.npz", x=IMAGES, y=np.full(8, 7))
+    np.savez(path / "words.npz", x=IMAGES, y=np.array(["cat"] * 8))
+    np.savez(path / "few.npz", x=IMAGES, y=np.zeros(7))
+    np.savez(path / "none.npz", x=IMAGES[:0], y=np.zeros(0))
+    np.savez(path / "nan.npz", x=IMAGES * np.nan, y=np.zeros(8))
+    np.savez(path / "small.npz", x=IMAGES[:, :5], y=np.zeros(8))
+    np.savez(path / "bare.npz", x=IMAGES)
+    np.save(path / "x.npy", IMAGES)
+    (path / "text.txt").write_text("hello")
+    (path / "t.csv").write_text("operator,bits\nfirst,8\n")
+    return path
+
+
+QUANTIZE = "quantize m.keras --calibration x.npz --output m.tflite --samples 8 --rounding nearest"
+CHOICE = f"{QUANTIZE} --weight-bits 2,4,8"
+LABELLED = f"{CHOICE} --max-weight-bytes 9999 --sensitivity hawq_v2"
+CLASSES = "--trace-loss sparse_categorical_crossentropy"
+COMMANDS = {
+    f"{QUANTIZE} --target edgetpu": "did you mean 'coral'",
+    f"{QUANTIZE} --target esp32": "did you mean 'microcontroller'",
+    f"{QUANTIZE} --target ethos": "did you mean 'ethos-u'",
+    f"{QUANTIZE} --rounding gptq": "did you mean 'optq'",
+    f"{QUANTIZE} --threshold best": "allowed are hmse, mse, max",
+    f"{QUANTIZE} --weight-bits four": "neither a width",
+    f"{QUANTIZE} --weight-bits 4.5": "neither a width",
+    f"{QUANTIZE} --weight-bits 9": "weight_bits=9 is not a width",
+    f"{QUANTIZE} --weight-bits frist=4": "did you mean 'first'",
+    f"{QUANTIZE} --activation-bits 3": "activation_bits=3",
+    f"{QUANTIZE} --activation-bits haed=16": "did you mean 'head'",
+    f"{QUANTIZE} --first-last-bits x": "neither a width nor none",
+    f"{QUANTIZE} --weight-bits 4 --target coral": "layer 'middle'",
+    f"{QUANTIZE} --steps 1.5": "--steps: invalid int value",
+    f"{QUANTIZE} --steps 0": "steps=0 must be a whole number",
+    f"{QUANTIZE} --samples -1": "samples=-1",
+    f"{QUANTIZE} --seed -1": "seed=-1",
+    f"{QUANTIZE} --resume text.txt": "--resume: .*text.txt is a file",
+    f"{QUANTIZE} --validation absent.npz": "absent.npz: no such file",
+    f"{QUANTIZE} --validation bare.npz": "bare.npz: no labels",
+    f"{QUANTIZE} --validation words.npz": "words.npz: labels has dtype",
+    f"{QUANTIZE} --validation few.npz": r"few.npz: inputs of shape \(8, 6, 6, 3\) and labels of",
+    f"{QUANTIZE} --validation none.npz": "at least one",
+    f"{QUANTIZE} --validation nan.npz": "hold NaN",
+    f"{QUANTIZE} --validation small.npz": r"small.npz: inputs has shape \(8, 5, 6, 3\)",
+    f"{QUANTIZE} --validation high.npz": "labels 7 to 7 do not fit 4 classes",
+    f"{QUANTIZE} --save-keras m.h5": "must end in .keras",
+    f"{QUANTIZE} --report no/r.html": "the folder no does not exist",
+    f"{CHOICE} --max-weight-bytes 10": "the smallest possible is",
+    f"{CHOICE} --max-weight-bytes 60k": "invalid int value: '60k'",
+    f"{CHOICE} --max-weight-bytes -5": "weight_bytes=-5",
+    f"{CHOICE} --max-latency-ms nan --latency-table t.csv": "latency_ms=nan",
+    f"{CHOICE} --max-latency-ms 1": "latency_ms needs latency_table",
+    f"{CHOICE} --max-latency-ms 1 --latency-table t.csv": "no column",
+    f"{CHOICE} --max-latency-ms 1 --latency-table no.csv": "no.csv: no such file",
+    f"{CHOICE} --compressed --max-weight-bytes 99": "target 'microcontroller' only",
+    CHOICE: "add --max-weight-bytes or --min-accuracy",
+    f"{CHOICE} --min-accuracy 0.99": "needs labelled data",
+    f"{CHOICE} --min-accuracy 99 --validation x.npz": "relative=99 must lie in",
+    f"{CHOICE} --min-accuracy nan --validation x.npz": "relative=nan",
+    f"{CHOICE} --min-accuracy 1 --validation x.npz --search-steps -1": "search_steps=-1",
+    f"{CHOICE} --min-accuracy 1 --validation x.npz --minimize size": "name 'size' is unknown",
+    f"{LABELLED} --trace-loss huger": "--trace-loss 'huger' is no loss of Keras",
+    f"{LABELLED} {CLASSES} --calibration high.npz": "classes are whole numbers from 0 to 3",
+    "quantize absent.keras --calibration x.npz --output m.tflite": "absent.keras: no such file",
+    "quantize . --calibration x.npz --output m.tflite": "is a folder; a file is needed",
+    "quantize text.txt --calibration x.npz --output m.tflite": "Keras cannot load it",
+    "quantize two.keras --calibration x.npz --output m.tflite": "the model takes the inputs",
+    "quantize m.keras --calibration x.npy --output m.tflite": "one bare array",
+    "quantize m.keras --calibration text.txt --output m.tflite": "not an .npz file",
+    "quantize m.keras --calibration small.npz --output m.tflite": r"has shape \(8, 5, 6, 3\)",
+    "quantize m.keras --calibration x.npz --output m.bin": "must end in .tflite",
+    "quantize m.keras --calibration x.npz --output no/m.tflite": "the folder no does not exist",
+    "quantize m.keras --calibration x.npz --output m.tflite --input-key z": r"no array \['z'\]",
+    "quantize m.keras --output m.tflite": "--calibration",
+    "frontier m.keras --calibration x.npz": "leaves nothing to choose",
+    "frontier m.keras --calibration x.npz --weight-bits 2,8 --cost size": "name 'size' is unknown",
+    "evaluate absent.tflite --data x.npz": "absent.tflite: no such file",
+    "evaluate m.tflite --data x.npz --runtime tflite": "did you mean 'litert'",
+    "inspect text.txt": "not a TensorFlow Lite file",
+    "check text.txt --target coral": "not a TensorFlow Lite file",
+    "check m.tflite --target tpu": "did you mean 'coral'",
+    "package text.txt --target microcontroller --output text.txt": "is a file; a folder",
+    "latency absent.keras --output t2.csv": "absent.keras: no such file",
+    "latency m.keras --output no/t.csv": "the folder no does not exist",
+    "latency m.keras --output t2.csv --weight-bits x": "is not WIDTH,WIDTH",
+    "quantise m.keras": "invalid choice",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
+    command, folder, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    try:
+        code = main(command.split())
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("tfeptq: error: ")
+    assert re.search(COMMANDS[command], lines[0])
+    assert sorted(folder.iterdir()) == before
