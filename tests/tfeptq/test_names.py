@@ -64,7 +64,8 @@ def renamed(model: keras.Model, pool: list[str], generator: np.random.Generator)
     for operation in model.operations:
         if isinstance(operation, keras.Model):
             renamed(operation, pool, generator)
-    free = list(generator.permutation(pool))
+    inputs = {op.name for op in model.operations if isinstance(op, L.InputLayer)}
+    free = [name for name in generator.permutation(pool) if name not in inputs]
     for operation in model.operations:
         if not isinstance(operation, L.InputLayer):
             operation.name = free.pop()
@@ -103,7 +104,7 @@ def without_data(model: keras.Model, bits: int) -> IntegerGraph:
     return rounded(canonical, layer_widths(canonical, config), config)
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from([8, 8, 5, 16]))
 def test_names_change_no_integer_of_random_models(seed, bits):
     keras.utils.set_random_seed(0)
@@ -119,7 +120,7 @@ def test_names_change_nothing_that_is_learned_from_data(seed):
     model = randomize(RandomGraph(seed).model(5), seed)
     generator = np.random.default_rng(seed)
     samples = [generator.normal(size=(8, *t.shape[1:])).astype("float32") for t in model.inputs]
-    config = tfeptq.QuantizationConfig(rounding="nearest", samples=8)
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=8, threshold="max")
     wanted = tfeptq.quantize(model, samples, config).freeze()
     renamed(model, made_up(model, wanted), generator)
     assert integers(tfeptq.quantize(model, samples, config).freeze()) == integers(wanted)
