@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfeptq.graph.activations import clip
+from tfeptq.graph.addition import added_constants
 from tfeptq.graph.constants import broadcast_constant, constant
 from tfeptq.graph.nodes import Constant, Node, affine, primitive
 
@@ -24,6 +25,8 @@ _COMMUTATIVE: dict[type, Callable[..., np.ndarray]] = {
 
 def merge(kind: type, name: str, operands: Sequence[Node]) -> Node:
     """Any number of tensors and constants; those of lower rank lack axes behind the batch."""
+    if kind is _L.Add:
+        operands = added_constants(operands)
     tensors = [node for node in operands if node.kind is not Constant]
     constants = [node for node in operands if node.kind is Constant]
     if kind in _COMMUTATIVE and constants and tensors:

@@ -68,8 +68,11 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
 
 def _inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Some of the samples, from all over them, in whole batches and in the inputs' types."""
-    batch = max((tensor.shape[0] or 1 for tensor in model.inputs), default=1)
+    fixed = [tensor.shape[0] for tensor in model.inputs if tensor.shape[0]]
+    batch = max(fixed, default=1)
     count = max(min(SAMPLES, len(samples[0])) // batch, 1) * batch
+    # Keras takes some tensors for biases where it sees that the batch is one sample.
+    count = count if fixed else max(count, 2)
     chosen = np.linspace(0, len(samples[0]) - 1, count).astype(int)
     return [
         _typed(array[chosen], str(tensor.dtype))

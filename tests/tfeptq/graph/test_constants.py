@@ -133,6 +133,29 @@ def test_the_first_argument_by_its_keyword():
     check(randomize(keras.Model(inputs, L.Add()(inputs=[x, drawn((1, H, W, N))]))))
 
 
+#: Size of an image and shape of an array with one axis, which Keras may add along another.
+BIASES = [
+    ((5, 4, 3), (5, 1, 1)),
+    ((4, 5, 3), (5, 1)),
+    ((5, 5, 3), (5, 1)),
+    ((5, 4, 5), (5, 1, 1)),
+    ((4, 5, 5), (5, 1)),
+    ((5, 5, 5), (5, 1)),
+    ((5, 4, 5), (5,)),
+]
+
+
+@pytest.mark.parametrize(("size", "shape"), BIASES, ids=str)
+def test_keras_takes_an_array_with_one_axis_for_a_bias(size, shape):
+    inputs = keras.Input(size)
+    array = drawn(shape)
+    check(keras.Model(inputs, inputs + array))
+    check(keras.Model(inputs, ops.add(array, inputs)))
+    batched = array.reshape(1, *[1] * (3 - len(shape)), *shape)
+    check(keras.Model(inputs, L.Add()([inputs, batched])))
+    check(keras.Model(inputs, L.Average()([inputs, batched, L.ReLU()(inputs)])))
+
+
 def test_constants_that_differ_by_sample_are_refused():
     inputs = keras.Input(batch_shape=(2, H, W, C))
     model = keras.Model(inputs, L.Add(name="sum")([inputs, drawn((2, H, W, C))]))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.graph.addition import added_constants
 from tfeptq.graph.constants import array_of, broadcast_constant
 from tfeptq.graph.errors import UnsupportedLayerError
 from tfeptq.graph.merges import pair, scale_and_shift
@@ -22,6 +23,11 @@ def _two(kind: type) -> Handler:
         return pair(kind, operation.name, *_operands(operation, *arguments))
 
     return handler
+
+
+def _add(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    left, right = added_constants(_operands(operation, *arguments))
+    return pair(keras.layers.Add, operation.name, left, right)
 
 
 def _operands(operation: Any, left: Any, right: Any) -> tuple[Node, Node]:
@@ -69,7 +75,7 @@ def _power(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
 
 
 HANDLERS: dict[str, Handler] = {
-    "Add": _two(keras.layers.Add),
+    "Add": _add,
     "Subtract": _two(keras.layers.Subtract),
     "Multiply": _two(keras.layers.Multiply),
     "Maximum": _two(keras.layers.Maximum),
