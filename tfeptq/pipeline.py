@@ -68,6 +68,10 @@ def quantize(
 ) -> QuantizedModel:
     """Quantizes a trained Keras model with a few hundred unlabelled samples.
 
+    The same model, samples, configuration and versions give the same bytes; training (rounding
+    "eptq") on the same processor with the same number of threads only, in whose order TensorFlow
+    sums gradients: otherwise scales and biases differ in their last digits.
+
     Args:
         model: functional or Sequential, built, float32; it is left untouched.
         calibration: unlabelled inputs, as arrays (a tuple or dict for several inputs), a
