@@ -55,6 +55,10 @@ class Checkpoint:
             return None
         return self._folder / f"{name}-{key}.npz"
 
+    def key(self, **inputs: Any) -> str | None:
+        """Stands for inputs that many results share; None where nothing is kept."""
+        return None if self._folder is None else digest(inputs)
+
     def only_path(self, name: str, **inputs: Any) -> Path | None:
         """The same; what is kept there for other inputs is removed, which is needed no more."""
         path = self.path(name, **inputs)

@@ -12,7 +12,7 @@ import numpy as np
 from tfeptq.calibration import calibration_histograms
 from tfeptq.checkpoint import Checkpoint, numbered
 from tfeptq.hessian.label_free import SCORED, channel_attention, weight_scores
-from tfeptq.histograms import Histogram
+from tfeptq.histograms import Histogram, as_arrays, from_arrays
 from tfeptq.layer_graph import Key
 from tfeptq.sharing import Ranges
 
@@ -49,7 +49,10 @@ class FloatScores:
     @functools.cached_property
     def histograms(self) -> dict[Key, Histogram]:
         """See `tfeptq.calibration.calibration_histograms`."""
-        return calibration_histograms(self._inputs["model"], self._inputs["samples"])
+        inputs = {name: self._inputs[name] for name in ("model", "samples")}
+        arrays = self._checkpoint.arrays("ranges", _named_histograms, **inputs)
+        keys = zip(map(str, arrays["names"]), arrays["calls"].tolist(), strict=True)
+        return dict(zip(keys, from_arrays(arrays), strict=True))
 
     @property
     def ranges(self) -> Ranges:
@@ -70,6 +73,16 @@ class FloatScores:
         self.note("attention")
         arrays = self._checkpoint.arrays("attention", _numbered_attention, **self._inputs)
         return list(arrays.values())
+
+
+def _named_histograms(**inputs: Any) -> dict[str, np.ndarray]:
+    found = calibration_histograms(**inputs)
+    names, calls = zip(*found, strict=True)
+    return {
+        "names": np.array(names),
+        "calls": np.array(calls),
+        **as_arrays(list(found.values())),
+    }
 
 
 def _named_weight_scores(**inputs: Any) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ pass over the data is enough, and its order changes no count.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,23 @@ class Histogram:
         for part in parts:
             counts += _moved(part.counts, part.first, part.exponent, first, exponent)
         return cls(low, high, counts, first, exponent)
+
+
+def as_arrays(histograms: Sequence[Histogram]) -> dict[str, np.ndarray]:
+    """Plain arrays, to be kept; counts one behind the other."""
+    return {
+        "extremes": np.array([(found.minimum, found.maximum) for found in histograms]),
+        "bins": np.array([(each.first, each.exponent, each.counts.size) for each in histograms]),
+        "counts": np.concatenate([found.counts for found in histograms]),
+    }
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> list[Histogram]:
+    """Inverse of `as_arrays`."""
+    firsts, exponents, sizes = arrays["bins"].T.tolist()
+    counts = np.split(arrays["counts"], np.cumsum(sizes)[:-1])
+    rows = zip(arrays["extremes"].tolist(), counts, firsts, exponents, strict=True)
+    return [Histogram(low, high, *rest) for (low, high), *rest in rows]
 
 
 class RunningHistograms:

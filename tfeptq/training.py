@@ -29,6 +29,9 @@ from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 from tfeptq.teacher import Teacher
 
+#: Logarithm of what a scale may have changed by: no training that converges comes near it.
+_LARGEST_FACTOR = 30.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -215,6 +218,9 @@ def distil(
             `tfeptq.hessian.label_free`.
         callbacks: they see the steps that are still to do, none where all were done before.
         backup_path: where the optimisation is saved and resumed, see `tfeptq.backup`.
+
+    Raises:
+        ValueError: it diverged; names the layer.
     """
     _choose_variables(quantized, teacher, samples, config)
     uses_xla = _gains_from_xla(quantized)
@@ -249,8 +255,22 @@ def distil(
         if backup:
             backup.close()
     quantized.attach(None)
+    _require_convergence(quantized, config)
     for layer in quantized.weighted_layers:
         layer.settle_structure()
+
+
+def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) -> None:
+    for layer in quantized.layers:
+        values = [np.abs(array).max(initial=0.0) for array in layer.get_weights()]
+        factor = np.abs(layer.log_scale).max() if hasattr(layer, "log_scale") else 0.0
+        if not np.isfinite(values).all() or factor > _LARGEST_FACTOR:
+            raise ValueError(
+                f"training diverged in layer {layer.name!r}: take a lower learning_rate than "
+                f"{config.learning_rate:g} (its default is {QuantizationConfig.learning_rate:g}) "
+                f"or rounding_learning_rate than {config.rounding_learning_rate:g} (default "
+                f"{QuantizationConfig.rounding_learning_rate:g})"
+            )
 
 
 @contextlib.contextmanager

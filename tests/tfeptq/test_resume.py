@@ -279,11 +279,30 @@ def test_an_evaluation_is_measured_again_for_another_metric(tmp_path):
         assert len({float(values.max()) for values in kept}) == count
 
 
-def test_layers_are_rounded_once(tmp_path, monkeypatch):
-    config = dataclasses.replace(CONFIG, rounding="optq", bias_correction=True)
+def test_nothing_that_takes_long_is_computed_twice(tmp_path, monkeypatch):
+    """Ranges, scores, errors and moves of a choice, and OPTQ."""
+    config = dataclasses.replace(
+        CONFIG,
+        weight_bits=(2, 4, 8),
+        first_last_bits=None,
+        rounding="optq",
+        threshold="hmse",
+        bias_correction=True,
+        budget=tfeptq.Budget(weight_bytes=90),
+        measured_moves=4,
+    )
     build, samples = MODELS["by operators"]
     first = tfeptq.quantize(build(), samples, config, checkpoint_dir=tmp_path)
-    monkeypatch.setattr("tfeptq.pipeline.round_layer_by_layer", None)
+    assert list(tmp_path.glob("divergence-*"))
+    for work in (
+        "float_scores.calibration_histograms",
+        "float_scores.weight_scores",
+        "precision.rounding.weight_errors",
+        "precision.sensitivity.pair_terms",
+        "precision.choice.MeasuredDivergence.__call__",
+        "pipeline.round_layer_by_layer",
+    ):
+        monkeypatch.setattr(f"tfeptq.{work}", None)
     second = tfeptq.quantize(build(), samples, config, checkpoint_dir=tmp_path)
     assert second.report == first.report
     assert "layer by layer" in first.report.samples

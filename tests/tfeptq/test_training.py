@@ -176,6 +176,16 @@ def test_a_crash_loses_no_finished_step(tmp_path, monkeypatch):
     assert 0 < len(shares.floats) < CONFIG.steps
 
 
+@pytest.mark.parametrize("rate", [10.0, 1e30])
+def test_training_that_diverges_names_a_layer(rate):
+    inputs = keras.Input((4,), name="features")
+    model = keras.Model(inputs, keras.layers.Dense(3, name="ends")(inputs))
+    samples = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    config = dataclasses.replace(CONFIG, learning_rate=rate, threshold="max")
+    with pytest.raises(ValueError, match=r"training diverged in layer .*: take a lower learning"):
+        quantize(model, samples, config)
+
+
 def test_preparation_is_shared_with_the_student(trained):
     canonical = {layer.name for layer in prepare(trained[0]).layers}
     assert {layer.name for layer in trained[1].weighted_layers} <= canonical

@@ -172,8 +172,30 @@ def prepare_choice(
     if not config.moves:
         return Choice(found.costs, result, None)
     scores.note("measured moves", MEASURED)
-    measure = MeasuredDivergence(model, samples, result.errors)
+    measure = _kept_divergences(model, samples, result, checkpoint)
     return Choice(found.costs, result, None, measure, config.moves)
+
+
+def _kept_divergences(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    found: Sensitivity,
+    checkpoint: Checkpoint,
+) -> Callable[[Mapping[str, int]], float]:
+    """`MeasuredDivergence` of widths, or what it was in an earlier run."""
+    measure = MeasuredDivergence(model, samples, found.errors)
+    key = checkpoint.key(model=model, samples=samples, errors=found.errors)
+
+    def kept(widths: Mapping[str, int]) -> float:
+        arrays = checkpoint.arrays(
+            "divergence",
+            lambda **_: {"value": np.array(measure(widths))},
+            of=key,
+            widths=sorted(widths.items()),
+        )
+        return float(arrays["value"])
+
+    return kept
 
 
 def check_costs(

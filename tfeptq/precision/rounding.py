@@ -45,6 +45,35 @@ class WeightErrors:
     shares: dict[Candidate, float]
 
 
+def as_arrays(errors: WeightErrors) -> dict[str, np.ndarray]:
+    """Plain arrays, to be kept."""
+    arrays = {
+        "names": np.array([name for name, _ in errors.shares]),
+        "bits": np.array([bits for _, bits in errors.shares]),
+        "shares": np.array(list(errors.shares.values())),
+    }
+    for kind, found in (("shipped", errors.shipped), ("nearest", errors.nearest)):
+        for index, error in enumerate(found.values()):
+            arrays[f"{kind} {index} kernel"] = error.kernel
+            arrays[f"{kind} {index} bias"] = error.bias
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> WeightErrors:
+    """Inverse of `as_arrays`."""
+    order = list(zip(map(str, arrays["names"]), arrays["bits"].tolist(), strict=True))
+    shipped, nearest = (
+        {
+            candidate: RoundingError(
+                arrays[f"{kind} {index} kernel"], arrays[f"{kind} {index} bias"]
+            )
+            for index, candidate in enumerate(order)
+        }
+        for kind in ("shipped", "nearest")
+    )
+    return WeightErrors(shipped, nearest, dict(zip(order, arrays["shares"].tolist(), strict=True)))
+
+
 def weight_errors(
     model: keras.Model,
     samples: Sequence[np.ndarray],

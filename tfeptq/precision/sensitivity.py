@@ -23,7 +23,8 @@ from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
 from tfeptq.layerwise import fitting_samples
-from tfeptq.precision.rounding import AVERAGED, CORRELATED, WeightErrors, weight_errors
+from tfeptq.precision import rounding
+from tfeptq.precision.rounding import AVERAGED, CORRELATED, WeightErrors
 
 Losses = dict[str, dict[int, float]]
 
@@ -80,7 +81,20 @@ def sensitivity(
     scores.note("rounding errors", AVERAGED)
     if config.untrained_rounding == "optq":
         scores.note("rounding errors", fitting_samples(model, samples, CORRELATED))
-    errors = weight_errors(model, samples, candidates, shaping, config)
+    errors = rounding.from_arrays(
+        checkpoint.arrays(
+            "rounding_errors",
+            _rounding_errors,
+            model=model,
+            samples=samples,
+            candidates=candidates,
+            scores=shaping,
+            # What is asked of a choice does not change what it is made of.
+            config=dataclasses.replace(
+                config, budget=None, accuracy_target=None, augmentation=None
+            ),
+        )
+    )
     found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
     if found.method != "label_free":
@@ -119,6 +133,10 @@ def _estimated(
     scores.note("pair terms", PAIRED)
     pairs = checkpoint.arrays("pairs", _pairs, model=model, samples=samples, errors=errors.shipped)
     return inter_layer(errors.shipped, PairTerms(**pairs))
+
+
+def _rounding_errors(**inputs: Any) -> dict[str, np.ndarray]:
+    return rounding.as_arrays(rounding.weight_errors(**inputs))
 
 
 def _traces(*, loss: LabelledLoss | None, **inputs: Any) -> dict[str, np.ndarray]:
