@@ -53,6 +53,7 @@ OTHERS = {
     "sensitivity": "hawq_v2",
     "measured_moves": 7,
     "ordered_widths": True,
+    "input_range": (0.0, 7.0),
 }
 
 
