@@ -31,7 +31,7 @@ def pareto_frontier(
     """Every undominated choice of widths, from the cheapest to the most accurate.
 
     Args:
-        model: functional or Sequential, built, float32; it is left untouched.
+        model: functional or Sequential, built, of any precision; it is left untouched.
         calibration: unlabelled samples, see `tfeptq.quantize`.
         config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
             looked at, but for its latency table.

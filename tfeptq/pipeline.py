@@ -73,7 +73,7 @@ def quantize(
     sums gradients: otherwise scales and biases differ in their last digits.
 
     Args:
-        model: functional or Sequential, built, float32; it is left untouched.
+        model: functional or Sequential, built, of any precision; it is left untouched.
         calibration: unlabelled inputs, as arrays (a tuple or dict for several inputs), a
             `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator of batches.
         config: what to do; the default learns 8-bit weights.
