@@ -98,6 +98,13 @@ def test_a_difference_of_equal_branches_is_no_difference():
     proven(model, [data[0], data[0]])
 
 
+def test_exact_zeros_are_no_difference():
+    # The canonical minimum subtracts a number and adds it again; what it leaves is no zero.
+    model = image_model(L.Conv2D(4, 1))
+    made = ops.square(model.output)
+    proven(keras.Model(model.input, ops.minimum(made, 1e4) - made))
+
+
 def test_statistics_far_from_zero_are_no_difference():
     # A bias of a million that the normalization takes away again: float32 keeps a sixteenth.
     model = image_model(L.Conv2D(4, 1, name="conv"), L.BatchNormalization(name="norm"), L.ReLU())
