@@ -257,7 +257,9 @@ class Plan:
 
         def passes_on(reader: Call) -> bool:
             if isinstance(reader.layer, EQUAL_INPUT_LAYERS):
-                return self.slots.get(reader.output) is self.slots[key]
+                # What comes later in the graph has no slot yet.
+                made = self.slots.get(reader.output)
+                return made is not None and made is self.slots.get(key)
             return self._topology.is_tied(reader) and not (selects and averages(reader.layer))
 
         return key in self._topology.graph.outputs or any(

@@ -103,6 +103,20 @@ def test_tensors_of_zeros_share_any_scale():
     assert shared([["zeros"], ["y"]], "z", ranges, 8, lambda key: True) == [0, 1]
 
 
+def test_a_part_that_is_concatenated_later_in_the_graph():
+    inputs = keras.Input((6, 5, 3))
+    x = L.Conv2D(3, 1)(inputs)
+    smallest = L.Minimum()([x, inputs])
+    for _ in range(3):
+        smallest = L.Conv2D(3, 1)(smallest)
+    # Closer to the outputs, and so behind the minimum in Keras's order.
+    part = L.Cropping2D(((0, 1), (0, 0)))(x)
+    joined = L.Concatenate()([part, L.ReLU()(part)])
+    samples = np.random.default_rng(0).normal(size=(8, 6, 5, 3)).astype("float32")
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=8, threshold="max")
+    tfeptq.quantize(keras.Model(inputs, [smallest, joined]), samples, config).freeze()
+
+
 def test_a_chain_of_concatenations_does_not_add_up_small_losses():
     """Each step is alike, the last is not like the first."""
     keras.utils.set_random_seed(0)
