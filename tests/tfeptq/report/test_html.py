@@ -194,7 +194,10 @@ def test_a_missing_extra_is_one_line_before_any_work(tmp_path, capsys, monkeypat
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "plotly" else found(name)
     )
-    arguments = ["quantize", "absent.keras", "--calibration", "absent.npz"]
+    model, samples = tmp_path / "m.keras", tmp_path / "x.npz"
+    model.write_bytes(b"nobody reads this before the extra is found")
+    np.savez(samples, x=np.zeros((1, 2), np.float32))
+    arguments = ["quantize", str(model), "--calibration", str(samples)]
     files = ["--output", str(tmp_path / "m.tflite"), "--report", str(tmp_path / "r.html")]
     assert main([*arguments, *files]) == 2
     assert "a report needs plotly: install the extra 'report'" in capsys.readouterr().err
