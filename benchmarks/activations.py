@@ -18,7 +18,7 @@ import keras
 
 from benchmarks.accuracy import Result, measure
 from benchmarks.models import load
-from tfeptq.graph import prepare
+from tfeptq.preparation import prepare
 from tfeptq.report.tables import show
 
 #: Title -> (weight bits, bits of the activations, bits of the residual additions).

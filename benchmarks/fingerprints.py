@@ -41,7 +41,7 @@ def _task(name: str, count: int) -> Data:
 
 
 def _digits() -> Data:
-    from tfeptq.demo import digits, small_cnn, trained
+    from tfeptq.cli.demo import digits, small_cnn, trained
 
     keras.utils.set_random_seed(0)
     data = digits()

@@ -41,22 +41,22 @@ import tfeptq
 import tflite_export
 from benchmarks.accuracy_plot import write_plot
 from benchmarks.models import Task, load
-from tfeptq.checkpoint import Checkpoint, open_checkpoint
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
 from tfeptq.config import SENSITIVITIES
-from tfeptq.data import take_samples
-from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
+from tfeptq.data.samples import take_samples
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.precision.activation_groups import ActivationGroups
-from tfeptq.precision.activation_sensitivity import activation_grids, activation_sensitivity
-from tfeptq.precision.choice import Choice, prepare_choice
-from tfeptq.precision.measured import MeasuredDivergence
-from tfeptq.precision.selection import select
-from tfeptq.precision.widths import first_and_last
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.plan.activation_groups import ActivationGroups
+from tfeptq.plan.widths import first_and_last
+from tfeptq.preparation import prepare
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
+from tfeptq.selection.choice import Choice, prepare_choice
+from tfeptq.selection.selection import select
+from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
+from tfeptq.sensitivity.measured import MeasuredDivergence
 
 RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)

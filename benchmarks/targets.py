@@ -39,10 +39,10 @@ import tflite_export
 from benchmarks.models import ASSETS, load
 from tfeptq.report.scores import correct
 from tfeptq.report.tables import show
-from tflite_export.android import android_report
+from tflite_export.file.reader import parse, read_bytes
 from tflite_export.packaging import CompressionError, compress, vela_report
-from tflite_export.reader import parse, read_bytes
-from tflite_export.tflm import arena_bytes
+from tflite_export.runtimes.tflm import arena_bytes
+from tflite_export.targets.android import android_report
 
 RESULTS = Path(__file__).parent / "results" / "targets.jsonl"
 TINY = ASSETS / "mlperf_tiny"

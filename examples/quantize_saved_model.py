@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tfeptq
 import tflite_export
-from tfeptq.data import load_npz
+from tfeptq.data.samples import load_npz
 
 TARGET = "microcontroller"
 

@@ -6,30 +6,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfeptq.callbacks import QuantizationCallback
+    from tfeptq.callbacks.quantization import QuantizationCallback
     from tfeptq.config import QuantizationConfig
-    from tfeptq.graph import UnsupportedLayerError, prepare
+    from tfeptq.goals import AccuracyTarget, Budget
     from tfeptq.loading import load_model
     from tfeptq.model import QuantizedModel
     from tfeptq.pareto import pareto_frontier
     from tfeptq.pipeline import quantize
-    from tfeptq.precision.frontier_point import FrontierPoint
-    from tfeptq.precision.goals import AccuracyTarget, Budget
+    from tfeptq.preparation import UnsupportedLayerError, prepare
     from tfeptq.report.html import write_report
+    from tfeptq.selection.frontier_point import FrontierPoint
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AccuracyTarget": "precision.goals",
-    "Budget": "precision.goals",
+    "AccuracyTarget": "goals",
+    "Budget": "goals",
     "FrontierPoint": "precision.frontier_point",
-    "QuantizationCallback": "callbacks",
+    "QuantizationCallback": "callbacks.quantization",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
-    "UnsupportedLayerError": "graph",
+    "UnsupportedLayerError": "preparation",
     "load_model": "loading",
     "pareto_frontier": "pareto",
-    "prepare": "graph",
+    "prepare": "preparation",
     "quantize": "pipeline",
     "write_report": "report.html",
 }

@@ -2,7 +2,7 @@
 
 import sys
 
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

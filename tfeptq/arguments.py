@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph.received import require_model
 from tfeptq.model import QuantizedModel
+from tfeptq.preparation.received import require_model
 from tfeptq.settings import shown
 
 

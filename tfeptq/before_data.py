@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.choice import check_costs, check_widths
-from tfeptq.precision.outline import outline
-from tfeptq.precision.prices import JointPrices, Prices, prices
-from tfeptq.precision.width_notes import by_tables, dropped, unrewarded
-from tfeptq.precision.widths import layer_widths
-from tflite_export.checks import static_findings
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.widths import layer_widths
+from tfeptq.selection.choice import check_costs, check_widths
+from tfeptq.selection.outline import outline
+from tfeptq.selection.prices import JointPrices, Prices, prices
+from tfeptq.selection.width_notes import by_tables, dropped, unrewarded
 from tflite_export.exporter import plan_storage
-from tflite_export.graph import IntegerGraph
-from tflite_export.reader import parse
-from tflite_export.writer import write
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph
+from tflite_export.targets.checks import static_findings
 
 #: Targets whose own compiler may leave operators of a right file on the CPU.
 _COMPILED = ("coral", "ethos-u")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tfeptq.precision.goals import AccuracyTarget, Budget
+from tfeptq.goals import AccuracyTarget, Budget
 from tfeptq.settings import bounds, member, real, shown, switch, whole, width, widths
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class QuantizationConfig:
         activation_bits: width of the activations, 4 to 8 or 16: one integer for all layers,
             `{layer name: bits}`, where layers left out get 8, or a tuple of candidates, chosen
             together with the weights'. It is the width of a layer's output, see
-            `tfeptq.precision.activations`. Candidates need a budget (or a target's cost) that
+            `tfeptq.plan.activations`. Candidates need a budget (or a target's cost) that
             feels them, of activation_bytes or bit_operations: the widest lose least.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.

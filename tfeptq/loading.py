@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from tfeptq import averaging as _averaging  # noqa: F401  registers the quantized averages
-from tfeptq import borders as _borders  # noqa: F401  registers the requantizations
 from tfeptq import model as _quantized_model  # noqa: F401  registers QuantizedModel for loading
-from tfeptq import wrappers as _wrappers  # noqa: F401  registers the quantized layers
-from tflite_export.files import path_of
+from tfeptq.quantized import averaging as _averaging  # noqa: F401  registers the quantized averages
+from tfeptq.quantized import borders as _borders  # noqa: F401  registers the requantizations
+from tfeptq.quantized import wrappers as _wrappers  # noqa: F401  registers the quantized layers
+from tflite_export.file.atomic import path_of
 
 
 class _DepthwiseConv2D(keras.layers.DepthwiseConv2D):

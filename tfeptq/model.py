@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tfeptq.own_dtype import DTYPE
+from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.quantization_report import QuantizationReport
-from tfeptq.quantizers import ActivationQuantizer
-from tfeptq.wrappers import QuantizedWeights
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
-    from tfeptq.precision.frontier_point import WidthChoice
-    from tfeptq.precision.search import SearchReport
-    from tfeptq.training import Distillation
+    from tfeptq.rounding.distillation import Distillation
+    from tfeptq.selection.frontier_point import WidthChoice
+    from tfeptq.selection.search import SearchReport
     from tflite_export import IntegerGraph
 
 
@@ -26,8 +26,8 @@ class QuantizedModel(keras.Model):
     """What `tfeptq.quantize` returns: a Keras model that predicts as the integer file will.
 
     `predict`, `evaluate`, `save` and `summary` are Keras's own. With a distillation attached
-    (`attach`), `fit` runs EPTQ's training step on what `tfeptq.training` feeds it; without one,
-    `fit` is quantization-aware training on labels.
+    (`attach`), `fit` runs EPTQ's training step on what `tfeptq.rounding.distillation` feeds it;
+    without one, `fit` is quantization-aware training on labels.
 
     Attributes:
         target: what it was quantized for, where `tflite_export.export` writes for nothing else
@@ -72,7 +72,7 @@ class QuantizedModel(keras.Model):
     @property
     def bit_widths(self) -> dict[str, tuple[int | None, int]]:
         """Layer name -> (weight bits, or None without weights; bits of its output)."""
-        from tfeptq.freeze import bit_widths
+        from tfeptq.freeze.freeze import bit_widths
 
         return bit_widths(self)
 
@@ -91,13 +91,13 @@ class QuantizedModel(keras.Model):
         return model
 
     def freeze(self) -> IntegerGraph:
-        """The integers and scales that ship; see `tfeptq.freeze`."""
-        from tfeptq.freeze import freeze
+        """The integers and scales that ship; see `tfeptq.freeze.freeze`."""
+        from tfeptq.freeze.freeze import freeze
 
         return freeze(self)
 
     def fold(self) -> None:
-        """Turns learned factors into the integers and scales that ship; see `tfeptq.folding`."""
-        from tfeptq.folding import fold
+        """Turns learned factors into what ships; see `tfeptq.freeze.folding`."""
+        from tfeptq.freeze.folding import fold
 
         fold(self)

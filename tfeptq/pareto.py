@@ -9,14 +9,14 @@ import keras
 
 from tfeptq.arguments import check_model, given_config
 from tfeptq.before_data import look_ahead
-from tfeptq.checkpoint import open_checkpoint
+from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.data import configured_samples
-from tfeptq.graph import prepare, prove
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.choice import labelled_loss, prepare_choice
-from tfeptq.precision.frontier_point import FrontierPoint
-from tflite_export.files import require_folder
+from tfeptq.data.samples import configured_samples
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.preparation import prepare, prove
+from tfeptq.selection.choice import labelled_loss, prepare_choice
+from tfeptq.selection.frontier_point import FrontierPoint
+from tflite_export.file.atomic import require_folder
 
 
 def pareto_frontier(

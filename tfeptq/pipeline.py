@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq import linear
 from tfeptq.arguments import (
     check_callbacks,
     check_model,
@@ -20,38 +19,40 @@ from tfeptq.arguments import (
     require_goal,
 )
 from tfeptq.before_data import look_ahead
-from tfeptq.bias_correction import correct_biases
-from tfeptq.calibration import best_range
-from tfeptq.checkpoint import Checkpoint, numbered, open_checkpoint
+from tfeptq.calibrate.bias_correction import correct_biases
+from tfeptq.calibrate.dead_tensors import Neighbours
+from tfeptq.calibrate.flat_ends import useful_magnitudes
+from tfeptq.calibrate.histograms import Histogram
+from tfeptq.calibrate.lost_features import lost_features
+from tfeptq.calibrate.ranges import best_range
+from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.correspondence import require_equal
-from tfeptq.data import Taken, configured_samples
-from tfeptq.dead_tensors import Neighbours
-from tfeptq.flat_ends import useful_magnitudes
-from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare, prove
+from tfeptq.data.samples import Taken, configured_samples
+from tfeptq.freeze.kernel_scales import settle
+from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.probes import weighted_calls
-from tfeptq.histograms import Histogram
-from tfeptq.input_ranges import doubts, input_ranges
-from tfeptq.layer_graph import Key, LayerGraph
-from tfeptq.layerwise import round_layer_by_layer
-from tfeptq.lost_features import lost_features
 from tfeptq.model import QuantizedModel
-from tfeptq.precision.accuracy import float_values
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.choice import labelled_loss, prepare_choice
-from tfeptq.precision.search import hold_accuracy
-from tfeptq.precision.widths import layer_granularity, layer_requantizations, layer_widths
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.input_ranges import doubts, input_ranges
+from tfeptq.plan.sharing import Ranges
+from tfeptq.plan.widths import layer_granularity, layer_requantizations, layer_widths
+from tfeptq.preparation import prepare, prove
 from tfeptq.progress import Stopwatch
-from tfeptq.quality import measure
-from tfeptq.quantizers import ActivationQuantizer
-from tfeptq.ranges import settle
-from tfeptq.sharing import Ranges
-from tfeptq.thresholds import weight_steps
-from tfeptq.training import distil
-from tfeptq.wrap import wrap
-from tflite_export import isolation, targets
-from tflite_export.files import require_folder
+from tfeptq.quantized.correspondence import require_equal
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrap import wrap
+from tfeptq.report.quality import measure
+from tfeptq.rounding.distillation import distil
+from tfeptq.rounding.layerwise import round_layer_by_layer
+from tfeptq.selection.accuracy import float_values
+from tfeptq.selection.choice import labelled_loss, prepare_choice
+from tfeptq.selection.search import hold_accuracy
+from tflite_export import targets
+from tflite_export.file.atomic import require_folder
+from tflite_export.runtimes import isolation
 
 #: Largest values of tensors in units that people mean; others are told.
 _USUAL_SIZES = (1e-5, 1e5)
@@ -92,7 +93,7 @@ def quantize(
     Raises:
         ValueError: bad data, an unknown layer name, a width the target cannot store, or a budget
             or accuracy target that cannot be met.
-        tfeptq.graph.UnsupportedLayerError: a layer that cannot be placed, by name.
+        tfeptq.preparation.UnsupportedLayerError: a layer that cannot be placed, by name.
     """
     config = given_config(config)
     check_model(model)

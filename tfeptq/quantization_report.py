@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tfeptq.quality import Quality
+    from tfeptq.report.quality import Quality
 
 
 @dataclasses.dataclass

@@ -9,24 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tflite_export.checks import CheckResult, check
     from tflite_export.exporter import ExportResult, export
-    from tflite_export.graph import IntegerGraph
-    from tflite_export.inspection import Inspection, inspect
-    from tflite_export.runtimes import run
+    from tflite_export.file.inspection import Inspection, inspect
+    from tflite_export.graph.structure import IntegerGraph
+    from tflite_export.runtimes.sessions import run
+    from tflite_export.targets.checks import CheckResult, check
     from tflite_export.verify import Verification, VerificationError
 
 _HOMES = {
-    "CheckResult": "checks",
+    "CheckResult": "targets.checks",
     "ExportResult": "exporter",
-    "Inspection": "inspection",
-    "IntegerGraph": "graph",
+    "Inspection": "file.inspection",
+    "IntegerGraph": "graph.structure",
     "Verification": "verify",
     "VerificationError": "verify",
-    "check": "checks",
+    "check": "targets.checks",
     "export": "exporter",
-    "inspect": "inspection",
-    "run": "runtimes",
+    "inspect": "file.inspection",
+    "run": "runtimes.sessions",
 }
 
 __all__ = [

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export import ends, isolation, targets, wide_softmax
+from tflite_export import targets
 from tflite_export import verify as verification
-from tflite_export.checks import static_findings
-from tflite_export.end_types import check_ends, with_ends
-from tflite_export.files import destination, write_atomically
-from tflite_export.findings import Finding
-from tflite_export.graph import WEIGHTED, IntegerGraph, Operator, parameters
-from tflite_export.packing import CONTAINER_BITS
-from tflite_export.proofs import prove
-from tflite_export.reader import parse
+from tflite_export.file import ends
+from tflite_export.file.atomic import destination, write_atomically
+from tflite_export.file.packing import CONTAINER_BITS
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.proofs import prove
+from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator, parameters
+from tflite_export.packaging.end_types import check_ends, with_ends
+from tflite_export.runtimes import isolation
+from tflite_export.targets import wide_softmax
+from tflite_export.targets.checks import static_findings
+from tflite_export.targets.findings import Finding
 from tflite_export.verify import Verification
-from tflite_export.writer import write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ def export(
             integers; random integers by default.
         verify: read the file back, run it and compare every operator with the integer reference.
         input_type, output_type: of all inputs or outputs: "uint8" instead of int8, or "float32"
-            for "android"; see `tflite_export.end_types`. None: the graph's own.
+            for "android"; see `tflite_export.packaging.end_types`. None: the graph's own.
 
     Raises:
         ValueError: the target cannot store or execute a layer as it was quantized, or there is

@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tflite_export import reference, wide_softmax
-from tflite_export.codes import is_narrow, lowest_code
-from tflite_export.culprit import culprit
-from tflite_export.graph import IntegerGraph, Operator, Tensor
-from tflite_export.reader import StoredModel, parse, to_graph
-from tflite_export.runtimes import RuntimeUnavailableError, open_session
-from tflite_export.targets import capabilities
-from tflite_export.tolerances import tolerance
-from tflite_export.writer import write
+from tflite_export import operators as reference
+from tflite_export.file.reader import StoredModel, parse, to_graph
+from tflite_export.file.writer import write
+from tflite_export.graph.codes import is_narrow, lowest_code
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
+from tflite_export.operators.tolerances import tolerance
+from tflite_export.runtimes.culprit import culprit
+from tflite_export.runtimes.sessions import RuntimeUnavailableError, open_session
+from tflite_export.targets import capabilities, wide_softmax
 
 #: Random samples that a file is run on where the caller has none.
 RANDOM_SAMPLES = 4

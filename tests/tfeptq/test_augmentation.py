@@ -11,8 +11,8 @@ import pytest
 import small_models
 
 import tfeptq
-from tfeptq.augmentation import with_copies
-from tfeptq.data import take, take_samples
+from tfeptq.data.augmentation import with_copies
+from tfeptq.data.samples import take, take_samples
 
 SHAPE = (5, 7, 3)
 IMAGES = np.random.default_rng(0).normal(size=(30, *SHAPE)).astype("float32")

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfeptq.averaging import QuantizedAveragePooling, QuantizedMean
-from tflite_export import reference
-from tflite_export.graph import Operator, Quantization, Tensor
+from tfeptq.quantized.averaging import QuantizedAveragePooling, QuantizedMean
+from tflite_export import operators as reference
+from tflite_export.graph.structure import Operator, Quantization, Tensor
 
 SHAPE = (200, 9, 7, 3)
 

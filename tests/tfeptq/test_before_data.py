@@ -15,12 +15,12 @@ import tfeptq
 import tflite_export
 from tfeptq.before_data import look_ahead
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.precision.goals import AccuracyTarget, Budget
-from tfeptq.precision.outline import outline
-from tfeptq.precision.skeleton import peak_activation_bytes, skeleton
-from tfeptq.precision.widths import layer_widths
+from tfeptq.goals import AccuracyTarget, Budget
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.widths import layer_widths
+from tfeptq.preparation import prepare
+from tfeptq.selection.outline import outline
+from tfeptq.selection.skeleton import peak_activation_bytes, skeleton
 
 SHAPE = (8, 8, 3)
 

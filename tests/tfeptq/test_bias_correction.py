@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq.bias_correction import correct_biases
+from tfeptq.calibrate.bias_correction import correct_biases
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
 from tfeptq.pipeline import quantize
+from tfeptq.preparation import prepare
 
 CONFIG = QuantizationConfig(
     weight_bits=2, first_last_bits=None, rounding="nearest", bias_correction=False, samples=32

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfeptq.borders import Narrowing
-from tflite_export import reference
-from tflite_export.graph import Operator, Quantization, Tensor
+from tfeptq.quantized.borders import Narrowing
+from tflite_export import operators as reference
+from tflite_export.graph.structure import Operator, Quantization, Tensor
 
 
 @pytest.mark.parametrize("high", [1.0, 3.3, 5.9])

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq import calibration
-from tfeptq.calibration import (
+from tfeptq.calibrate import ranges as calibration
+from tfeptq.calibrate.histograms import Histogram
+from tfeptq.calibrate.ranges import (
     best_range,
     calibration_histograms,
     range_errors,
     tensor_histograms,
 )
-from tfeptq.graph import prepare
-from tfeptq.histograms import Histogram
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.preparation import prepare
 
 
 def test_streamed_histograms_count_every_value():

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from tfeptq import sealed
-from tfeptq.checkpoint import Checkpoint, open_checkpoint
+from tfeptq.checkpoint import sealed
+from tfeptq.checkpoint.digest import UndigestibleError, digest
+from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.digest import UndigestibleError, digest
-from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
-from tfeptq.precision.goals import AccuracyTarget, Budget
+from tfeptq.goals import AccuracyTarget, Budget
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.preparation import prepare
 
 #: Another value of every field; a field that is added must be added here.
 OTHERS = {
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 #: Runs in a process of its own, without TensorFlow: it forks, dies, and its child lives on.
 _DYING = """
 import os, pathlib, signal, sys
-from tfeptq.folder_lock import locked
+from tfeptq.checkpoint.folder_lock import locked
 with locked(pathlib.Path(sys.argv[1]), "checkpoint_dir"):
     reader, writer = os.pipe()
     child = os.fork()
@@ -240,7 +240,7 @@ def test_the_lock_of_a_process_that_was_killed_is_open(tmp_path):
 _FULL_DISK = textwrap.dedent("""
     import pathlib, resource, sys, warnings
     import numpy as np
-    from tfeptq import sealed
+    from tfeptq.checkpoint import sealed
     path = pathlib.Path(sys.argv[1]) / "a.npz"
     sealed.write(path, {"a": np.arange(3)})
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))

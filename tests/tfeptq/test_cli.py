@@ -13,7 +13,7 @@ import small_models
 
 import tfeptq
 import tflite_export
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.precision.goals import Budget
+from tfeptq.goals import Budget
 
 
 @pytest.mark.parametrize(

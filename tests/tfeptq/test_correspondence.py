@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.linear import is_weighted
 from tfeptq.config import QuantizationConfig
-from tfeptq.correspondence import corresponding_tensors, require_equal
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.linear import is_weighted
 from tfeptq.model import QuantizedModel
-from tfeptq.precision.activations import resolve_activations
-from tfeptq.wrap import wrap
-from tfeptq.wrappers import QuantizedWeights
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.preparation import prepare
+from tfeptq.quantized.correspondence import corresponding_tensors, require_equal
+from tfeptq.quantized.wrap import wrap
+from tfeptq.quantized.wrappers import QuantizedWeights
 
 WIDTH = 5
 

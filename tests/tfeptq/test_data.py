@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfeptq.data import ENDLESS_FACTOR, load_npz, take, take_samples
+from tfeptq.data.samples import ENDLESS_FACTOR, load_npz, take, take_samples
 
 SHAPE = (5, 7, 3)
 IMAGES = np.arange(40 * 105, dtype="float32").reshape(40, *SHAPE)

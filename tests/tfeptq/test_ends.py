@@ -12,7 +12,7 @@ from keras import ops
 
 import tfeptq
 import tflite_export
-from tflite_export.reader import parse
+from tflite_export.file.reader import parse
 
 H, W, C = 5, 4, 3
 RUNTIMES = {"android": "litert", "microcontroller": "tflm"}

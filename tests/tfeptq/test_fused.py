@@ -9,10 +9,10 @@ import small_models
 import tensorflow as tf
 
 import tfeptq
-from tfeptq.fused import weighted_square
-from tfeptq.quantizers import ActivationQuantizer
-from tfeptq.training import spread
-from tfeptq.training import weighted_square as plain_weighted_square
+from tfeptq.quantized.fused import weighted_square
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.rounding.distillation import spread
+from tfeptq.rounding.distillation import weighted_square as plain_weighted_square
 
 SHAPE = (4, 5, 7, 3)
 

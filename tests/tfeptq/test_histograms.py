@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis.extra import numpy as arrays
 
-from tfeptq.histograms import BINS, Histogram, RunningHistograms, counted
+from tfeptq.calibrate.histograms import BINS, Histogram, RunningHistograms, counted
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 #: Anything, and what activations are like: many sizes and offsets, halves of zeros.

@@ -23,7 +23,7 @@ def loaded_by(package: str) -> set[str]:
     return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
 
 
-@pytest.mark.parametrize("package", ["tfeptq", "tfeptq.cli"])
+@pytest.mark.parametrize("package", ["tfeptq", "tfeptq.cli.main"])
 def test_tensorflow_is_not_loaded_before_it_is_needed(package):
     assert not loaded_by(package) & {"tensorflow", "keras", "sklearn", "scipy"}
 

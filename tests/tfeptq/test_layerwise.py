@@ -11,15 +11,15 @@ import small_models
 import tensorflow as tf
 from keras import layers as L
 
-from tfeptq import linear
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.walk import Walk
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.layerwise import InputMoments
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
-from tfeptq.quantizers import weight_range
-from tfeptq.walk import Walk
+from tfeptq.preparation import prepare
+from tfeptq.quantized.quantizers import weight_range
+from tfeptq.rounding.layerwise import InputMoments
 
 H, W, C, K = 9, 7, 3, 5
 CONFIG = QuantizationConfig(weight_bits=3, first_last_bits=None, rounding="optq", samples=64)

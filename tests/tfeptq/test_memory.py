@@ -11,16 +11,16 @@ import pytest
 import small_models
 
 import tfeptq
-from tfeptq import memory
-from tfeptq.bias_correction import correct_biases
-from tfeptq.calibration import tensor_histograms
-from tfeptq.graph import prepare
+from tfeptq.calibrate.bias_correction import correct_biases
+from tfeptq.calibrate.ranges import tensor_histograms
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.data import memory
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.precision.measured import MeasuredDivergence
-from tfeptq.precision.rounding import weight_errors
+from tfeptq.preparation import prepare
+from tfeptq.sensitivity.measured import MeasuredDivergence
+from tfeptq.sensitivity.rounding_errors import weight_errors
 
 #: Divisible by no batch size but 3 and 11.
 SAMPLES = [small_models.images(33)]

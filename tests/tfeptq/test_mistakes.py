@@ -18,7 +18,7 @@ import tfeptq
 import tflite_export
 from tfeptq import AccuracyTarget, Budget, QuantizationCallback, quantize
 from tfeptq import QuantizationConfig as Config
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 
 SHAPE = (6, 6, 3)
 IMAGES = np.random.default_rng(0).uniform(0, 1, (8, *SHAPE)).astype("float32")

@@ -13,10 +13,10 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq.layer_graph import LayerGraph
-from tflite_export import reference
-from tflite_export.codes import lowest_code
-from tflite_export.reader import parse
+from tfeptq.canonical.layer_graph import LayerGraph
+from tflite_export import operators as reference
+from tflite_export.file.reader import parse
+from tflite_export.graph.codes import lowest_code
 from tflite_export.targets.tflite_runtime import obstacles
 from tflite_export.verify import witness_tensors
 

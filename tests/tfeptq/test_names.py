@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import tfeptq
-from tfeptq.graph import prepare
-from tfeptq.precision.skeleton import rounded
-from tfeptq.precision.widths import layer_widths
+from tfeptq.plan.widths import layer_widths
+from tfeptq.preparation import prepare
+from tfeptq.selection.skeleton import rounded
 from tflite_export import IntegerGraph
 
 sys.path.insert(0, str(Path(__file__).parent / "graph"))

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tfeptq import optq
-from tfeptq.quantizers import weight_range
+from tfeptq.quantized.quantizers import weight_range
+from tfeptq.rounding import gptq as optq
 
 GROUPS, K, CHANNELS = 3, 7, 4
 

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from tfeptq.cli import main
-from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
-from tflite_export.writer import write
+from tfeptq.cli.main import main
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None, reason="extra 'microcontroller' is missing"

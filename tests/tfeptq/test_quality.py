@@ -11,7 +11,7 @@ import small_models
 from keras import layers as L
 
 import tfeptq
-from tfeptq.quality import LEAST_CODES
+from tfeptq.report.quality import LEAST_CODES
 
 NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfeptq import quantizers
+from tfeptq.quantized import quantizers
 
 
 @given(low=st.floats(-1e3, 0), high=st.floats(0, 1e3), bits=st.integers(4, 8))

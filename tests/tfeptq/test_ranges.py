@@ -14,14 +14,14 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq import linear
-from tfeptq.graph import prepare
+from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.canonical import linear
+from tfeptq.freeze.kernel_scales import settle
 from tfeptq.model import QuantizedModel
-from tfeptq.ranges import settle
-from tfeptq.thresholds import weight_steps
-from tfeptq.wrap import wrap
-from tflite_export import reference
-from tflite_export.graph import IntegerGraph, Operator
+from tfeptq.preparation import prepare
+from tfeptq.quantized.wrap import wrap
+from tflite_export import operators as reference
+from tflite_export.graph.structure import IntegerGraph, Operator
 
 H, W, C, N = 5, 4, 3, 6
 

@@ -15,7 +15,8 @@ import pytest
 
 import tfeptq
 import tflite_export
-from tfeptq import sealed, training
+from tfeptq.checkpoint import sealed
+from tfeptq.rounding import distillation as training
 
 CONFIG = tfeptq.QuantizationConfig(
     weight_bits=3, steps=40, batch_size=12, samples=40, threshold="max", bias_correction=False
@@ -189,7 +190,7 @@ def test_a_full_disk_costs_the_backup_and_not_the_run(uninterrupted, tmp_path, m
 _KILLED = textwrap.dedent("""
     import os, signal, sys
     import keras, tfeptq, test_resume
-    from tfeptq import sealed
+    from tfeptq.checkpoint import sealed
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)

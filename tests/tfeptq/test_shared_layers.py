@@ -16,12 +16,12 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq.bias_correction import correct_biases
-from tfeptq.correspondence import corresponding_tensors
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.wrappers import QuantizedWeights
-from tflite_export import reference
+from tfeptq.calibrate.bias_correction import correct_biases
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.preparation import prepare
+from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.wrappers import QuantizedWeights
+from tflite_export import operators as reference
 
 PLAIN = {"rounding": "nearest", "threshold": "max", "bias_correction": False}
 
@@ -110,7 +110,9 @@ def test_the_whole_road(name, target, rounding, tmp_path):
 
 def test_files_that_do_not_number_calls_still_load(tmp_path, monkeypatch):
     """As versions before this one saved them: one bias, and calls that say nothing."""
-    monkeypatch.setattr("tfeptq.wrap.Counter", lambda *_: collections.defaultdict(lambda: 1))
+    monkeypatch.setattr(
+        "tfeptq.quantized.wrap.Counter", lambda *_: collections.defaultdict(lambda: 1)
+    )
     model = shared_models.shared("towers")
     data = shared_models.samples(model, 16)
     old = quantized(model, data, **PLAIN)

@@ -14,10 +14,10 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.plan import EQUAL_INPUT_LAYERS, Plan, Topology
-from tfeptq.sharing import extent, shared
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.plan.sharing import extent, shared
+from tfeptq.plan.slots import EQUAL_INPUT_LAYERS, Plan, Topology
+from tfeptq.preparation import prepare
 
 H, W, C = 6, 5, 3
 NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
@@ -167,7 +167,7 @@ class _Builder:
 
 
 def check_plan(model: keras.Model, samples: list[np.ndarray]) -> None:
-    """The rules of `tfeptq.sharing`, told from its results."""
+    """The rules of `tfeptq.plan.sharing`, told from its results."""
     graph = LayerGraph.of(model)
     tensors = graph.execute(samples)
     ranges = {key: (float(np.min(t)), float(np.max(t))) for key, t in tensors.items()}

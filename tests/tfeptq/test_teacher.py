@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import small_models
 
-from tfeptq import training
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
 from tfeptq.pipeline import quantize
-from tfeptq.teacher import Teacher
+from tfeptq.preparation import prepare
+from tfeptq.rounding import distillation as training
+from tfeptq.rounding.teacher import Teacher
 
 CONFIG = QuantizationConfig(weight_bits=3, steps=12, batch_size=8, samples=27)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfeptq.thresholds import weight_steps, weighted_error
+from tfeptq.calibrate.thresholds import weight_steps, weighted_error
 
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = (GENERATOR.normal(size=(5, 21)) ** 3).astype("float32")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq import training
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
 from tfeptq.pipeline import quantize
+from tfeptq.preparation import prepare
+from tfeptq.rounding import distillation as training
 
 CONFIG = QuantizationConfig(weight_bits=3, steps=40, batch_size=8, samples=32)
 

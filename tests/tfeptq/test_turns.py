@@ -7,9 +7,9 @@ import shared_models
 import small_models
 from keras import layers as L
 
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.linear import WEIGHTED_LAYERS
-from tfeptq.turns import turns
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.linear import WEIGHTED_LAYERS
+from tfeptq.canonical.turns import turns
 
 
 def order(model):

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
-from tfeptq import layerwise, linear, optq
+from tfeptq.canonical import linear
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
-from tfeptq.quantizers import weight_range
-from tfeptq.weight_structure import WeightStructure
-from tfeptq.wrappers import QuantizedWeights
+from tfeptq.quantized.quantizers import weight_range
+from tfeptq.quantized.weight_structure import WeightStructure
+from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.rounding import gptq as optq
+from tfeptq.rounding import layerwise
 
 KINDS = ("convolution", "depthwise", "dense")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
-from tflite_export.runtimes import open_session
-from tflite_export.writer import write
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.runtimes.sessions import open_session
 
 
 def quantization(scale: Any, zero_point: int = 0, axis: int = 0) -> Quantization:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import one_operator as one
 
-from tflite_export.graph import IntegerGraph, Tensor
+from tflite_export.graph.structure import IntegerGraph, Tensor
 
 #: An int16 step is this much finer than an int8 one, so that both span the same reals.
 STEP = {"int8": 1.0, "int16": 1 / 256}

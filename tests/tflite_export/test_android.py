@@ -10,13 +10,13 @@ from random_operators import Draw, fully_connected, random_graph
 from test_compression import layer
 from test_exporter import convolution
 
-from tflite_export import latency as timing
-from tflite_export.android import android_report, delegation
-from tflite_export.latency import latency
-from tflite_export.reader import parse
-from tflite_export.runtimes import TFLITE_RUNTIME_PYTHON, open_session
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.runtimes import latency as timing
+from tflite_export.runtimes.latency import latency
+from tflite_export.runtimes.sessions import TFLITE_RUNTIME_PYTHON, open_session
+from tflite_export.targets.android import android_report, delegation
 from tflite_export.targets.tflite_runtime import obstacles
-from tflite_export.writer import write
 
 
 def test_xnnpack_takes_8_bit_convolutions_and_leaves_4_bit_ones():

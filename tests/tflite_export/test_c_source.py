@@ -11,10 +11,10 @@ import pytest
 from random_operators import random_graph
 from test_exporter import convolution
 
-from tflite_export.graph import ATTRIBUTES
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import ATTRIBUTES
 from tflite_export.packaging import c_source, write_c_source
-from tflite_export.reader import parse
-from tflite_export.writer import write
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_operators import BUILDERS, Draw
 
-from tflite_export import codes, reference
-from tflite_export.graph import TIED, IntegerGraph, Operator
+from tflite_export import operators as reference
+from tflite_export.graph import codes
+from tflite_export.graph.structure import TIED, IntegerGraph, Operator
 
 NARROW = st.integers(4, 7)
 

@@ -11,11 +11,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import tflite_export
-from tflite_export.graph import IntegerGraph, Tensor
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.packaging import CompressionError, compress, compression
-from tflite_export.reader import parse
-from tflite_export.runtimes import open_session
-from tflite_export.writer import write
+from tflite_export.runtimes.sessions import open_session
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,

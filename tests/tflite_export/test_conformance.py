@@ -16,17 +16,17 @@ import one_operator as one
 import pytest
 from random_operators import BUILDERS, WEIGHTED, Draw
 
-from tflite_export import reference
-from tflite_export.graph import ATTRIBUTES, IntegerGraph
-from tflite_export.packing import CONTAINER_BITS
-from tflite_export.runtimes import RUNTIMES, TFLITE_RUNTIME_PYTHON, open_session
+from tflite_export import operators as reference
+from tflite_export.file.packing import CONTAINER_BITS
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import ATTRIBUTES, IntegerGraph
+from tflite_export.operators.tolerances import TOLERANCE, tolerance
+from tflite_export.runtimes.sessions import RUNTIMES, TFLITE_RUNTIME_PYTHON, open_session
 from tflite_export.targets import TARGETS, capabilities, check_operator
 from tflite_export.targets.__main__ import allowed as allowed_table
 from tflite_export.targets.__main__ import matrix
 from tflite_export.targets.capabilities import GRANULARITIES
 from tflite_export.targets.forbidden import ForbiddenRow, forbidden, forbidden_rows
-from tflite_export.tolerances import TOLERANCE, tolerance
-from tflite_export.writer import write
 
 OLD = "tflite-runtime"
 SEEDS = {OLD: 3}

@@ -13,10 +13,10 @@ from test_compression import layer
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export.graph import IntegerGraph, Tensor
-from tflite_export.reader import parse
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.targets import capabilities, coral, edgetpu_compiler
-from tflite_export.writer import write
 
 
 def found(graph: IntegerGraph) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export import fixed_point
+from tflite_export.graph import fixed_point
 
 ACCUMULATORS = st.integers(-(2**31) + 1, 2**31 - 1)
 REALS = st.floats(2.0**-20, 0.999, exclude_min=True)

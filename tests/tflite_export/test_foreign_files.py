@@ -14,7 +14,7 @@ from random_operators import random_graph
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export.writer import serialize, write
+from tflite_export.file.writer import serialize, write
 
 FILES = (
     "ad_float",

@@ -13,11 +13,12 @@ from random_operators import BUILDERS, random_graph
 from test_foreign_files import changed
 
 import tflite_export
-from tflite_export import isolation, reference
+from tflite_export import operators as reference
+from tflite_export.file.reader import parse, to_graph
+from tflite_export.file.writer import serialize, write
 from tflite_export.packaging import compress, memory_budget
-from tflite_export.reader import parse, to_graph
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
-from tflite_export.writer import serialize, write
+from tflite_export.runtimes import isolation
+from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
 
 NATIVE = [name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()]
 

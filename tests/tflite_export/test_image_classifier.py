@@ -12,12 +12,12 @@ import pytest
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export.graph import IntegerGraph, Operator
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.packaging import unsigned_ends, write_image_classifier
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
-from tflite_export.reader import parse
-from tflite_export.runtimes import RuntimeUnavailableError
-from tflite_export.writer import write
+from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
 needs_mediapipe = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None, reason="extra 'metadata' is missing"

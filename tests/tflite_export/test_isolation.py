@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tflite_export import isolation, worker
-from tflite_export.isolation import WorkerError, guarded
+from tflite_export.runtimes import isolation, worker
+from tflite_export.runtimes.isolation import WorkerError, guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +77,7 @@ def test_beats_are_sent_now_and_then(monkeypatch):
 
 
 def test_beats_are_no_answers():
-    beat = "from tflite_export import isolation; isolation._beat._last = 0; isolation.heartbeat()"
+    beat = "from tflite_export.runtimes import isolation as i; i._beat._last = 0; i.heartbeat()"
     assert guarded(b"", "litert", exec, "\n".join([beat] * 3)) is None
     assert works()
 
@@ -167,7 +167,7 @@ def test_forked_processes_have_workers_of_their_own():
     program = script(
         """
         import os
-        from tflite_export.isolation import guarded
+        from tflite_export.runtimes.isolation import guarded
         ours = guarded(b"", "litert", os.getpid)
         child = os.fork()
         theirs = guarded(b"", "litert", os.getpid)
@@ -190,7 +190,7 @@ def test_workers_end_with_their_caller(tmp_path, busy):
     program = script(
         """
         import sys
-        from tflite_export.isolation import guarded
+        from tflite_export.runtimes.isolation import guarded
         guarded(b"", "litert", exec, sys.argv[1])
         open(sys.argv[2], "w").close()
         input()

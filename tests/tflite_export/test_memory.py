@@ -10,10 +10,10 @@ from test_compression import layer
 from test_exporter import convolution
 
 import tflite_export
-from tflite_export import tflm
+from tflite_export.file.writer import write
 from tflite_export.packaging import compress, memory_budget
-from tflite_export.runtimes import RuntimeUnavailableError
-from tflite_export.writer import write
+from tflite_export.runtimes import tflm
+from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None, reason="extra 'microcontroller' is missing"

@@ -10,12 +10,12 @@ import numpy as np
 import one_operator as one
 import pytest
 
-from tflite_export.checks import static_findings
-from tflite_export.graph import IntegerGraph, Operator, Tensor
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.packaging import vela_report
-from tflite_export.reader import parse
 from tflite_export.targets import npu
-from tflite_export.writer import write
+from tflite_export.targets.checks import static_findings
 
 HAS_VELA = importlib.util.find_spec("ethosu") is not None
 needs_vela = pytest.mark.skipif(not HAS_VELA, reason="Vela is not installed (extra 'ethos-u')")

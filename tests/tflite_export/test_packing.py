@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export import packing
+from tflite_export.file import packing
 
 
 @given(data=st.data(), bits=st.sampled_from([2, 4]))

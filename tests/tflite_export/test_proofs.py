@@ -1,4 +1,4 @@
-"""The bounds of `tflite_export.limits`: runtimes are exact within them and fail beyond them."""
+"""The bounds of `graph.limits`: runtimes are exact within them and fail beyond them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from random_operators import BUILDERS, FIXED, WEIGHTED, Draw, random_graph
 
 import tflite_export
-from tflite_export import limits, reference
-from tflite_export.graph import TIED, IntegerGraph
-from tflite_export.proofs import accumulators, prove
-from tflite_export.reference.windows import windows
-from tflite_export.runtimes import RUNTIMES, open_session
-from tflite_export.tolerances import tolerance
-from tflite_export.writer import write
+from tflite_export import operators as reference
+from tflite_export.file.writer import write
+from tflite_export.graph import limits
+from tflite_export.graph.proofs import accumulators, prove
+from tflite_export.graph.structure import TIED, IntegerGraph
+from tflite_export.operators.tolerances import tolerance
+from tflite_export.operators.windows import windows
+from tflite_export.runtimes.sessions import RUNTIMES, open_session
 
 INSTALLED = [
     name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()

@@ -6,14 +6,14 @@ import numpy as np
 import one_operator as one
 import pytest
 
-from tflite_export import reference
-from tflite_export.checks import static_findings
+from tflite_export import operators as reference
 from tflite_export.exporter import plan_storage
-from tflite_export.graph import IntegerGraph, Tensor
-from tflite_export.reader import parse
-from tflite_export.runtimes import RUNTIMES, open_session
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import TARGETS, capabilities
-from tflite_export.writer import write
+from tflite_export.targets.checks import static_findings
 
 SIZES = (1, 3, 2, 4, 2, 3, 2, 2, 2)
 

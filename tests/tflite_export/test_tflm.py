@@ -9,9 +9,9 @@ import one_operator as one
 import pytest
 from random_operators import random_graph
 
-from tflite_export import tflm
-from tflite_export.runtimes import open_session
-from tflite_export.writer import write
+from tflite_export.file.writer import write
+from tflite_export.runtimes import tflm
+from tflite_export.runtimes.sessions import open_session
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,

@@ -11,10 +11,10 @@ import pytest
 from random_operators import Draw, random_graph
 
 import tflite_export
-from tflite_export import reference
+from tflite_export import operators as reference
 from tflite_export.exporter import plan_storage
-from tflite_export.graph import IntegerGraph, Tensor
-from tflite_export.writer import write
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
 
 SHAPE = (1, 3, 4, 5)
 HAS_TFLM = importlib.util.find_spec("tflite_micro") is not None

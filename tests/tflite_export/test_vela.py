@@ -9,9 +9,9 @@ import one_operator as one
 import pytest
 from test_compression import layer
 
+from tflite_export.file.writer import write
 from tflite_export.packaging import vela_report
-from tflite_export.runtimes import RuntimeUnavailableError
-from tflite_export.writer import write
+from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
 HAS_VELA = importlib.util.find_spec("ethosu") is not None
 needs_vela = pytest.mark.skipif(not HAS_VELA, reason="Vela is not installed (extra 'ethos-u')")

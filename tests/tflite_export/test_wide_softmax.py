@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from random_operators import BUILDERS, random_graph
 
 import tflite_export
-from tflite_export import limits, reference, targets
-from tflite_export.graph import SHARES, WEIGHTED, IntegerGraph, Operator
-from tflite_export.runtimes import RUNTIMES, open_session
-from tflite_export.tolerances import tolerance
-from tflite_export.wide_softmax import doomed, executable, without
-from tflite_export.writer import write
+from tflite_export import operators as reference
+from tflite_export import targets
+from tflite_export.file.writer import write
+from tflite_export.graph import limits
+from tflite_export.graph.structure import SHARES, WEIGHTED, IntegerGraph, Operator
+from tflite_export.operators.tolerances import tolerance
+from tflite_export.runtimes.sessions import RUNTIMES, open_session
+from tflite_export.targets.wide_softmax import doomed, executable, without
 
 INSTALLED = [
     name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()

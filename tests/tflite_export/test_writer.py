@@ -11,13 +11,13 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from random_operators import BUILDERS, WEIGHTED, Draw, random_graph
 
-from tflite_export import reference
-from tflite_export.graph import IntegerGraph, Tensor
-from tflite_export.lowering import operator_version
-from tflite_export.reader import parse, read_bytes, to_graph
-from tflite_export.runtimes import open_session
+from tflite_export import operators as reference
+from tflite_export.file.reader import parse, read_bytes, to_graph
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.operators.versions import operator_version
+from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.tflite_runtime import newest_versions
-from tflite_export.writer import write
 
 CASES = [(kind, dtype) for kind in BUILDERS for dtype in ("int8", "int16")]
 #: (operator, activation type, runtime): no kernel, according to kernels.md.

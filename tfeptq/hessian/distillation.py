@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.hessian.probes import logit_keys
-from tfeptq.layer_graph import Key, LayerGraph
 
 
 class SelfDistillation:

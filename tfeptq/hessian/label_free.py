@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq import linear
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import Call
+from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.probes import Probe
-from tfeptq.layer_graph import Call
-from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
 #: Samples behind weight scores.

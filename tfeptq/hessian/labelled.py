@@ -94,7 +94,7 @@ class LabelledLoss:
 
     @property
     def digest_parts(self) -> tuple[np.ndarray, ...]:
-        """For `tfeptq.digest`."""
+        """For `tfeptq.checkpoint.digest`."""
         return self.key
 
     def __call__(self, outputs: list[Any], labels: Any) -> tf.Tensor:

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq import linear
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.memory import WholeBatches, fitting_batch
 from tfeptq.progress import progress
 
 #: Samples behind pair terms.

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq import linear
-from tfeptq.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq import linear
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.data.memory import fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
-from tfeptq.layer_graph import Key, LayerGraph
-from tfeptq.memory import fitting_batch
 from tfeptq.progress import progress
 
 

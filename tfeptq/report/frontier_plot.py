@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tfeptq.precision.frontier_point import FrontierPoint
+from tfeptq.selection.frontier_point import FrontierPoint
 
 #: Plotly draws thousands of points; nobody hovers over more than these.
 _POINTS = 400

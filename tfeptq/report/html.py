@@ -17,8 +17,8 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.report.scores import Score, score
 from tfeptq.report.target_section import target_section
 from tflite_export import ExportResult
-from tflite_export.files import destination, write_atomically
-from tflite_export.packing import CONTAINER_BITS
+from tflite_export.file.atomic import destination, write_atomically
+from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.verify import OperatorDifference, RuntimeReport
 
 if TYPE_CHECKING:

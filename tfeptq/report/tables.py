@@ -13,9 +13,9 @@ from rich.table import Table
 from tflite_export import ExportResult
 
 if TYPE_CHECKING:
-    from tfeptq.precision.choice import FrontierPoint
-    from tfeptq.precision.latency import LatencyTable
-    from tfeptq.quality import Quality
+    from tfeptq.report.quality import Quality
+    from tfeptq.selection.choice import FrontierPoint
+    from tfeptq.selection.latency import LatencyTable
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tflite_export.android import android_report
-from tflite_export.checks import Finding, check
+from tflite_export.file.reader import parse, read_bytes
 from tflite_export.packaging import CompressionError, compress, memory_budget, vela_report
 from tflite_export.packaging.c_source import resolver_methods
-from tflite_export.reader import parse, read_bytes
-from tflite_export.runtimes import RuntimeUnavailableError
+from tflite_export.runtimes.sessions import RuntimeUnavailableError
+from tflite_export.targets.android import android_report
+from tflite_export.targets.checks import Finding, check
 
 
 @dataclasses.dataclass

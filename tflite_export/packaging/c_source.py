@@ -14,11 +14,11 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tflite_export.damage import names_damage
-from tflite_export.files import write_atomically
+from tflite_export.file.atomic import write_atomically
+from tflite_export.file.damage import names_damage
+from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
 from tflite_export.packaging import templates
 from tflite_export.packaging.memory import MemoryBudget, memory_budget
-from tflite_export.reader import StoredModel, StoredTensor, content_of, parse
 
 #: Compilers in the order of preference: the target's own, then this computer's.
 _COMPILERS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "g++", "clang++")

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import tflm
-from tflite_export.damage import names_damage
-from tflite_export.ends import checked_shape, element_type
-from tflite_export.files import write_atomically
-from tflite_export.graph import WEIGHTED
-from tflite_export.isolation import guarded
-from tflite_export.packing import CONTAINER_BITS
-from tflite_export.reader import StoredModel, StoredTensor, content_of, parse
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError, open_session
-from tflite_export.writer import serialize
+from tflite_export.file.atomic import write_atomically
+from tflite_export.file.damage import names_damage
+from tflite_export.file.ends import checked_shape, element_type
+from tflite_export.file.packing import CONTAINER_BITS
+from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
+from tflite_export.file.writer import serialize
+from tflite_export.graph.structure import WEIGHTED
+from tflite_export.runtimes import tflm
+from tflite_export.runtimes.isolation import guarded
+from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError, open_session
 
 #: Widest index that pays: at 7 bits tables and operators cost what the indices save.
 WIDEST_INDEX = 6

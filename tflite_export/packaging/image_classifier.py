@@ -19,12 +19,12 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.damage import names_damage
-from tflite_export.files import write_atomically
+from tflite_export.file.atomic import write_atomically
+from tflite_export.file.damage import names_damage
+from tflite_export.file.reader import StoredModel, content_of, parse
+from tflite_export.file.writer import serialize
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
-from tflite_export.reader import StoredModel, content_of, parse
-from tflite_export.runtimes import RuntimeUnavailableError
-from tflite_export.writer import serialize
+from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
 _LABELS = "labels.txt"
 _METADATA, _IDENTIFIER = "TFLITE_METADATA", b"M001"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import tflm
-from tflite_export.damage import names_damage
-from tflite_export.graph import WEIGHTED
-from tflite_export.isolation import guarded
-from tflite_export.reader import StoredModel, content_of, parse
-from tflite_export.runtimes import RUNTIMES, RuntimeUnavailableError
+from tflite_export.file.damage import names_damage
+from tflite_export.file.reader import StoredModel, content_of, parse
+from tflite_export.graph.structure import WEIGHTED
+from tflite_export.runtimes import tflm
+from tflite_export.runtimes.isolation import guarded
+from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
 
 
 @dataclasses.dataclass(frozen=True)

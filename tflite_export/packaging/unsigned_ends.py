@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.damage import names_damage
-from tflite_export.isolation import guarded
-from tflite_export.reader import StoredModel, StoredTensor, parse
-from tflite_export.runtimes import open_session
-from tflite_export.writer import serialize
+from tflite_export.file.damage import names_damage
+from tflite_export.file.reader import StoredModel, StoredTensor, parse
+from tflite_export.file.writer import serialize
+from tflite_export.runtimes.isolation import guarded
+from tflite_export.runtimes.sessions import open_session
 
 #: uint8 code u means what int8 code u - 128 does.
 _OFFSET = 128

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tflite_export.lowering import operator_version
+from tflite_export.operators.versions import operator_version
 from tflite_export.targets.capabilities import TARGETS, capabilities
 from tflite_export.targets.forbidden import ForbiddenRow, forbidden_rows
 

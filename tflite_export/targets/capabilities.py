@@ -8,8 +8,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.near_names import require_known
-from tflite_export.packing import CONTAINER_BITS
 
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 GRANULARITIES = ("per_channel", "per_tensor")
@@ -38,7 +38,7 @@ class Capabilities:
     """The table of one target.
 
     Attributes:
-        runtimes: names of the runtimes (see `tflite_export.runtimes`) that prove a file.
+        runtimes: names of the runtimes (see `tflite_export.runtimes.sessions`) that prove a file.
         lowest_weight_bits: learned widths below this gain nothing there and are refused.
         advice: what to do about refused widths.
         weights: rows of the weighted operators.

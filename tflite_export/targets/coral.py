@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.findings import Finding
-from tflite_export.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.targets.findings import Finding
 
 _PAGE = "https://coral.ai/docs/edgetpu/models-intro/"
 MODEL_REQUIREMENTS = f"{_PAGE}#model-requirements"

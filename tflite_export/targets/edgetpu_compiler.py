@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tflite_export.findings import Finding
+from tflite_export.targets.findings import Finding
 
 PROGRAM = "edgetpu_compiler"
 _MAPPED = "Mapped to Edge TPU"

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.findings import Finding
-from tflite_export.lowering import OPERATORS, decode
-from tflite_export.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.file.options import OPERATORS, decode
+from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.targets.findings import Finding
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """An operator with its attributes, see `tflite_export.graph.ATTRIBUTES`, and its tensors."""
+    """An operator with its attributes, see `graph.structure.ATTRIBUTES`, and its tensors."""
 
     kind: str
     attributes: Mapping[str, Any]

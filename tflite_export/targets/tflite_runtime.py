@@ -10,8 +10,8 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 
-from tflite_export.graph import WEIGHTED
-from tflite_export.reader import StoredModel, StoredOperator
+from tflite_export.file.reader import StoredModel, StoredOperator
+from tflite_export.graph.structure import WEIGHTED
 from tflite_export.targets.forbidden import forbidden
 
 NAME = "tflite-runtime"

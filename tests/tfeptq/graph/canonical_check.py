@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import layers as L
 
-from tfeptq.constant_layer import Constant
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.preparation import prepare
 
 H, W, C, N = 9, 7, 3, 5
 PRIMITIVES = (

@@ -9,8 +9,8 @@ from canonical_check import C, H, N, W, check, randomize
 from keras import layers as L
 from keras import ops
 
-from tfeptq.constant_layer import Constant
-from tfeptq.graph import UnsupportedLayerError, prepare
+from tfeptq.canonical.constant_layer import Constant
+from tfeptq.preparation import UnsupportedLayerError, prepare
 
 MERGES = (L.Add, L.Subtract, L.Multiply, L.Maximum, L.Minimum, L.Average)
 #: Shape of a constant -> whether scale * x + offset can stand for it.

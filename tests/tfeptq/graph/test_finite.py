@@ -9,7 +9,7 @@ from canonical_check import C, H, W, check, image_model
 from keras import layers as L
 
 import tfeptq
-from tfeptq.graph import prepare
+from tfeptq.preparation import prepare
 
 BAD = (np.inf, -np.inf, np.nan)
 #: Layer -> its variables; every one of them is made bad in turn.

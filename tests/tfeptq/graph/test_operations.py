@@ -8,7 +8,7 @@ import pytest
 from canonical_check import C, H, N, W, check
 from keras import ops
 
-from tfeptq.graph import UnsupportedLayerError, prepare
+from tfeptq.preparation import UnsupportedLayerError, prepare
 
 
 def weights(*shape: int) -> np.ndarray:

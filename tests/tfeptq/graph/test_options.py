@@ -14,9 +14,9 @@ from canonical_check import check, randomize
 from keras import layers as L
 from keras import ops
 
-from tfeptq.graph import UnsupportedLayerError, prepare
-from tfeptq.graph.layers import LAYERS
-from tfeptq.graph.operations import SUPPORTED
+from tfeptq.preparation import UnsupportedLayerError, prepare
+from tfeptq.preparation.layers import LAYERS
+from tfeptq.preparation.operations import SUPPORTED
 
 #: Options that matter in training only, or at the start of it.
 HARMLESS = {

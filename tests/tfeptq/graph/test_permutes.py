@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from keras import layers as L
 from keras import ops
 
-from tfeptq.graph import prepare
-from tfeptq.graph.nodes import Input, Node
-from tfeptq.graph.permutes import MOST_AXES, permute
+from tfeptq.preparation import prepare
+from tfeptq.preparation.nodes import Input, Node
+from tfeptq.preparation.permutes import MOST_AXES, permute
 
 
 def computed(node: Node, values: np.ndarray) -> np.ndarray:

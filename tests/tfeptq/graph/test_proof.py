@@ -13,7 +13,7 @@ from keras import ops
 from random_graphs import RandomGraph
 
 import tfeptq
-from tfeptq.graph import UnsupportedLayerError, affine, layers, prepare, prove
+from tfeptq.preparation import UnsupportedLayerError, affine, layers, prepare, prove
 
 
 def samples_of(model: keras.Model, count: int = 16, seed: int = 0) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from canonical_check import C, H, N, W, image_model
 from keras import layers as L
 from keras import ops
 
-from tfeptq.graph import UnsupportedLayerError, prepare
+from tfeptq.preparation import UnsupportedLayerError, prepare
 
 REFUSED = {
     "LayerNormalization": (L.LayerNormalization(name="culprit"), "BatchNormalization"),

@@ -8,7 +8,7 @@ from canonical_check import C, H, N, W, check, image_model, randomize
 from keras import layers as L
 from keras import ops
 
-from tfeptq.graph import prepare
+from tfeptq.preparation import prepare
 
 
 def test_an_output_in_the_middle_keeps_its_value():

@@ -9,7 +9,7 @@ from canonical_check import C, H, N, W, check, randomize
 from keras import layers as L
 from keras import ops
 
-from tfeptq.graph.trace import trace
+from tfeptq.preparation.trace import trace
 
 
 class Unspeakable:

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
-from tfeptq.graph import prepare
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import RoundingError, pair_terms
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.preparation import prepare
 
 H, W, C, N, K = 5, 4, 3, 6, 7
 IMAGES = [np.random.default_rng(0).normal(size=(N, H, W, C)).astype("float32")]

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.linear import is_weighted
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.linear import is_weighted
 from tfeptq.pipeline import quantize
+from tfeptq.preparation import prepare
 
 N = 4
 

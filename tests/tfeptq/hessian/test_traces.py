@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
-from tfeptq.graph import prepare
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import HessianProducts, as_arrays, average_traces, from_arrays
-from tfeptq.layer_graph import LayerGraph
+from tfeptq.preparation import prepare
 
 H, W, C, N, K = 5, 4, 3, 6, 4
 GENERATOR = np.random.default_rng(0)

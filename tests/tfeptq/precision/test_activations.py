@@ -8,9 +8,9 @@ import small_models
 from keras import layers as L
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.precision.activations import kernel_dtype, resolve_activations
-from tfeptq.precision.widths import container, layer_requantizations
+from tfeptq.plan.activations import kernel_dtype, resolve_activations
+from tfeptq.plan.widths import container, layer_requantizations
+from tfeptq.preparation import prepare
 
 H, W, C = small_models.H, small_models.W, small_models.C
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfeptq.precision.accuracy import Judge
-from tfeptq.precision.bisection import bisect_frontier, bisect_layers, step_back
-from tfeptq.precision.goals import AccuracyTarget
+from tfeptq.goals import AccuracyTarget
+from tfeptq.selection.accuracy import Judge
+from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 
 LAYERS = 16
 COSTS = {f"layer{i}": {bits: 100 * bits for bits in (2, 3, 4, 8)} for i in range(LAYERS)}

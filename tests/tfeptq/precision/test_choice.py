@@ -13,12 +13,12 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq import float_scores
-from tfeptq.graph import prepare
-from tfeptq.precision.choice import Choice, labelled_loss, prepare_choice
-from tfeptq.precision.costs import Costs
-from tfeptq.precision.search import hold_accuracy, searched
-from tfeptq.precision.sensitivity import Sensitivity
+from tfeptq.hessian import float_scores
+from tfeptq.preparation import prepare
+from tfeptq.selection.choice import Choice, labelled_loss, prepare_choice
+from tfeptq.selection.costs import Costs
+from tfeptq.selection.search import hold_accuracy, searched
+from tfeptq.sensitivity.sensitivity import Sensitivity
 
 CANDIDATES = {
     "weight_bits": (2, 3, 4, 8),
@@ -153,7 +153,7 @@ def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused
 def test_sensitivities_are_kept_for_every_budget(tmp_path, model, monkeypatch):
     config = configuration(sensitivity="hawq_v2")
     first = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
-    monkeypatch.setattr("tfeptq.precision.sensitivity.average_traces", None)
+    monkeypatch.setattr("tfeptq.sensitivity.sensitivity.average_traces", None)
     config = dataclasses.replace(config, budget=tfeptq.Budget(weight_bytes=9), steps=7)
     second = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
     assert first == second

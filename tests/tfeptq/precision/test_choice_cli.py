@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_models
 
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 
 
 @pytest.fixture(scope="module")

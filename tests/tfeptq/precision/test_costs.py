@@ -11,13 +11,13 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.config import QuantizationConfig
-from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
-from tfeptq.precision.costs import layer_multiplications, model_costs
-from tfeptq.precision.goals import Budget
-from tfeptq.precision.skeleton import peak_activation_bytes
-from tfeptq.precision.widths import candidate_widths
-from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tfeptq.goals import Budget
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.plan.widths import candidate_widths
+from tfeptq.preparation import prepare
+from tfeptq.selection.costs import layer_multiplications, model_costs
+from tfeptq.selection.skeleton import peak_activation_bytes
+from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.packaging.compression import compress
 
 WIDTHS = (2, 3, 4, 8)

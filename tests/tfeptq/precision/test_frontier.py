@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from tfeptq.precision import frontier as frontier_module
-from tfeptq.precision.frontier import pareto
-from tfeptq.precision.selection import select
+from tfeptq.selection import frontier as frontier_module
+from tfeptq.selection.frontier import pareto
+from tfeptq.selection.selection import select
 
 WIDTHS = (2, 3, 4, 8)
 

@@ -6,7 +6,7 @@ import pytest
 
 import tfeptq
 from tfeptq.config import QuantizationConfig
-from tfeptq.precision.goals import AccuracyTarget, Budget
+from tfeptq.goals import AccuracyTarget, Budget
 
 
 def metric(model):

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tfeptq.precision.joint import Factor, Program
+from tfeptq.selection.joint import Factor, Program
 
 WEIGHTS = (2, 3, 8)
 ACTIVATIONS = (4, 8)

@@ -12,15 +12,15 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq.cli import main
-from tfeptq.float_scores import FloatScores
-from tfeptq.graph import prepare
-from tfeptq.precision.activation_groups import ActivationGroups
-from tfeptq.precision.choice import check_widths, prepare_choice
-from tfeptq.precision.joint_costs import activations, weights
-from tfeptq.precision.search import hold_accuracy
-from tfeptq.precision.skeleton import file_bytes, peak_activation_bytes, skeleton
-from tflite_export.graph import WEIGHTED
+from tfeptq.cli.main import main
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.plan.activation_groups import ActivationGroups
+from tfeptq.preparation import prepare
+from tfeptq.selection.choice import check_widths, prepare_choice
+from tfeptq.selection.joint_costs import activations, weights
+from tfeptq.selection.search import hold_accuracy
+from tfeptq.selection.skeleton import file_bytes, peak_activation_bytes, skeleton
+from tflite_export.graph.structure import WEIGHTED
 
 IMAGES = small_models.images(32)
 

@@ -8,21 +8,21 @@ import importlib.util
 import pytest
 import small_models
 
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.precision.latency import (
+from tfeptq.preparation import prepare
+from tfeptq.selection.latency import (
     LatencyTable,
     measure_latencies,
     read_latencies,
     write_latencies,
 )
-from tfeptq.precision.skeleton import rounded
+from tfeptq.selection.skeleton import rounded
 from tflite_export.exporter import plan_storage
-from tflite_export.operator_latency import OperatorTime, Stopwatch
+from tflite_export.file.writer import write
 from tflite_export.packaging import vela_report
 from tflite_export.packaging.vela import vela_times
-from tflite_export.writer import write
+from tflite_export.targets.operator_latency import OperatorTime, Stopwatch
 
 NAMES = ("stem", "depthwise", "pointwise", "skip", "classes")
 HAS_VELA = importlib.util.find_spec("ethosu") is not None

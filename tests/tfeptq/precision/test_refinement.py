@@ -9,12 +9,12 @@ import pytest
 import small_models
 import tensorflow as tf
 
-from tfeptq.graph import prepare
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import RoundingError
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.precision.measured import MeasuredDivergence
-from tfeptq.precision.refinement import refined
+from tfeptq.preparation import prepare
+from tfeptq.selection.refinement import refined
+from tfeptq.sensitivity.measured import MeasuredDivergence
 
 NAMES, WIDTHS = "abcd", (2, 4, 8)
 LOSSES = {name: {2: 3.0, 4: 1.0, 8: 0.1} for name in NAMES} | {"pinned": {8: 0.2}}

@@ -9,11 +9,11 @@ import pytest
 import small_models
 import tensorflow as tf
 
-from tfeptq import linear
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
-from tfeptq.graph import prepare
-from tfeptq.layer_graph import LayerGraph
-from tfeptq.precision.rounding import weight_errors
+from tfeptq.preparation import prepare
+from tfeptq.sensitivity.rounding_errors import weight_errors
 
 CONFIG = QuantizationConfig(weight_bits=(2, 3), threshold="mse", target="ethos-u")
 LAYERS = ("stem", "depthwise", "pointwise", "classes")

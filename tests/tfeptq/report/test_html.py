@@ -17,7 +17,7 @@ import small_models
 
 import tfeptq
 import tflite_export
-from tfeptq.cli import main
+from tfeptq.cli.main import main
 from tfeptq.report.html import write_scored_report
 
 pytest.importorskip("jinja2", reason="extra 'report' is missing")

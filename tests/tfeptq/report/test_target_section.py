@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tfeptq.report.target_section import target_section
-from tflite_export.graph import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.packaging import vela_report
-from tflite_export.writer import write
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from random_operators import FIXED
 from scipy import special
 
-from tflite_export import reference
-from tflite_export.graph import IntegerGraph
+from tflite_export import operators as reference
+from tflite_export.graph.structure import IntegerGraph
 
 EVERY = {
     dtype: np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype)

@@ -9,8 +9,8 @@ import one_operator as one
 import pytest
 from random_operators import BUILDERS, random_graph
 
-from tflite_export import reference
-from tflite_export.graph import IntegerGraph, Operator
+from tflite_export import operators as reference
+from tflite_export.graph.structure import IntegerGraph, Operator
 
 
 @pytest.mark.parametrize("kind", BUILDERS)

@@ -11,8 +11,8 @@ import one_operator as one
 import pytest
 from random_operators import BUILDERS, WEIGHTED, Draw, random_graph
 
-from tflite_export import reference
-from tflite_export.graph import ATTRIBUTES, IntegerGraph
+from tflite_export import operators as reference
+from tflite_export.graph.structure import ATTRIBUTES, IntegerGraph
 
 SEEDS = range(12)
 #: kernels.md: no runtime executes it.

@@ -1,0 +1,1 @@
+"""Ranges of activations, thresholds of weights, corrected biases."""

@@ -1,0 +1,117 @@
+"""Bias correction: undo the mean shift that rounding causes in every output channel.
+
+Nagel et al., arXiv 1906.04721, section 4.2, measured on calibration data with quantized inputs. One
+forward pass corrects all layers: each is corrected before the next one runs, a shared layer by the
+mean over its calls. `tfeptq.canonical.turns` tells the order where calls of a layer depend on each
+other; what is not corrected yet then stands in as if each of its calls were corrected alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.turns import turns
+from tfeptq.canonical.walk import Walk
+from tfeptq.data.memory import WholeBatches, fitting_forward_batch
+from tfeptq.model import QuantizedModel
+from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.wrappers import QuantizedWeights
+
+FloatMeans = Callable[[list[tf.Tensor], tf.Tensor], dict[Key, tf.Tensor]]
+MeanShifts = Callable[[list[tf.Tensor], tf.Tensor, dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
+
+
+def correct_biases(
+    quantized: QuantizedModel,
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    *,
+    count: int = 256,
+) -> dict[str, np.ndarray]:
+    """Shifts the biases of `quantized` so that mean pre-activations equal those of `model`.
+
+    Args:
+        model: the canonical float model with the same layer names.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, at once
+            where they fit into memory. Otherwise shifts are averaged over batches.
+
+    Returns:
+        layer name -> the shift that was removed, one value an output channel.
+    """
+    count = min(count, len(samples[0]))
+    quantized.report.samples["bias correction"] = count
+    batch_size = fitting_forward_batch(model, count)
+    float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
+    batches = WholeBatches(samples, count, batch_size)
+    found = []
+    for inputs, repeated in zip(batches, map(tf.constant, batches.repeats), strict=True):
+        found.append(mean_shifts(inputs, repeated, float_means(inputs, repeated)))
+    new = [batches.size - repeated for repeated in batches.repeats]
+    shifts = {
+        name: np.average([part[name] for part in found], axis=0, weights=new).astype(np.float32)
+        for name in found[0]
+    }
+    for name, shift in shifts.items():
+        quantized.get_layer(name).shift_bias(-shift)
+    return shifts
+
+
+def _float_means(model: keras.Model, quantized: QuantizedModel) -> FloatMeans:
+    """Mean pre-activations of the float model, by the tensors of the quantized one."""
+    graph = LayerGraph.of(model)
+    counterparts = corresponding_tensors(graph, LayerGraph.of(quantized))
+    names = {layer.name for layer in quantized.weighted_layers}
+    keys = [call.output for call in graph.calls if call.layer.name in names]
+
+    @tf.function
+    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> dict[Key, tf.Tensor]:
+        tensors = graph.execute(inputs)
+        return {counterparts[key]: _channel_mean(tensors[key][repeated:]) for key in keys}
+
+    return run
+
+
+def _mean_shifts(quantized: QuantizedModel) -> MeanShifts:
+    graph = LayerGraph.of(quantized)
+    order = turns(graph, QuantizedWeights)
+
+    @tf.function
+    def run(
+        inputs: list[tf.Tensor], repeated: tf.Tensor, means: dict[Key, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        shifts: dict[str, tf.Tensor] = {}
+        uncorrected: dict[Key, tf.Tensor] = {}
+
+        def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
+            return _channel_mean(output[repeated:]) - means[call.output]
+
+        def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
+            if not isinstance(call.layer, QuantizedWeights):
+                return call(arguments)
+            known = call.output in uncorrected
+            output = uncorrected[call.output] if known else call(arguments)
+            name = call.layer.name
+            return output - (shifts[name] if name in shifts else alone(call, output))
+
+        walk = Walk(graph, [inputs], corrected)
+        for turn in order:
+            source = walk.fork() if turn.unsettled else walk
+            outputs = [call([source[key][0] for key in call.inputs]) for call in turn.calls]
+            parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
+            shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
+            if not turn.unsettled:
+                keys = (call.output for call in turn.calls)
+                uncorrected.update(zip(keys, outputs, strict=True))
+        return shifts
+
+    return run
+
+
+def _channel_mean(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tensor, axis=list(range(len(tensor.shape) - 1)))

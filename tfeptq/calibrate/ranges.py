@@ -1,0 +1,173 @@
+"""Activation ranges from streamed statistics of the float model.
+
+One pass over the samples; no activation is kept. The range chosen minimises the squared
+quantization error over clipped ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
+from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.plan.slots import Topology
+from tfeptq.progress import progress
+from tfeptq.quantized.quantizers import activation_range
+from tflite_export.graph import limits
+
+#: Fractions of the observed extremes tried as clipping bounds.
+_FRACTIONS = np.linspace(1.0, 0.2, 81)
+#: Values of a tensor that are counted, in all samples together and in each, where it has more.
+_COUNTED, _COUNTED_IN_SAMPLE = 2**24, 2**14
+#: Layers whose result holds the values of their inputs, once each.
+_COPYING = (keras.layers.Concatenate, keras.layers.Reshape, keras.layers.Permute)
+
+
+def calibration_histograms(
+    model: keras.Model, samples: Sequence[np.ndarray]
+) -> dict[Key, Histogram]:
+    """Of every tensor that a quantizer's range may have to cover, whatever the widths.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); all are used.
+
+    Raises:
+        ValueError: the model computes NaN or infinity; names the layer.
+    """
+    graph = LayerGraph.of(model)
+    copies = {call.output: call for call in graph.calls if isinstance(call.layer, _COPYING)}
+    written = Topology(graph).written()
+    found = tensor_histograms(model, samples, [key for key in written if key not in copies])
+    for key, call in copies.items():
+        found[key] = Histogram.pooled([found[source] for source in call.inputs])
+    return found
+
+
+def tensor_histograms(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    keys: Iterable[Key],
+    *,
+    batch_size: int = 32,
+) -> dict[Key, Histogram]:
+    """Histograms of tensors of a float model.
+
+    Of large tensors some values of every sample are counted, evenly spread; extremes are exact.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); all are used.
+
+    Raises:
+        ValueError: the model computes NaN or infinity; names the layer.
+    """
+    graph = LayerGraph.of(model)
+    keys = list(keys)
+    total, shapes = len(samples[0]), graph.shapes(model)
+    sizes = [int(np.prod(shapes[key][1:])) for key in keys]
+    strides = [_stride(size, total) for size in sizes]
+    # Bins of all values are computed on the way.
+    batch_size = fitting_batch(model, min(batch_size, total), copies=6)
+
+    @tf.function
+    def run(
+        inputs: list[tf.Tensor], repeated: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    ) -> list[tf.Tensor]:
+        tensors = graph.execute(inputs)
+        found = [
+            counted(
+                tf.reshape(tensors[key][repeated:], [-1, sizes[index]]),
+                low[index],
+                high[index],
+                strides[index],
+            )
+            for index, key in enumerate(keys)
+        ]
+        return [tf.stack(column) for column in zip(*found, strict=True)]
+
+    histograms = RunningHistograms(len(keys))
+    batches = WholeBatches(samples, total, batch_size)
+    for index, batch in enumerate(progress(batches, "ranges")):
+        repeated = tf.constant(batches.repeats[index])
+        try:
+            histograms.add(*run(batch, repeated, histograms.low, histograms.high))
+        except tf.errors.InvalidArgumentError as error:
+            # NaN and infinity are in no bin.
+            raise _unbounded(graph, batch) or error from error
+        if not np.all(np.isfinite([histograms.low, histograms.high])):
+            raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
+    # A value that is counted stands for those that are not: pooled tensors weigh what they hold.
+    return {
+        key: dataclasses.replace(found, counts=found.counts * strides[index])
+        for index, (key, found) in enumerate(zip(keys, histograms, strict=True))
+    }
+
+
+def _stride(size: int, samples: int) -> int:
+    """Distance of the values that are counted, of `size` in a sample.
+
+    It has no divisor in common with `size`, and so none with a number of channels: each counts.
+    """
+    wanted = max(_COUNTED // samples, _COUNTED_IN_SAMPLE)
+    stride = -(-size // wanted)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return max(stride, 1)
+
+
+def _unbounded(graph: LayerGraph, batch: Sequence[tf.Tensor]) -> ValueError | None:
+    """What to say where a tensor of a batch holds NaN or infinity; None where none does."""
+    for (layer, _), values in graph.execute(batch).items():
+        if not np.all(np.isfinite(values)):
+            return ValueError(
+                f"layer {layer!r} computes NaN or infinity from calibration samples in the float "
+                "model: no range holds them; look at its weights and at the samples"
+            )
+    return None
+
+
+def best_range(histogram: Histogram, *, bits: int) -> tuple[float, float]:
+    """Clipped range (minimum <= 0 <= maximum) with the least squared quantization error.
+
+    Coordinate search: the two bounds are shrunk in turn. 16 bits keep the full range: clipping
+    gains nothing there and costs outliers.
+    """
+    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+    if bits == 16:
+        return low, high
+    used = histogram.counts > 0
+    values, counts = histogram.centers[used], histogram.counts[used].astype(np.float64)
+    best = (low, high)
+    for _ in range(2 if low < 0.0 < high else 1):
+        if high > 0.0:
+            best = _least_error(values, counts, [(best[0], high * f) for f in _FRACTIONS], bits)
+        if low < 0.0:
+            best = _least_error(values, counts, [(low * f, best[1]) for f in _FRACTIONS], bits)
+    return best
+
+
+def _least_error(
+    values: np.ndarray, counts: np.ndarray, candidates: list[tuple[float, float]], bits: int
+) -> tuple[float, float]:
+    ranges = np.asarray(candidates)
+    errors = range_errors(values, counts, ranges[:, 0], ranges[:, 1], bits=bits)
+    return candidates[int(np.argmin(errors))]
+
+
+def range_errors(
+    values: np.ndarray, counts: np.ndarray, low: np.ndarray, high: np.ndarray, *, bits: int
+) -> np.ndarray:
+    """Weighted squared error of asymmetric quantization, one a candidate range, float64."""
+    first, last = activation_range(bits)
+    scale = np.maximum((high - low) / (last - first), limits.LOWEST_SCALE)[:, None]
+    zero_point = np.round(first - low[:, None] / scale)
+    codes = np.clip(np.round(values / scale) + zero_point, first, last)
+    return np.square((codes - zero_point) * scale - values) @ counts

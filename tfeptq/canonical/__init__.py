@@ -1,0 +1,1 @@
+"""The canonical model: its layers as a graph, the walk through it, the weighted primitives."""

@@ -1,0 +1,1 @@
+"""Finished steps on disk, whole or not there."""

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from tfeptq.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Calibration samples: taken, ordered, copied, in batches that fit into memory."""

@@ -1,0 +1,1 @@
+"""From learned factors to integers that every kernel can hold."""

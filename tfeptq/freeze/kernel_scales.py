@@ -1,0 +1,259 @@
+"""Scales that every kernel can hold, whatever comes in.
+
+Sums of int32, multipliers and shifts have bounds (`tflite_export.graph.limits`). Here scales are
+widened until they keep to them: those of outputs first, each from the scales of its inputs, then
+those of weights. That costs nothing where it is needed:
+
+- a channel whose bias does not fit has weights that are invisible beside it: its output's scale
+  holds the bias, or its output is saturated;
+- an output with a scale so fine that a step of an input moves it across its whole range has no
+  values in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.freeze.kernel_calls import KernelCall, kernel_calls
+from tfeptq.quantized.averaging import QuantizedMean
+from tfeptq.quantized.integer_bias import largest_total
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
+from tflite_export.graph import limits
+
+if TYPE_CHECKING:
+    from tfeptq.model import QuantizedModel
+
+#: How much of what kernels can hold is used before training moves scales and biases, and after.
+_BEFORE_TRAINING, _AFTER_TRAINING = 0.5, 0.99
+#: Part of an output's step that a unit of the bias is, where no weights choose it, and at least is.
+_FINE, _FINEST = 2.0**-8, 2.0**-30
+#: What is widened goes a little beyond, so that float32 rounds it to the right side.
+_MARGIN = 1.001
+#: Widening moves other bounds; after so many rounds there is no solution.
+_ROUNDS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Repair:
+    """Something that was widened.
+
+    Attributes:
+        name: of the weighted layer, or of the layer whose output it is.
+        channels: with widened weight scales; empty: the scale of the output.
+    """
+
+    name: str
+    channels: tuple[int, ...] = ()
+
+    def joined(self, other: Repair) -> Repair:
+        """Both in one."""
+        return Repair(self.name, tuple(sorted({*self.channels, *other.channels})))
+
+    def sentence(self) -> str:
+        if not self.channels:
+            return (
+                f"layer {self.name!r}: the scale of its output was widened until kernels can hold "
+                "the factor between it and the scales of its inputs"
+            )
+        some = ", ".join(map(str, self.channels[:5])) + (", ..." if len(self.channels) > 5 else "")
+        return (
+            f"layer {self.name!r}: the weight scales of {len(self.channels)} channels ({some}) "
+            "were widened until kernels can hold their biases and sums; beside these their weights "
+            "are too small to be seen"
+        )
+
+
+def settle(model: QuantizedModel, *, is_trained: bool) -> list[Repair]:
+    """Widens scales of activations and weights until all bounds hold.
+
+    Args:
+        model: with all scales set; learned factors are folded.
+        is_trained: nothing moves any more: all of each bound may be used, and integers that were
+            learned are kept as far as they fit; otherwise they are those nearest to the weights.
+
+    Returns:
+        What was widened; nothing in a model that it has been called on before.
+    """
+    share = _AFTER_TRAINING if is_trained else _BEFORE_TRAINING
+    kernels = kernel_calls(LayerGraph.of(model))
+    repairs: dict[tuple[str, bool], Repair] = {}
+    for _ in range(_ROUNDS):
+        found = [
+            *_bounded_inputs(kernels, share),
+            *_widened_outputs(kernels, share),
+            *_widened_weights(kernels, share, is_trained),
+        ]
+        if not found:
+            break
+        for repair in found:
+            key = (repair.name, bool(repair.channels))
+            repairs[key] = repair.joined(repairs.get(key, repair))
+    return list(repairs.values())
+
+
+def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
+    """Scales of inputs that kernels count in units of their own: sigmoid, tanh, softmax and such.
+
+    Beyond the upper bounds these functions are flat; a tensor that others read keeps its scale.
+    """
+    readers = Counter(source for kernel in kernels for source in kernel.sources)
+    for kernel in kernels:
+        kind = _CURVES.get(_curve(kernel))
+        source = kernel.sources[0]
+        if kind is None or source.fixed is not None:
+            continue
+        low, high = limits.INPUT_SCALES[kind].get(source.container, (0.0, limits.HIGHEST_SCALE))
+        scale = float(source.parameters()[0])
+        if scale * share < low:
+            source.widen(low / share * _MARGIN)
+            yield Repair(kernel.layer.name)
+        elif scale > high * share and readers[source] == 1 and kind in ("LOGISTIC", "TANH"):
+            source.widen(high * share / _MARGIN)
+            yield Repair(kernel.layer.name)
+
+
+def _curve(kernel: KernelCall) -> str:
+    if isinstance(kernel.layer, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(kernel.layer, "activation", None)
+    return getattr(activation, "__name__", "")
+
+
+#: Activation function -> operator whose kernels bound the scale of their input.
+_CURVES = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC", "tanh": "TANH", "hard_silu": "HARD_SWISH"}
+
+
+def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
+    for kernel in kernels:
+        scale = float(kernel.target.parameters()[0])
+        least = least_output_scale(kernel, share)
+        # Fixed parameters are the kernel's: what they cannot hold is refused when it is frozen.
+        if scale < least and kernel.target.fixed is None:
+            kernel.target.widen(least * _MARGIN)
+            yield Repair(kernel.layer.name)
+
+
+def least_output_scale(kernel: KernelCall, share: float) -> float:
+    """Finest scale of the output with which the kernel can hold what it makes of its inputs."""
+    bounds = [limits.LOWEST_SCALE / share]
+    for kind, bound in _OUTPUT_BOUNDS:
+        if isinstance(kernel.layer, kind):
+            bounds.append(bound(kernel, share))
+    return max(bounds)
+
+
+def _of_weights(kernel: KernelCall, share: float) -> float:
+    source, dtype = kernel.sources[0], kernel.target.container
+    steps = kernel.layer.scales().astype(np.float64)
+    reached = _scale(source) * source.reach * np.abs(_rows(kernel.layer)).sum(axis=1)
+    return max(
+        _scale(source) * float(steps.max()) / (share * limits.MULTIPLIER[dtype]),
+        # The bias takes as much again, and shifts go up to the next power of two.
+        8.0 * float(reached.max()) / (share * limits.RESULT),
+    )
+
+
+def _of_rescaling(kernel: KernelCall, share: float) -> float:
+    slope = max(1.0, abs(float(getattr(kernel.layer, "negative_slope", 1.0))))
+    source = kernel.sources[0]
+    return 2.0 * slope * _scale(source) * source.reach / (share * limits.RESULT)
+
+
+def _of_mean(kernel: KernelCall, share: float) -> float:
+    # The division by the count is rounded to a power of two, the rest is part of the multiplier.
+    return 2.0 * _of_rescaling(kernel, share)
+
+
+def _of_slopes(kernel: KernelCall, share: float) -> float:
+    steepest = 127.0 * float(kernel.layer.scale())
+    return _of_rescaling(kernel, share) * max(steepest, 1.0)
+
+
+def _of_product(kernel: KernelCall, share: float) -> float:
+    product = float(np.prod([_scale(s) * s.reach for s in kernel.sources]))
+    return 2.0 * product / (share * limits.RESULT)
+
+
+def _of_sum(kernel: KernelCall, share: float) -> float:
+    largest = max(map(_scale, kernel.sources))
+    return 2.0 * largest / (share * limits.SUM_RATIO[kernel.target.container])
+
+
+def _of_activation(kernel: KernelCall, share: float) -> float:
+    if kernel.layer.activation.__name__ != "hard_silu":
+        return 0.0
+    return _scale(kernel.sources[0]) / (share * limits.HARD_SWISH_RATIO)
+
+
+_OUTPUT_BOUNDS: tuple[tuple[Any, Callable[[KernelCall, float], float]], ...] = (
+    (QuantizedWeights, _of_weights),
+    (QuantizedMean, _of_mean),
+    ((keras.layers.LeakyReLU, keras.layers.ReLU, ActivationQuantizer), _of_rescaling),
+    (QuantizedPReLU, _of_slopes),
+    (keras.layers.Multiply, _of_product),
+    ((keras.layers.Add, keras.layers.Subtract), _of_sum),
+    (keras.layers.Activation, _of_activation),
+)
+
+
+def _widened_weights(
+    kernels: Sequence[KernelCall], share: float, is_trained: bool
+) -> Iterable[Repair]:
+    calls: dict[QuantizedWeights, list[KernelCall]] = {}
+    for kernel in kernels:
+        if isinstance(kernel.layer, QuantizedWeights):
+            calls.setdefault(kernel.layer, []).append(kernel)
+    for layer, its_calls in calls.items():
+        steps = layer.scales().astype(np.float64)
+        least = np.max([least_steps(call, share) for call in its_calls], axis=0)
+        if np.any(steps < least):
+            wider = np.maximum(steps, least * _MARGIN)
+            layer.widen_step(wider) if is_trained else layer.set_step(wider)
+            yield Repair(layer.name, tuple(map(int, np.flatnonzero(steps < least))))
+
+
+def least_steps(kernel: KernelCall, share: float) -> np.ndarray:
+    """Finest weight scales with which biases and sums fit, float64, as many as the layer has."""
+    layer, (source,), target = kernel.layer, kernel.sources, kernel.target
+    rows, steps = _rows(layer), layer.scales().astype(np.float64)
+    input_scale, output_scale, dtype = _scale(source), _scale(target), target.container
+    magnitude = np.abs(rows).sum(axis=1) * source.reach
+    bias = _visible_bias(layer, target, input_scale * magnitude) / input_scale
+    total = share * largest_total(input_scale * steps / output_scale, dtype=dtype)
+    needed = (magnitude + np.abs(bias)) / total
+    if not layer.per_channel:
+        needed = needed.max(keepdims=True)
+    unit = output_scale / input_scale
+    is_empty = magnitude == 0.0 if layer.per_channel else np.all(magnitude == 0.0, keepdims=True)
+    least = np.where(is_empty & (steps < _FINEST * unit), _FINE * unit, _FINEST * unit)
+    return np.maximum(needed, least)
+
+
+def _visible_bias(layer: QuantizedWeights, target: ActivationQuantizer, reach: np.ndarray) -> Any:
+    """The bias, or what is so far out of the output's range that any input gives the same."""
+    low, high = target.codes
+    scale, zero_point = target.parameters()
+    room = 2.0 * reach + (high - low) * float(scale)
+    bias = keras.ops.convert_to_numpy(layer.quantized_bias()).astype(np.float64)
+    return np.clip(
+        bias, (low - zero_point) * float(scale) - room, (high - zero_point) * float(scale) + room
+    )
+
+
+def _rows(layer: QuantizedWeights) -> np.ndarray:
+    """Quantized weights, (output channels, weights of a channel), float64."""
+    rows = linear.by_channel(layer.layer, layer.integers().astype(np.float64))
+    return rows * layer.scales().astype(np.float64)[:, None]
+
+
+def _scale(quantizer: ActivationQuantizer) -> float:
+    return float(quantizer.parameters()[0])

@@ -1,0 +1,197 @@
+"""The activation width of every layer: that of its output tensor.
+
+- A ReLU that its producer's kernel applies makes one tensor with it; either name will do.
+- Layers that only move integers (reshape, pad, pool, resize, a ReLU of a tensor that is written
+  anyway) have no width of their own, but their input's.
+- Concatenate, Maximum and Minimum, left out of a mapping, keep the width of inputs that agree.
+- A kernel computes in the integer type of its output, int16 for 16 bits, otherwise int8. Inputs of
+  the other type are requantized in front of it, once for all its readers of that type: 8-bit layers
+  stay 8-bit kernels where they read a 16-bit tensor. So 16 bits pay where neighbours have them too.
+- Softmax, sigmoid and tanh, whose kernels fix their results' codes, have 8 bits or 16.
+- One width below 8 for all leaves the model's inputs, outputs and logits at 8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import keras
+
+from tfeptq.canonical import linear
+from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.names import by_legal_name
+from tfeptq.config import QuantizationConfig
+from tfeptq.freeze.freeze import operator_kind
+from tfeptq.hessian.probes import logit_keys
+from tfeptq.plan.layer_names import refuse_unknown
+from tfeptq.plan.slots import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
+from tfeptq.quantized.quantizers import activation_dtype
+from tflite_export import targets
+
+
+def resolve_activations(model: keras.Model, config: QuantizationConfig) -> QuantizationConfig:
+    """`config` with a width for every layer of a canonical model that has one of its own.
+
+    Raises:
+        ValueError: an unknown layer name, a layer that cannot have the width given to it, or one
+            that the target does not execute at 16 bits.
+    """
+    asked = config.activation_bits
+    assert not isinstance(asked, tuple), "candidates have been chosen from before"
+    resolver = _Resolver(model, asked)
+    _refuse_missing(model, resolver, config.target)
+    return dataclasses.replace(config, activation_bits=resolver.by_layer)
+
+
+def activation_bits(name: str, config: QuantizationConfig) -> int:
+    """Width of a layer's output under a configuration that is resolved."""
+    bits = config.activation_bits
+    assert not isinstance(bits, tuple), "candidates have been chosen from before"
+    return bits.get(name, 8) if isinstance(bits, Mapping) else bits
+
+
+def kernel_dtype(layer: keras.Layer, config: QuantizationConfig) -> str:
+    """Integer type in which a layer computes: "int8" or "int16"."""
+    return activation_dtype(activation_bits(layer.name, config))
+
+
+def boundary_layers(model: keras.Model, topology: Topology) -> set[str]:
+    """Layers that compute the model's inputs, outputs and logits."""
+    graph = topology.graph
+    keys = (*graph.inputs, *graph.outputs, *logit_keys(model))
+    return {topology.owner(key)[0] for key in keys}
+
+
+class _Resolver:
+    """Walks the calls in order.
+
+    Attributes:
+        by_layer: layer name -> width, inputs included, tied layers left out.
+    """
+
+    def __init__(self, model: keras.Model, asked: int | Mapping[str, int]) -> None:
+        graph = LayerGraph.of(model)
+        self._topology = Topology(graph)
+        self._default = 8 if isinstance(asked, Mapping) else asked
+        self._wide = boundary_layers(model, self._topology) if self._default < 8 else set()
+        self._bits: dict[Key, int] = {}
+        self.by_layer: dict[str, int] = {}
+        names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
+        self._given = by_legal_name(asked, names) if isinstance(asked, Mapping) else {}
+        refuse_unknown("activation_bits", self._given, names, "layers")
+        self._writing = {
+            call.layer.name for call in graph.calls if self._topology.fused_relu(call) is None
+        }
+        for key in graph.inputs:
+            self._set(key, self._own(key[0]))
+        for call in graph.calls:
+            if self._topology.is_tied(call):
+                self._tie(call)
+            elif self._topology.fused_relu(call) is None:
+                self._set(call.output, self._width(call))
+        self._refuse_mixed_calls()
+
+    def _set(self, key: Key, bits: int) -> None:
+        self._bits[key] = bits
+        self.by_layer[key[0]] = bits
+        producer = self._topology.producers.get(key)
+        fused = self._fused_producer(producer) if producer is not None else None
+        # Of a shared layer that writes some results itself, the width is that of these.
+        if fused is not None and fused.layer.name not in self._writing:
+            self.by_layer[fused.layer.name] = bits
+
+    def _own(self, name: str) -> int:
+        return self._given.get(name, 8 if name in self._wide else self._default)
+
+    def _width(self, call: Call) -> int:
+        name = call.layer.name
+        if has_fixed_parameters(call.layer):
+            return self._fixed_width(name)
+        if isinstance(call.layer, EQUAL_INPUT_LAYERS) and name not in self._given:
+            widths = {self._bits[key] for key in call.inputs if not self._is_constant(key)}
+            if len(widths) == 1 and name not in self._wide:
+                return widths.pop()
+        fused = self._fused_producer(call)
+        if fused is None or fused.layer.name not in self._given:
+            return self._own(name)
+        bits = self._given[fused.layer.name]
+        if self._given.get(name, bits) != bits:
+            raise ValueError(
+                f"activation_bits gives {bits} to {fused.layer.name!r} and {self._given[name]} to "
+                f"{name!r}, but one kernel computes both: they make one tensor; name one of them"
+            )
+        return bits
+
+    def _is_constant(self, key: Key) -> bool:
+        """Whether a tensor is an array, which is written in the width of its reader."""
+        producer = self._topology.producers.get(key)
+        return producer is not None and isinstance(producer.layer, Constant)
+
+    def _fixed_width(self, name: str) -> int:
+        bits = self._given.get(name, max(self._default, 8))
+        if bits < 8:
+            raise ValueError(
+                f"activation_bits[{name!r}]={bits}: the kernels of softmax, sigmoid and tanh fix "
+                "the codes of their results; allowed are 8 and 16"
+            )
+        return bits
+
+    def _fused_producer(self, relu: Call) -> Call | None:
+        """The call whose kernel applies `relu`, if it is a ReLU that one does."""
+        producer = self._topology.producers.get(relu.inputs[0])
+        is_fused = (
+            isinstance(relu.layer, keras.layers.ReLU)
+            and producer is not None
+            and self._topology.fused_relu(producer) is not None
+        )
+        return producer if is_fused else None
+
+    def _tie(self, call: Call) -> None:
+        bits = self._bits[call.inputs[0]]
+        self._bits[call.output] = bits
+        name = call.layer.name
+        if self._given.get(name, bits) != bits:
+            raise ValueError(
+                f"activation_bits[{name!r}]={self._given[name]}: the layer "
+                f"({type(call.layer).__name__}) keeps the integers of its input, which has {bits} "
+                f"bits; give the width to {self._topology.owner(call.output)[0]!r} instead"
+            )
+
+    def _refuse_mixed_calls(self) -> None:
+        """The weights of a shared layer are stored for one integer type."""
+        known: dict[str, tuple[str, int]] = {}
+        for call, bits in self.kernels():
+            if not linear.is_weighted(call.layer):
+                continue
+            name = (self._topology.fused_relu(call) or call).layer.name
+            first, other = known.setdefault(call.layer.name, (name, bits))
+            if activation_dtype(bits) != activation_dtype(other):
+                raise ValueError(
+                    f"activation_bits gives {other} to {first!r} and {bits} to {name!r}, but both "
+                    f"are written by calls of {call.layer.name!r}, whose weights are stored for "
+                    f"one integer type; give one width to {call.layer.name!r} instead"
+                )
+
+    def kernels(self) -> Iterable[tuple[Call, int]]:
+        """Calls that are operators of the file, with the width that they write."""
+        for call in self._topology.graph.calls:
+            if self._fused_producer(call) is None and not isinstance(call.layer, Constant):
+                relu = self._topology.fused_relu(call)
+                yield call, self._bits[(relu or call).output]
+
+
+def _refuse_missing(model: keras.Model, resolver: _Resolver, target: str) -> None:
+    """Weightless operators that the target lacks at 16 bits; weights are checked with theirs."""
+    wide = [call for call, bits in resolver.kernels() if bits == 16]
+    shapes = LayerGraph.of(model).shapes(model) if wide else {}
+    for call in wide:
+        if linear.is_weighted(call.layer):
+            continue
+        kind = operator_kind(call.layer, shapes[call.output], shapes[call.inputs[0]])
+        problem = targets.check_operator(target, kind, activation_dtype="int16")
+        if problem:
+            raise ValueError(
+                f"layer {call.layer.name!r}, activation_bits=16 on target {target!r}: {problem}"
+            )

@@ -1,1 +1,0 @@
-"""Which layer gets which width."""

@@ -1,0 +1,123 @@
+"""Activation functions as primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.nodes import Node, affine, primitive
+
+NEAREST = (
+    "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
+    "softmax, and fine-tune"
+)
+
+
+def relu(node: Node, name: str, maximum: float | None = None) -> Node:
+    return primitive(keras.layers.ReLU, name, [node], max_value=maximum)
+
+
+def leaky_relu(node: Node, name: str, slope: float) -> Node:
+    return primitive(keras.layers.LeakyReLU, name, [node], negative_slope=float(slope))
+
+
+def named(function: str) -> Callable[[Node, str], Node]:
+    """A primitive that Keras knows as an activation function."""
+    return lambda node, name: primitive(keras.layers.Activation, name, [node], activation=function)
+
+
+def silu(node: Node, name: str) -> Node:
+    gate = named("sigmoid")(node, f"{name}_sigmoid")
+    return primitive(keras.layers.Multiply, name, [node, gate])
+
+
+def hard_sigmoid(node: Node, name: str) -> Node:
+    """relu6(x + 3) / 6, as min(max(x / 6 + 1 / 2, 0), 1): what is affine comes first."""
+    return relu(affine(node, f"{name}_shift", 1.0 / 6.0, 0.5), name, 1.0)
+
+
+def softmax(node: Node, name: str) -> Node:
+    return primitive(keras.layers.Softmax, name, [node])
+
+
+def clip(node: Node, name: str, low: float, high: float | None) -> Node:
+    """min(max(x, low), high), by a ReLU between two shifts."""
+    shifted = affine(node, f"{name}_shift", 1.0, -low)
+    bounded = relu(shifted, name, None if high is None else high - low)
+    return affine(bounded, f"{name}_unshift", 1.0, low)
+
+
+_FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
+    "linear": lambda node, name: node,
+    "relu": relu,
+    "relu6": lambda node, name: relu(node, name, 6.0),
+    "leaky_relu": lambda node, name: leaky_relu(node, name, 0.2),
+    "silu": silu,
+    "swish": silu,
+    "hard_silu": named("hard_silu"),
+    "hard_swish": named("hard_silu"),
+    "sigmoid": named("sigmoid"),
+    "hard_sigmoid": hard_sigmoid,
+    "tanh": named("tanh"),
+    "hard_tanh": lambda node, name: clip(node, name, -1.0, 1.0),
+    "softmax": softmax,
+}
+
+
+def activate(node: Node, layer: Any, name: str | None = None) -> Node:
+    """Applies the `activation` of a layer; the new node is called `{layer}_{function}`."""
+    function = layer.activation
+    if type(function) is keras.layers.ReLU:
+        return relu_layer(node, function, name or f"{layer.name}_relu")
+    if type(function) is keras.layers.LeakyReLU:
+        return leaky_relu(node, name or f"{layer.name}_leaky_relu", function.negative_slope)
+    title = getattr(function, "__name__", type(function).__name__)
+    if title not in _FUNCTIONS:
+        raise UnsupportedLayerError(layer, f"activation {title!r} has no integer kernel", NEAREST)
+    # A function of the user's may bear a known name and compute something else.
+    if function.__module__.partition(".")[0] not in ("keras", "tensorflow"):
+        raise UnsupportedLayerError(
+            layer,
+            f"activation {title!r} is a function of {function.__module__!r}",
+            "give the activation by its Keras name",
+        )
+    return _FUNCTIONS[title](node, name or f"{layer.name}_{title}")
+
+
+def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:
+    return bounded_relu(
+        node,
+        name,
+        layer,
+        negative_slope=layer.negative_slope,
+        max_value=layer.max_value,
+        threshold=layer.threshold,
+    )
+
+
+def bounded_relu(
+    node: Node,
+    name: str,
+    operation: Any,
+    *,
+    negative_slope: float | None,
+    max_value: float | None,
+    threshold: float | None,
+) -> Node:
+    """The ReLU of a layer or operation with its bounds and slope, where representable."""
+    if threshold:
+        raise UnsupportedLayerError(
+            operation, f"threshold={threshold} is not representable", "use threshold=0"
+        )
+    if not negative_slope:
+        return relu(node, name, None if max_value is None else float(max_value))
+    if max_value is not None:
+        raise UnsupportedLayerError(
+            operation,
+            "negative_slope together with max_value is not representable",
+            "use one of them",
+        )
+    return leaky_relu(node, name, negative_slope)

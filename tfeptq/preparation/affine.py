@@ -1,0 +1,201 @@
+"""Folds scale * x + offset into neighbouring weights, in float64, wherever that is exact.
+
+Batch normalization, rescaling and arithmetic with constants are all affine nodes. What no neighbour
+can take becomes a 1x1 depthwise convolution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfeptq.preparation.commutation import AffineMap
+from tfeptq.preparation.nodes import Affine, Graph, Node, Weights, reshape
+
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
+
+
+def fold_affine(graph: Graph) -> None:
+    """Leaves no `Affine` node in `graph`."""
+    while any(_fold(graph, node) for node in graph.nodes() if node.kind is Affine):
+        pass
+    for node in graph.nodes():
+        if node.kind is Affine:
+            graph.replace(node, _depthwise(node))
+
+
+def _fold(graph: Graph, node: Node) -> bool:
+    consumers = graph.consumers()
+    return (
+        _drop_identity(graph, node)
+        or _merge(node)
+        or _fold_backwards(graph, node, consumers)
+        or _fold_forwards(graph, node, consumers)
+        or _move_behind(graph, node, consumers)
+        or _move_before_relu(graph, node, consumers)
+    )
+
+
+def _drop_identity(graph: Graph, node: Node) -> bool:
+    if np.all(node.options["scale"] == 1.0) and np.all(node.options["offset"] == 0.0):
+        graph.replace(node, node.inputs[0])
+        return True
+    return False
+
+
+def _merge(node: Node) -> bool:
+    """Two affine nodes in a row become one."""
+    source = node.inputs[0]
+    if source.kind is not Affine:
+        return False
+    scale, offset = node.options["scale"], node.options["offset"]
+    node.options = {
+        "scale": source.options["scale"] * scale,
+        "offset": source.options["offset"] * scale + offset,
+    }
+    node.inputs = source.inputs
+    return True
+
+
+def _fold_backwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    """Into the weighted layer before, when nothing else reads that or shares its weights."""
+    source = node.inputs[0]
+    if not _gives(source, graph, consumers):
+        return False
+    assert source.weights is not None
+    kernel, bias = source.weights.arrays
+    scale = np.broadcast_to(node.options["scale"], bias.shape)
+    by_output = scale.reshape(kernel.shape[2:]) if _is_depthwise(source) else scale
+    source.weights.arrays = [kernel * by_output, bias * scale + node.options["offset"]]
+    graph.replace(node, source)
+    return True
+
+
+def _gives(source: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
+    """Whether a weighted layer may change its output for its only reader."""
+    return (
+        source.kind in _WEIGHTED
+        and _has_one_reader(source, graph, consumers)
+        and not _is_shared(source, consumers)
+    )
+
+
+def _fold_forwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    """Into all weighted layers behind, when each can take it exactly."""
+    affine = AffineMap.of(node)
+    readers = consumers[node]
+    if not readers or node in graph.outputs:
+        return False
+    if not all(_takes(reader, affine, consumers) for reader in readers):
+        return False
+    for reader in readers:
+        _absorb(reader, affine)
+    graph.replace(node, node.inputs[0])
+    return True
+
+
+def _takes(reader: Node, affine: AffineMap, consumers: dict[Node, list[Node]]) -> bool:
+    if reader.kind not in _WEIGHTED or _is_shared(reader, consumers):
+        return False
+    # Padded positions are zeros of the convolution's own input: they would miss the offset.
+    return affine.is_pure_scale or _pads_nothing(reader)
+
+
+def _pads_nothing(node: Node) -> bool:
+    if node.kind not in _CONVOLUTIONS:
+        return True
+    return node.options["padding"] == "valid" or node.options["kernel_size"] == (1, 1)
+
+
+def _absorb(reader: Node, affine: AffineMap) -> None:
+    assert reader.weights is not None
+    kernel, bias = reader.weights.arrays
+    channels = reader.inputs[0].shape[-1]
+    scale = np.broadcast_to(affine.scale, (channels,))[:, None]
+    offset = np.broadcast_to(affine.offset, (channels,))[:, None]
+    summed = tuple(range(kernel.ndim - 2 if _is_depthwise(reader) else kernel.ndim - 1))
+    shift = (kernel * offset).sum(axis=summed).reshape(-1)
+    reader.weights.arrays = [kernel * scale, bias + shift]
+
+
+def _move_behind(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    """Past a pooling, reshape or the like, when weighted layers behind it can take it."""
+    affine = AffineMap.of(node)
+    if not _sinks(affine, node, graph, consumers):
+        return False
+    (passed,) = consumers[node]
+    moved_affine = affine.behind(passed)
+    assert moved_affine is not None
+    moved = _affine_node(node, moved_affine, passed)
+    graph.replace(passed, moved)
+    passed.inputs = node.inputs
+    return True
+
+
+def _sinks(affine: AffineMap, node: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
+    """Whether layers behind `node`, or behind those it can pass, take the map on its output."""
+    readers = consumers[node]
+    if not readers or node in graph.outputs:
+        return False
+    if all(_takes(reader, affine, consumers) for reader in readers):
+        return True
+    if len(readers) > 1:
+        return False
+    moved = affine.behind(readers[0])
+    return moved is not None and _sinks(moved, readers[0], graph, consumers)
+
+
+def _move_before_relu(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    """A positive scale behind a ReLU goes before it, when the weighted layer there can take it."""
+    relu, affine = node.inputs[0], AffineMap.of(node)
+    if not affine.goes_before_relu(relu) or not _has_one_reader(relu, graph, consumers):
+        return False
+    source = relu.inputs[0]
+    if not _gives(source, graph, consumers):
+        return False
+    if relu.options.get("max_value") is not None:
+        maximum = relu.options["max_value"] * float(affine.scale)
+        relu.options = {**relu.options, "max_value": maximum}
+    graph.replace(node, relu)
+    relu.inputs = [_affine_node(node, affine, source)]
+    return True
+
+
+def _affine_node(like: Node, affine: AffineMap, source: Node) -> Node:
+    options = {"scale": affine.scale, "offset": affine.offset}
+    return dataclasses.replace(like, inputs=[source], shape=source.shape, options=options)
+
+
+def _has_one_reader(node: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
+    return len(consumers[node]) == 1 and node not in graph.outputs
+
+
+def _is_shared(node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    return sum(other.weights is node.weights for other in consumers) > 1
+
+
+def _is_depthwise(node: Node) -> bool:
+    return node.kind is keras.layers.DepthwiseConv2D
+
+
+def _depthwise(node: Node) -> Node:
+    """A 1x1 depthwise convolution with the channels' scales and offsets."""
+    source, channels = node.inputs[0], node.shape[-1]
+    rows = (1, int(np.prod(node.shape[:-1])), channels)
+    image = node.shape if len(node.shape) == 3 else rows
+    kernel = np.broadcast_to(node.options["scale"], (channels,)).reshape(1, 1, channels, 1)
+    bias = np.broadcast_to(node.options["offset"], (channels,))
+    convolution = Node(
+        keras.layers.DepthwiseConv2D,
+        node.name,
+        [reshape(source, f"{node.name}_expand", image)],
+        image,
+        {"kernel_size": (1, 1), "padding": "valid"},
+        Weights([kernel.copy(), bias.copy()]),
+        node.scope,
+        node.is_own,
+    )
+    return reshape(convolution, f"{node.name}_squeeze", node.shape)

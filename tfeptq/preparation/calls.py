@@ -1,0 +1,67 @@
+"""What a call was given: tensors and constants as nodes, and nothing that would be ignored."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tfeptq.preparation.constants import batched_constant
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.nodes import Node
+from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol
+
+Values = Mapping[Symbol, Node]
+
+
+def bound_layer_call(call: TracedCall, values: Values) -> list[Node]:
+    """The tensors and constants that a layer or a nested model reads, flattened as Keras does.
+
+    Raises:
+        UnsupportedLayerError: another argument says something, such as a mask; `training` has no
+            effect in `predict`, whatever was given.
+    """
+    tensors, *others = _bound(call).items()
+    for name, value in others:
+        if name != "training" and any(leaf is not None for leaf in keras.tree.flatten(value)):
+            raise UnsupportedLayerError(
+                call.operation, f"is called with {name!r}", "call it without"
+            )
+    return [
+        values[leaf] if is_symbol(leaf) else batched_constant(call.operation, leaf)
+        for leaf in keras.tree.flatten(tensors[1])
+    ]
+
+
+def bound_operation_call(call: TracedCall, values: Values) -> tuple[Any, ...]:
+    """The arguments of an operation in the order of its parameters, nodes in place of tensors."""
+    return tuple(_substituted(value, values) for value in _bound(call).values())
+
+
+def _bound(call: TracedCall) -> dict[str, Any]:
+    """Parameter -> argument; those that were not given have their defaults."""
+    try:
+        bound = inspect.signature(call.operation.call).bind(*call.arguments, **call.keywords)
+    except TypeError as error:
+        raise UnsupportedLayerError(
+            call.operation,
+            f"is called with arguments that it does not have ({error})",
+            "call it so",
+        ) from error
+    bound.apply_defaults()
+    variable = inspect.Parameter.VAR_KEYWORD
+    kinds = {name: entry.kind for name, entry in bound.signature.parameters.items()}
+    named = {name: value for name, value in bound.arguments.items() if kinds[name] != variable}
+    extra = [value for name, value in bound.arguments.items() if kinds[name] == variable]
+    return {**named, **(extra[0] if extra else {})}
+
+
+def _substituted(argument: Any, values: Values) -> Any:
+    """An argument with nodes in the place of tensors."""
+    if is_symbol(argument):
+        return values[argument]
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(_substituted(item, values) for item in argument)
+    return argument

@@ -1,0 +1,141 @@
+"""`prepare`: trace, decompose, fold, rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tfeptq.preparation import layers, operations
+from tfeptq.preparation.affine import fold_affine
+from tfeptq.preparation.calls import bound_layer_call, bound_operation_call
+from tfeptq.preparation.constants import computed, refuse_constant_outputs
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.finite import check_constants, check_folded, check_weights
+from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Shape
+from tfeptq.preparation.rebuild import rebuild
+from tfeptq.preparation.reshapes import sink_reshapes
+from tfeptq.preparation.trace import Symbol, Trace, TracedCall, TracedInput, symbols, trace
+from tfeptq.preparation.weighted import Shared
+
+
+def prepare(model: keras.Model) -> keras.Model:
+    """A canonical model with the outputs of `model.predict` to float32 precision.
+
+    It holds only Conv2D, DepthwiseConv2D and Dense layers (with bias, without activation), single
+    activation layers, merges of two tensors, Concatenate, poolings, layers that move data, and
+    `Constant` layers where a merge reads an array that nothing can fold.
+    Batch normalization and other constants are folded; inference no-operations are gone. Layers
+    with weights keep their names. `model` is left untouched.
+
+    Args:
+        model: functional or Sequential, built; nested models are flattened.
+
+    Raises:
+        ValueError: the model is not built or not functional, or holds infinite or NaN weights.
+        UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
+    """
+    graph, _ = graph_of(model, trace(model))
+    return canonical_model(graph)
+
+
+def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Node]]:
+    """The primitives of a model before any fold, and the node of each tensor of its trace."""
+    check_weights(model)
+    inputs = [Node(Input, given.name, [], _static(given), is_own=True) for given in traced.inputs]
+    values = _translate(traced, inputs, {}, "")
+    outputs = [values[symbol] for symbol in traced.outputs]
+    return Graph(model.name, inputs, outputs, traced.structure), values
+
+
+def canonical_model(graph: Graph) -> keras.Model:
+    """Folds what is exact to fold, and builds the Keras model. `graph` is changed."""
+    refuse_constant_outputs(graph)
+    check_constants(graph)
+    sink_reshapes(graph)
+    fold_affine(graph)
+    sink_reshapes(graph)
+    check_folded(graph)
+    return rebuild(graph)
+
+
+def _static(given: TracedInput) -> Shape:
+    sizes = tuple(size for size in given.shape if size is not None)
+    where = f"input {given.name!r} has shape {(None, *given.shape)}"
+    if len(sizes) < len(given.shape):
+        raise ValueError(
+            f"{where}; a file needs fixed sizes: rebuild the model with an Input of the size you "
+            "deploy"
+        )
+    if not sizes:
+        raise ValueError(f"{where}: one number a sample; give it an axis, as Input((1,)) does")
+    if 0 in sizes:
+        raise ValueError(f"{where}, which holds no values; rebuild the model without it")
+    if given.is_sparse or not _is_real(given.dtype):
+        kind = "a sparse tensor" if given.is_sparse else f"of type {given.dtype}"
+        raise ValueError(
+            f"input {given.name!r} is {kind}; a file takes dense tensors of real numbers: convert "
+            "it before the model"
+        )
+    return sizes
+
+
+def _is_real(dtype: str) -> bool:
+    backend = keras.backend
+    return dtype == "bool" or backend.is_float_dtype(dtype) or backend.is_int_dtype(dtype)
+
+
+def _translate(
+    traced: Trace, inputs: Sequence[Node], shared: Shared, scope: str
+) -> dict[Symbol, Node]:
+    """Nodes of all tensors of a functional model on the given inputs."""
+    values = {given.symbol: node for given, node in zip(traced.inputs, inputs, strict=True)}
+    for call in traced.calls:
+        outputs = _outputs(call, values, shared, scope)
+        values.update(zip(call.outputs, outputs, strict=True))
+    return values
+
+
+def _outputs(
+    call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str
+) -> list[Node]:
+    operation = call.operation
+    if isinstance(operation, keras.Model):
+        nested = _nested(operation)
+        inner = _translate(nested, bound_layer_call(call, values), shared, operation.name)
+        return [inner[symbol] for symbol in nested.outputs]
+    if isinstance(operation, keras.Layer):
+        layers.refuse_unsupported(operation)
+        outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
+    else:
+        outputs = operations.translate(operation, bound_operation_call(call, values))
+    if len(outputs) != len(call.outputs):
+        raise UnsupportedLayerError(
+            operation, f"has {len(call.outputs)} outputs", "use a layer with one"
+        )
+    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
+    _mark(outputs, sources, scope, operation.name)
+    is_constant = all(source.kind is Constant for source in sources)
+    return [computed(node) for node in outputs] if is_constant else outputs
+
+
+def _nested(model: keras.Model) -> Trace:
+    try:
+        return trace(model)
+    except UnsupportedLayerError:
+        raise
+    except ValueError as error:
+        raise UnsupportedLayerError(
+            model, "is a subclassed model", "rebuild it as a functional model"
+        ) from error
+
+
+def _mark(outputs: Sequence[Node], sources: Sequence[Node], scope: str, name: str) -> None:
+    """Tells the nodes of one call which nested model it is in and which of them is its own."""
+    waiting, seen = list(outputs), set(sources)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            node.scope, node.is_own = scope, node.name == name
+            waiting.extend(node.inputs)

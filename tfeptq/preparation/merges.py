@@ -1,0 +1,106 @@
+"""Merges of tensors and constants as merges of two tensors, or as scale * x + offset."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.preparation.activations import clip
+from tfeptq.preparation.addition import added_constants
+from tfeptq.preparation.constants import broadcast_constant, constant
+from tfeptq.preparation.nodes import Constant, Node, affine, primitive
+
+_L = keras.layers
+_COMMUTATIVE: dict[type, Callable[..., np.ndarray]] = {
+    _L.Add: np.add,
+    _L.Multiply: np.multiply,
+    _L.Maximum: np.maximum,
+    _L.Minimum: np.minimum,
+}
+
+
+def merge(kind: type, name: str, operands: Sequence[Node]) -> Node:
+    """Any number of tensors and constants; those of lower rank lack axes behind the batch."""
+    if kind is _L.Add:
+        operands = added_constants(operands)
+    tensors = [node for node in operands if node.kind is not Constant]
+    constants = [node for node in operands if node.kind is Constant]
+    if kind in _COMMUTATIVE and constants and tensors:
+        operands = [*tensors, _combined(kind, constants)]
+    return _chain(kind, name, operands)
+
+
+def pair(kind: type, name: str, left: Node, right: Node) -> Node:
+    """Two tensors, or a tensor and a constant on either side."""
+    if left.kind is not Constant and right.kind is Constant:
+        return _with_constant(kind, name, left, right, is_first=False)
+    if left.kind is Constant and right.kind is not Constant:
+        return _with_constant(kind, name, right, left, is_first=True)
+    return primitive(kind, name, [left, right])
+
+
+def scale_and_shift(node: Node, name: str, scale: Any, offset: Any) -> Node:
+    """scale * node + offset, with constants that broadcast as NumPy's do.
+
+    Raises:
+        ConstantError: a constant varies with the sample.
+    """
+    factor = broadcast_constant(name, scale, node)
+    scaled = pair(_L.Multiply, f"{name}_scale", node, factor)
+    return pair(_L.Add, name, scaled, broadcast_constant(name, offset, scaled))
+
+
+def _chain(kind: type, name: str, operands: Sequence[Node]) -> Node:
+    *first, last = operands
+    if not first:
+        return last
+    return pair(kind, name, _chain(kind, f"{name}_{len(first)}", first), last)
+
+
+def _combined(kind: type, constants: Sequence[Node]) -> Node:
+    rank = max(len(node.shape) for node in constants)
+    values = [_ranked(node.options["value"], rank) for node in constants]
+    return constant(constants[0].name, functools.reduce(_COMMUTATIVE[kind], values))
+
+
+def _ranked(value: np.ndarray, rank: int) -> np.ndarray:
+    return value.reshape(*[1] * (rank - value.ndim), *value.shape)
+
+
+def _with_constant(kind: type, name: str, node: Node, operand: Node, *, is_first: bool) -> Node:
+    """A fold where the constant is a number or one value a channel; otherwise an operand."""
+    value = _ranked(operand.options["value"], max(len(node.shape), len(operand.shape)))
+    ranked = constant(operand.name, value)
+    merged = primitive(kind, name, [ranked, node] if is_first else [node, ranked])
+    simple = _by_channel(value)
+    if simple is not None and merged.shape == node.shape:
+        return _folded(kind, name, node, simple, is_first=is_first) or merged
+    return merged
+
+
+def _by_channel(value: np.ndarray) -> np.ndarray | None:
+    """The number, or the vector over the last axis, that an array repeats; None if it does not."""
+    if np.all(value == value.flat[0]):
+        return np.asarray(value.flat[0])
+    vector = value.reshape(-1, value.shape[-1])
+    return vector[0] if np.all(vector == vector[0]) else None
+
+
+def _folded(kind: type, name: str, node: Node, value: np.ndarray, *, is_first: bool) -> Node | None:
+    if kind is _L.Add:
+        return affine(node, name, 1.0, value)
+    if kind is _L.Subtract:
+        return affine(node, name, -1.0, value) if is_first else affine(node, name, 1.0, -value)
+    if kind is _L.Multiply:
+        return affine(node, name, value, 0.0)
+    if value.ndim:
+        return None
+    if kind is _L.Maximum:
+        return clip(node, name, float(value), None)
+    negated = affine(node, f"{name}_negate", -1.0, 0.0)
+    bounded = clip(negated, name, -float(value), None)
+    return affine(bounded, f"{name}_restore", -1.0, 0.0)

@@ -1,0 +1,60 @@
+"""Calls of `keras.ops` (and Python operators) in functional models as primitives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.nodes import ConstantError, Node
+from tfeptq.preparation.operations import arithmetic, functions, linear, pooling, shapes
+from tfeptq.preparation.operations.arguments import settings
+
+_HANDLERS = {
+    **arithmetic.HANDLERS,
+    **functions.HANDLERS,
+    **linear.HANDLERS,
+    **pooling.HANDLERS,
+    **shapes.HANDLERS,
+}
+
+_NEAREST = {
+    "Average": "use keras.ops.mean",
+    "Elu": "use relu or leaky_relu and fine-tune",
+    "Gelu": "use silu or hard_silu and fine-tune",
+    "Min": "use the negative of the maximum of the negative",
+    "Repeat": "use UpSampling1D or UpSampling2D",
+    "Selu": "use relu or leaky_relu and fine-tune",
+    "Stack": "use expand_dims and concatenate",
+    "Sum": "use mean, and multiply by the number of elements",
+    "Tile": "use concatenate",
+}
+
+
+#: Names of the classes that are supported.
+SUPPORTED = frozenset(_HANDLERS)
+
+
+def translate(operation: Any, arguments: tuple[Any, ...]) -> list[Node]:
+    """The primitives of one call: a node for each of its outputs.
+
+    Args:
+        operation: names the call; its class says what it computes.
+        arguments: of the call, in the order of its parameters, with nodes in the place of tensors.
+
+    Raises:
+        UnsupportedLayerError: names the operation and the nearest supported way.
+    """
+    handler = _HANDLERS.get(type(operation).__name__)
+    if handler is None or type(operation).__module__.partition(".")[0] != "keras":
+        raise UnsupportedLayerError(
+            operation,
+            "is not supported",
+            _NEAREST.get(type(operation).__name__, "replace it with supported layers"),
+        )
+    try:
+        outputs = handler(operation, settings(operation), arguments)
+    except ConstantError as error:
+        raise UnsupportedLayerError(
+            operation, str(error), "give constants that all samples share"
+        ) from error
+    return outputs if isinstance(outputs, list) else [outputs]

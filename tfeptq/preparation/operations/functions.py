@@ -1,0 +1,77 @@
+"""Activation functions and inference no-operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.preparation import activations
+from tfeptq.preparation.constants import array_of, broadcast_constant
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.merges import pair
+from tfeptq.preparation.nodes import Node
+from tfeptq.preparation.operations.arguments import Handler
+
+
+def _unary(function: Callable[[Node, str], Node]) -> Handler:
+    return lambda operation, config, arguments: function(arguments[0], operation.name)
+
+
+def _relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """`keras.activations.relu`, which has the settings of the layer."""
+    settings = {key: config[key] for key in ("negative_slope", "max_value", "threshold")}
+    return activations.bounded_relu(arguments[0], operation.name, operation, **settings)
+
+
+def _leaky_relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    return activations.leaky_relu(arguments[0], operation.name, config["negative_slope"])
+
+
+def _softmax(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    if config["axis"] not in (-1, len(arguments[0].shape)):
+        raise UnsupportedLayerError(
+            operation, f"axis={config['axis']}", "apply it to the last axis"
+        )
+    return activations.softmax(arguments[0], operation.name)
+
+
+def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node, name = arguments[0], operation.name
+    low, high = array_of(config["x_min"]), array_of(config["x_max"])
+    if np.any(low >= high):
+        raise UnsupportedLayerError(
+            operation, f"clips to [{low}, {high}]", "give a lower and then a higher bound"
+        )
+    if low.size == high.size == 1:
+        return activations.clip(node, name, float(low.flat[0]), float(high.flat[0]))
+    raised = pair(keras.layers.Maximum, f"{name}_low", node, broadcast_constant(name, low, node))
+    return pair(keras.layers.Minimum, name, raised, broadcast_constant(name, high, raised))
+
+
+def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    if not str(operation.output.dtype).startswith(("float", "bfloat")):
+        raise UnsupportedLayerError(
+            operation, f"casts to {operation.output.dtype}", "keep tensors in floating point"
+        )
+    return arguments[0]
+
+
+HANDLERS: dict[str, Handler] = {
+    "Cast": _cast,
+    "Clip": _clip,
+    "HardSigmoid": _unary(activations.hard_sigmoid),
+    "HardSilu": _unary(activations.named("hard_silu")),
+    "HardTanh": _unary(lambda node, name: activations.clip(node, name, -1.0, 1.0)),
+    "LeakyRelu": _leaky_relu,
+    "ReLU": _relu,
+    "Relu": _unary(activations.relu),
+    "Relu6": _unary(lambda node, name: activations.relu(node, name, 6.0)),
+    "Sigmoid": _unary(activations.named("sigmoid")),
+    "Silu": _unary(activations.silu),
+    "Softmax": _softmax,
+    "StopGradient": _unary(lambda node, name: node),
+    "Tanh": _unary(activations.named("tanh")),
+}

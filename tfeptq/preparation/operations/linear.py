@@ -1,0 +1,86 @@
+"""Convolutions and matrix products with constant weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.preparation.convolutions import (
+    Window,
+    convolve,
+    convolve_depthwise,
+    convolve_separable,
+    planar,
+)
+from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
+from tfeptq.preparation.nodes import Node, Weights, primitive
+from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
+
+
+def _conv(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    check_data_format(operation, config["data_format"])
+    node = only_tensor(operation, arguments[0])
+    raw = weights(operation, arguments[1])
+    kernel_and_bias = Weights([planar(raw), np.zeros(raw.shape[-1])])
+    return convolve(operation.name, node, kernel_and_bias, _window(config, node, raw))
+
+
+def _depthwise(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    check_data_format(operation, config["data_format"])
+    node = only_tensor(operation, arguments[0])
+    raw = weights(operation, arguments[1])
+    return convolve_depthwise(operation.name, node, _without_bias(raw), _window(config, node, raw))
+
+
+def _separable(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    check_data_format(operation, config["data_format"])
+    node = only_tensor(operation, arguments[0])
+    raw = weights(operation, arguments[1])
+    pointwise = planar(weights(operation, arguments[2]))
+    return convolve_separable(
+        operation.name,
+        node,
+        _without_bias(raw),
+        Weights([pointwise, np.zeros(pointwise.shape[-1])]),
+        _window(config, node, raw),
+    )
+
+
+def _without_bias(raw: np.ndarray) -> Weights:
+    """Weights of a depthwise convolution."""
+    return Weights([planar(raw), np.zeros(raw.shape[-2] * raw.shape[-1])])
+
+
+def _window(config: Mapping[str, Any], node: Node, raw: np.ndarray) -> Window:
+    return Window.on(
+        node,
+        kernel_size=raw.shape[:-2],
+        strides=config["strides"],
+        dilation_rate=config["dilation_rate"],
+        padding=config["padding"],
+    )
+
+
+def _matmul(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = only_tensor(operation, arguments[0])
+    kernel = weights(operation, arguments[1])
+    if kernel.ndim != 2:
+        raise UnsupportedLayerError(
+            operation, f"multiplies with an array of shape {kernel.shape}", "use a matrix"
+        )
+    units = kernel.shape[1]
+    return primitive(
+        keras.layers.Dense, operation.name, [node], weights=[kernel, np.zeros(units)], units=units
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "Conv": _conv,
+    "DepthwiseConv": _depthwise,
+    "Dot": _matmul,
+    "Matmul": _matmul,
+    "SeparableConv": _separable,
+}

@@ -1,0 +1,204 @@
+"""Operations that move data and leave the values as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.preparation.constants import batched_constant, constant
+from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
+from tfeptq.preparation.nodes import Node, primitive, reshape
+from tfeptq.preparation.operations.arguments import Handler, axes
+from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.slices import take
+
+
+def _reshape(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node, target = arguments[0], list(config["newshape"])
+    keeps_batch = operation.output.shape[0] == operation.input.shape[0]
+    shape = _filled(target[1:], int(np.prod(node.shape)))
+    if not keeps_batch or not shape or int(np.prod(shape)) != int(np.prod(node.shape)):
+        raise UnsupportedLayerError(
+            operation, f"newshape={config['newshape']} moves the batch", "keep the first axis"
+        )
+    return reshape(node, operation.name, shape)
+
+
+def _filled(target: Sequence[int], elements: int) -> tuple[int, ...]:
+    known = int(np.prod([size for size in target if size != -1]))
+    return tuple(elements // known if size == -1 else int(size) for size in target)
+
+
+def _expand_dims(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = arguments[0]
+    shape = list(node.shape)
+    for axis in axes(config["axis"], len(node.shape) + 1 + np.size(config["axis"])):
+        if axis == 0:
+            raise UnsupportedLayerError(operation, "axis=0 moves the batch", "keep the first axis")
+        shape.insert(axis - 1, 1)
+    return reshape(node, operation.name, tuple(shape))
+
+
+def _squeeze(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = arguments[0]
+    if config["axis"] is None:
+        shape = [size for size in node.shape if size != 1]
+    else:
+        dropped = axes(config["axis"], len(node.shape) + 1)
+        shape = [size for index, size in enumerate(node.shape) if index + 1 not in dropped]
+    return reshape(node, operation.name, tuple(shape))
+
+
+def _transpose(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    rank = len(arguments[0].shape) + 1
+    order = config["axes"] or range(rank)[::-1]
+    return _permute(operation, arguments[0], [axis % rank for axis in order])
+
+
+def _swap_axes(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    order = list(range(len(arguments[0].shape) + 1))
+    first, second = config["axis1"], config["axis2"]
+    order[first], order[second] = order[second], order[first]
+    return _permute(operation, arguments[0], order)
+
+
+def _move_axis(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    # The order of the axes is what the same operation does to their numbers.
+    rank = len(arguments[0].shape) + 1
+    numbers = np.empty(range(rank))
+    moved = np.moveaxis(numbers, config["source"], config["destination"])
+    return _permute(operation, arguments[0], list(moved.shape))
+
+
+def _permute(operation: Any, node: Node, order: Sequence[int]) -> Node:
+    if order[0] != 0:
+        raise UnsupportedLayerError(
+            operation, f"axes={tuple(order)} moves the batch", "keep the first axis"
+        )
+    return permute(node, operation.name, [axis - 1 for axis in order[1:]])
+
+
+def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    tensors = [
+        item if isinstance(item, Node) else batched_constant(operation, item)
+        for item in arguments[0]
+    ]
+    if len(tensors) == 1:
+        return tensors[0]
+    if config["axis"] % (len(tensors[0].shape) + 1) == 0:
+        raise UnsupportedLayerError(operation, "axis=0 is the batch", "concatenate another axis")
+    return primitive(keras.layers.Concatenate, operation.name, tensors, axis=config["axis"])
+
+
+def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = arguments[0]
+    widths = np.broadcast_to(config["pad_width"], (len(node.shape) + 1, 2)).tolist()
+    filling = arguments[1]
+    plane = len(node.shape) == 3 and widths[0] == [0, 0] and widths[-1] == [0, 0]
+    if config["mode"] != "constant" or filling not in (None, 0) or not plane:
+        raise UnsupportedLayerError(
+            operation, "is not a padding of height and width with zeros", "use ZeroPadding2D"
+        )
+    padding = tuple(tuple(pair) for pair in widths[1:3])
+    return primitive(keras.layers.ZeroPadding2D, operation.name, [node], padding=padding)
+
+
+def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    check_data_format(operation, config["data_format"])
+    node, interpolation = arguments[0], config["interpolation"]
+    factors = [new / old for new, old in zip(config["size"], node.shape, strict=False)]
+    options = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
+    enlarges = len(node.shape) == 3 and all(factor.is_integer() for factor in factors)
+    known = interpolation in ("nearest", "bilinear") and not any(config[name] for name in options)
+    if not (enlarges and known):
+        raise UnsupportedLayerError(
+            operation,
+            f"resizes {node.shape[:2]} to {tuple(config['size'])} by {interpolation!r}",
+            "enlarge by whole factors, 'nearest' or 'bilinear', as UpSampling2D does",
+        )
+    size = tuple(int(factor) for factor in factors)
+    return primitive(
+        keras.layers.UpSampling2D,
+        operation.name,
+        [node],
+        size=size,
+        interpolation=interpolation,
+    )
+
+
+def _get_item(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node, key = arguments[:2]
+    keys = list(key) if isinstance(key, (list, tuple)) else [key]
+    if Ellipsis in keys:
+        place = keys.index(Ellipsis)
+        named = sum(item is not None for item in keys) - 1
+        keys[place : place + 1] = [slice(None)] * (len(node.shape) + 1 - named)
+    if keys[0] != slice(None):
+        raise UnsupportedLayerError(operation, "takes part of the batch", "start with ':'")
+    return _indexed(operation, node, keys[1:])
+
+
+def _indexed(operation: Any, node: Node, keys: Sequence[Any]) -> Node:
+    """Integers take one place and drop the axis, slices take a range, None adds an axis."""
+    result, shape, axis = node, [], 0
+    for item in keys:
+        if item is None:
+            shape.append(1)
+            continue
+        start, stop = _range(operation, item, node.shape[axis])
+        result = take(result, f"{operation.name}_{axis}", axis, start, stop)
+        if isinstance(item, slice):
+            shape.append(stop - start)
+        axis += 1
+    return reshape(result, operation.name, (*shape, *node.shape[axis:]))
+
+
+def _range(operation: Any, item: Any, size: int) -> tuple[int, int]:
+    if isinstance(item, slice):
+        start, stop, step = item.indices(size)
+        if step == 1 and stop > start:
+            return start, stop
+    elif isinstance(item, int):
+        return item % size, item % size + 1
+    raise UnsupportedLayerError(
+        operation, f"takes {item} of an axis", "take integers or ranges with step 1"
+    )
+
+
+def _split(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> list[Node]:
+    node = arguments[0]
+    axis = config["axis"] % (len(node.shape) + 1) - 1
+    if axis < 0:
+        raise UnsupportedLayerError(operation, "axis=0 is the batch", "split another axis")
+    pieces = np.split(np.arange(node.shape[axis]), config["indices_or_sections"])
+    return [
+        take(node, f"{operation.name}_{index}", axis, int(piece[0]), int(piece[-1]) + 1)
+        for index, piece in enumerate(pieces)
+    ]
+
+
+def _filled_like(number: float) -> Handler:
+    """An array of one number in the shape of a tensor."""
+    return lambda operation, config, arguments: constant(
+        operation.name, np.full(arguments[0].shape, number)
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "OnesLike": _filled_like(1.0),
+    "ZerosLike": _filled_like(0.0),
+    "Concatenate": _concatenate,
+    "ExpandDims": _expand_dims,
+    "GetItem": _get_item,
+    "Moveaxis": _move_axis,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Swapaxes": _swap_axes,
+    "Transpose": _transpose,
+}

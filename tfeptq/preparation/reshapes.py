@@ -1,0 +1,76 @@
+"""Moves reshapes behind the operators they do not disturb, so that inverse ones meet and vanish.
+
+One-dimensional layers leave a pair of reshapes around every convolution; without them a batch
+normalization or a ReLU stands directly behind its convolution again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from tfeptq.preparation.nodes import Affine, Graph, Node, reshape
+
+_UNARY = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.Activation, Affine)
+_BINARY = (
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+)
+
+
+def sink_reshapes(graph: Graph) -> None:
+    """Rewrites `graph` until no reshape can move and none follows another."""
+    while any(_step(graph, node) for node in graph.nodes()):
+        pass
+
+
+def _step(graph: Graph, node: Node) -> bool:
+    if _is_reshape(node):
+        return _merge(graph, node)
+    if not node.inputs or not all(_is_reshape(source) for source in node.inputs):
+        return False
+    # Equal on both sides of the reshapes: otherwise the merge broadcasts.
+    shapes = {(source.inputs[0].shape, source.shape) for source in node.inputs}
+    if (node.kind in _UNARY and _commutes(node)) or (node.kind in _BINARY and len(shapes) == 1):
+        _swap(graph, node)
+        return True
+    return False
+
+
+def _is_reshape(node: Node) -> bool:
+    return node.kind is keras.layers.Reshape
+
+
+def _merge(graph: Graph, node: Node) -> bool:
+    """Drops a reshape to the same shape, and the first of two reshapes."""
+    source = node.inputs[0]
+    if source.shape == node.shape:
+        graph.replace(node, source)
+        return True
+    if _is_reshape(source):
+        node.inputs = [source.inputs[0]]
+        return True
+    return False
+
+
+def _commutes(node: Node) -> bool:
+    if node.kind is not Affine:
+        return True
+    source = node.inputs[0]
+    by_channel = node.options["scale"].ndim or node.options["offset"].ndim
+    return not by_channel or source.inputs[0].shape[-1] == source.shape[-1]
+
+
+def _swap(graph: Graph, node: Node) -> None:
+    """operator(reshape(x)) becomes reshape(operator(x))."""
+    before = node.inputs[0]
+    moved = dataclasses.replace(
+        node,
+        inputs=[source.inputs[0] for source in node.inputs],
+        shape=before.inputs[0].shape,
+    )
+    graph.replace(node, reshape(moved, before.name, node.shape))

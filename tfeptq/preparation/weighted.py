@@ -1,0 +1,106 @@
+"""Layers with weights as Conv2D, DepthwiseConv2D, Dense and PReLU primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.preparation.activations import activate
+from tfeptq.preparation.convolutions import (
+    Window,
+    convolve,
+    convolve_depthwise,
+    convolve_separable,
+    depthwise_of_groups,
+    planar,
+)
+from tfeptq.preparation.errors import UnsupportedLayerError, check_layout
+from tfeptq.preparation.nodes import Node, Weights, primitive
+
+#: Weights by layer, so that the calls of a shared layer share them.
+Shared = dict[Any, Weights]
+
+
+def dense(layer: keras.layers.Dense, node: Node, shared: Shared) -> Node:
+    weights = _weights(layer, shared, lambda: [_array(layer.kernel), _bias(layer, layer.units)])
+    output = primitive(keras.layers.Dense, layer.name, [node], weights=weights, units=layer.units)
+    return activate(output, layer)
+
+
+def convolution(layer: Any, node: Node, shared: Shared) -> Node:
+    """Conv1D and Conv2D."""
+    check_layout(layer)
+    channels = node.shape[-1]
+    if layer.groups not in (1, channels):
+        raise UnsupportedLayerError(
+            layer,
+            f"groups={layer.groups} with {channels} input channels",
+            "use groups=1, or one group a channel (DepthwiseConv2D)",
+        )
+    kernel = planar(_array(layer.kernel))
+    bias = _bias(layer, layer.filters)
+    if layer.groups == 1:
+        weights = _weights(layer, shared, lambda: [kernel, bias])
+        return activate(convolve(layer.name, node, weights, _window(layer, node)), layer)
+    weights = _weights(layer, shared, lambda: [depthwise_of_groups(kernel, channels), bias])
+    return activate(convolve_depthwise(layer.name, node, weights, _window(layer, node)), layer)
+
+
+def depthwise_convolution(layer: Any, node: Node, shared: Shared) -> Node:
+    """DepthwiseConv1D and DepthwiseConv2D."""
+    check_layout(layer)
+    outputs = node.shape[-1] * layer.depth_multiplier
+    weights = _weights(layer, shared, lambda: [planar(_array(layer.kernel)), _bias(layer, outputs)])
+    return activate(convolve_depthwise(layer.name, node, weights, _window(layer, node)), layer)
+
+
+def separable_convolution(layer: Any, node: Node, shared: Shared) -> Node:
+    """SeparableConv1D and SeparableConv2D: depthwise, then a 1x1 convolution."""
+    check_layout(layer)
+    channels = node.shape[-1] * layer.depth_multiplier
+    depthwise = _weights(
+        (layer, "depthwise"),
+        shared,
+        lambda: [planar(_array(layer.depthwise_kernel)), np.zeros(channels)],
+    )
+    pointwise = _weights(
+        layer,
+        shared,
+        lambda: [planar(_array(layer.pointwise_kernel)), _bias(layer, layer.filters)],
+    )
+    output = convolve_separable(layer.name, node, depthwise, pointwise, _window(layer, node))
+    return activate(output, layer)
+
+
+def prelu(layer: keras.layers.PReLU, node: Node, shared: Shared) -> Node:
+    weights = _weights(layer, shared, lambda: [_array(layer.alpha)])
+    return primitive(
+        keras.layers.PReLU, layer.name, [node], weights=weights, shared_axes=layer.shared_axes
+    )
+
+
+def _window(layer: Any, node: Node) -> Window:
+    return Window.on(
+        node,
+        kernel_size=layer.kernel_size,
+        strides=layer.strides,
+        dilation_rate=layer.dilation_rate,
+        padding=layer.padding,
+    )
+
+
+def _weights(key: Any, shared: Shared, arrays: Callable[[], list[np.ndarray]]) -> Weights:
+    if key not in shared:
+        shared[key] = Weights(arrays())
+    return shared[key]
+
+
+def _array(variable: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+
+def _bias(layer: Any, outputs: int) -> np.ndarray:
+    return _array(layer.bias) if layer.use_bias else np.zeros(outputs)

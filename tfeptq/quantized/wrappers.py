@@ -1,0 +1,350 @@
+"""Layer wrappers that own the quantizer of a layer's weights.
+
+A wrapper outputs the pre-activation z: the distillation loss is taken there, before the activation
+function and before the `ActivationQuantizer` that follows in the quantized model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfeptq.canonical import linear
+from tfeptq.canonical.own_dtype import DTYPE
+from tfeptq.quantized.integer_bias import integer_bias
+from tfeptq.quantized.quantizers import (
+    rectified_sigmoid,
+    rectified_sigmoid_inverse,
+    straight_through,
+    weight_range,
+)
+from tfeptq.quantized.weight_structure import WeightStructure
+
+#: Part of a grid step: above the noise of float32, below anything that changes a result.
+TIE_NUDGE = 0.01
+#: Rounding variable of a weight that is rounded down for good: its soft rounding is exactly 0.
+_DOWN = -1e3
+#: How far soft rounding starts from the float weight towards the integer that stands for it.
+PULL = 0.8
+
+
+def rounded_to_grid(outputs: Any, grid: Any, *, requantization: str) -> Any:
+    """First of a kernel's two roundings, with a nudge that decides ties in the second.
+
+    Args:
+        grid: distance of the values in between, broadcast against `outputs`; 0: not known yet.
+        requantization: "once" (nothing to imitate), "twice" or "twice_up".
+    """
+    if requantization == "once":
+        return outputs
+    known = ops.where(grid > 0.0, grid, 1.0)
+    steps = ops.floor(outputs / known + 0.5)
+    nudge = TIE_NUDGE * (ops.sign(steps) if requantization == "twice" else 1.0)
+    rounded = straight_through(outputs, (steps + nudge) * known)
+    return ops.where(grid > 0.0, rounded, outputs)
+
+
+def multiplier_exponent(multiplier: Any) -> np.ndarray:
+    """e of a real multiplier q * 2^e, q in [0.5, 1) with 31 fractional bits, as kernels hold it."""
+    fraction, exponent = np.frexp(np.asarray(multiplier, np.float64))
+    return exponent + (np.round(fraction * 2.0**31) == 2.0**31)
+
+
+@keras.saving.register_keras_serializable(package="tfeptq")
+class QuantizedWeights(keras.layers.Wrapper):
+    """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
+
+    w_q = step * exp(log_scale) * clip(floor(w / step) + h', low, high), where h' goes from the
+    soft rounding h(a) to the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients
+    always flow through h(a). Rounding and bias are learned in units of their own (`rounding_unit`,
+    `bias_unit`), so that one Adam optimizer with one learning rate suits every variable.
+
+    Args:
+        layer: the primitive layer, with a bias and a linear activation.
+        bits: width of the weights, 2 to 8.
+        per_channel: one scale an output channel, otherwise one for the kernel.
+        requantization: how the target's kernel rounds its accumulator to the output's integers:
+            "once", or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
+        calls: how many times a shared layer is called. The file has one set of weights, but a bias
+            a call: each `call_index` has its own integer bias and accumulator grid.
+
+    Attributes:
+        knows_grid: False spares training the search for a grid that is set afterwards.
+        structure: of the float weights, which training keeps; None: every weight is on its own.
+    """
+
+    knows_grid = True
+    structure: WeightStructure | None = None
+
+    def __init__(
+        self,
+        layer: keras.Layer,
+        bits: int = 8,
+        per_channel: bool = True,
+        requantization: str = "once",
+        calls: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
+        self.bits = bits
+        self.per_channel = per_channel
+        self.requantization = requantization
+        self.calls = calls
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self.layer.trainable = False
+        shape = tuple(self.layer.kernel.shape)
+        scales = linear.scale_shape(self.layer, shape, per_channel=self.per_channel)
+        channels = tuple(self.layer.bias.shape)
+        # Of one call there is no axis: files of models without shared layers are as ever.
+        by_call = (self.calls, *channels) if self.calls > 1 else channels
+        self.step = self._weight("step", scales, "ones", trainable=False)
+        self.floor = self._weight("floor", shape, "zeros", trainable=False)
+        self.soft_share = self._weight("soft_share", (), "zeros", trainable=False)
+        self.bias_unit = self._weight("bias_unit", (), "ones", trainable=False)
+        self.rounding_unit = self._weight("rounding_unit", (), "ones", trainable=False)
+        self.grid = self._weight("grid", by_call, "zeros", trainable=False)
+        self.rounding = self._weight("rounding", shape, "zeros")
+        self.log_scale = self._weight("log_scale", scales, "zeros")
+        self.bias_offset = self._weight("bias_offset", channels, "zeros")
+        if self.calls > 1:
+            self.bias_residue = self._weight("bias_residue", by_call, "zeros", trainable=False)
+        self.built = True
+
+    def _weight(self, name: str, shape: Any, initializer: str, trainable: bool = True) -> Any:
+        return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable)
+
+    @property
+    def float_kernel(self) -> np.ndarray:
+        return ops.convert_to_numpy(self.layer.kernel)
+
+    def set_step(self, step: np.ndarray) -> None:
+        """Starts from nearest rounding with the given scales.
+
+        Args:
+            step: float32, one value an output channel, or one value, in the order of the bias.
+        """
+        step = np.asarray(step, np.float32).reshape(self.step.shape)
+        if not (np.all(np.isfinite(step)) and np.all(step > 0)):
+            raise ValueError(
+                f"layer {self.name!r}: weight scales must be positive, received {step}"
+            )
+        scaled = self.float_kernel / step
+        floor = np.floor(scaled)
+        self.step.assign(step)
+        self.floor.assign(floor)
+        unit = ops.convert_to_numpy(self.rounding_unit)
+        self.rounding.assign(rectified_sigmoid_inverse(scaled - floor) / unit)
+        self.log_scale.assign(np.zeros(step.shape, np.float32))
+
+    def set_integers(self, integers: np.ndarray) -> None:
+        """Starts from these integers, in the kernel's shape, instead of the nearest ones.
+
+        Each can change by one towards the float weight. Soft rounding starts `PULL` of the way
+        from that weight, or the end of the range that is nearer to it, to the integer.
+        """
+        scaled = self.float_kernel / ops.convert_to_numpy(self.step)
+        floor = np.where(scaled < integers, integers - 1.0, integers)
+        hard = integers - floor
+        soft = (1.0 - PULL) * np.clip(scaled - floor, 0.0, 1.0) + PULL * hard
+        unit = ops.convert_to_numpy(self.rounding_unit)
+        self.floor.assign(floor)
+        self.rounding.assign(rectified_sigmoid_inverse(soft) / unit)
+
+    def call(self, inputs: Any, call_index: int = 0) -> Any:
+        outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
+        outputs += self.quantized_bias()
+        if self.calls > 1:
+            outputs += self.bias_residue[call_index]
+        if not self.knows_grid:
+            return outputs
+        grid = self.grid[call_index] if self.calls > 1 else self.grid
+        return rounded_to_grid(outputs, grid, requantization=self.requantization)
+
+    def set_accumulator_grid(
+        self, input_scale: np.float32, output_scale: np.float32, *, call_index: int = 0
+    ) -> None:
+        """Makes a call round as its integer kernel does, once all scales are final.
+
+        A fixed-point kernel multiplies its accumulator by q * 2^e with q in [0.5, 1): it rounds
+        acc * q to an integer and that times 2^e again, so results lie on multiples of
+        output_scale * 2^e in between. With few weight levels e is near 0, the grid is coarse and
+        ties are common: they go away from zero ("twice") or up ("twice_up").
+        """
+        multiplier = np.float64(input_scale) * self.scales().astype(np.float64) / output_scale
+        exponent = np.minimum(multiplier_exponent(multiplier), 0)
+        grid = np.float64(output_scale) * 2.0**exponent
+        self._assign_call(self.grid, call_index, grid)
+
+    def _assign_call(self, variable: Any, call_index: int, value: np.ndarray) -> None:
+        """Sets what belongs to one call, one value a channel or one for all."""
+        values = ops.convert_to_numpy(variable).copy()
+        row = values[call_index] if self.calls > 1 else values
+        row[:] = value
+        variable.assign(values)
+
+    def quantized_kernel(self) -> Any:
+        low, high = weight_range(self.bits)
+        rounding = self._rounding()
+        soft = rectified_sigmoid(rounding * self.rounding_unit)
+        hard = ops.cast(rounding >= 0.0, soft.dtype)
+        chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
+        integers = ops.clip(self.floor + chosen, low, high)
+        return integers * (self.step * ops.exp(self.log_scale))
+
+    def quantized_bias(self) -> Any:
+        return self.layer.bias + self.bias_unit * self.bias_offset
+
+    def set_units(self, *, rounding: float, bias: float) -> None:
+        """Units in which rounding variables and biases are learned, keeping their values."""
+        value = ops.convert_to_numpy(self.rounding) * ops.convert_to_numpy(self.rounding_unit)
+        self.layer.bias.assign(self.quantized_bias())
+        self.bias_offset.assign(ops.zeros_like(self.bias_offset))
+        self.rounding_unit.assign(rounding)
+        self.rounding.assign(value / rounding)
+        self.bias_unit.assign(bias)
+
+    def shift_bias(self, shift: np.ndarray) -> None:
+        """Adds `shift`, one value an output channel, to the bias."""
+        self.layer.bias.assign(ops.convert_to_numpy(self.layer.bias) + shift)
+
+    def keep_structure(self) -> None:
+        """Has training keep the structure of the float weights, until `settle_structure`."""
+        self.structure = WeightStructure.of(
+            self.layer, self.float_kernel, bits=self.bits, per_channel=self.per_channel
+        )
+
+    def settle_structure(self) -> None:
+        """Gives every weight the rounding that it has had by the structure."""
+        self.rounding.assign(self._rounding())
+        self.structure = None
+
+    def _rounding(self) -> Any:
+        """Rounding variables as they act: one for equal weights, downwards and fixed for zeros."""
+        rounding = ops.convert_to_tensor(self.rounding)
+        if self.structure is None:
+            return rounding
+        if self.structure.shared is not None:
+            rounding = ops.take(ops.reshape(rounding, [-1]), self.structure.shared)
+        if self.structure.has_zeros:
+            rounding = ops.where(ops.equal(self.layer.kernel, 0.0), _DOWN, rounding)
+        return rounding
+
+    def undecided(self, beta: Any) -> Any:
+        """Rounding regularizer, sum of 1 - |2 h(a) - 1|^beta (AdaRound, eq. 24)."""
+        soft = rectified_sigmoid(self._rounding() * self.rounding_unit)
+        return ops.sum(1.0 - ops.power(ops.abs(2.0 * soft - 1.0), beta))
+
+    def fold(self) -> None:
+        """Turns everything learned into integers, one scale and a bias, exactly."""
+        factor = np.exp(ops.convert_to_numpy(self.log_scale).astype(np.float64))
+        step = (ops.convert_to_numpy(self.step) * factor).astype(np.float32)
+        integers = self.integers().astype(np.float32)
+        bias = ops.convert_to_numpy(self.quantized_bias())
+        self.step.assign(step)
+        self.log_scale.assign(np.zeros_like(step))
+        self.floor.assign(integers)
+        settled = rectified_sigmoid_inverse(np.zeros(integers.shape))
+        self.rounding.assign(settled / ops.convert_to_numpy(self.rounding_unit))
+        self.layer.bias.assign(bias)
+        self.bias_offset.assign(np.zeros_like(bias))
+        self.soft_share.assign(0.0)
+
+    def widen_step(self, step: np.ndarray) -> None:
+        """Takes wider scales, and the integers with which the weights stay nearest.
+
+        Args:
+            step: one value an output channel, or one value, in the order of the bias. Call `fold`
+                first.
+        """
+        wider = np.asarray(step, np.float32).reshape(self.step.shape)
+        weights = self.integers() * ops.convert_to_numpy(self.step).astype(np.float64)
+        self.step.assign(wider)
+        self.floor.assign(np.round(weights / wider))
+
+    def integer_bias(
+        self, input_scale: np.float32, output_scale: np.float32, *, reach: int, dtype: str
+    ) -> np.ndarray:
+        """The integer biases that ship, int64, one an output channel. Call `fold` first.
+
+        Args:
+            reach: largest distance of an input's integer from its zero point.
+            dtype: of the activations.
+        """
+        scales = self.scales().astype(np.float64)
+        unit = np.broadcast_to(np.float64(input_scale) * scales, self.layer.bias.shape)
+        rows = linear.by_channel(self.layer, np.abs(self.integers().astype(np.int64)))
+        bias = ops.convert_to_numpy(self.layer.bias)
+        return integer_bias(
+            bias, unit, unit / np.float64(output_scale), reach * rows.sum(axis=1), dtype=dtype
+        )
+
+    def snap_bias(
+        self, integers: np.ndarray, input_scale: np.float32, *, call_index: int = 0
+    ) -> None:
+        """Moves a call's bias to multiples of input scale times weight scale, as kernels have it.
+
+        A layer that is called once then has that bias; of several calls each gets what it lacks.
+        """
+        unit = np.float64(input_scale) * self.scales().astype(np.float64)
+        snapped = integers * unit
+        if self.calls > 1:
+            bias = ops.convert_to_numpy(self.layer.bias).astype(np.float64)
+            self._assign_call(self.bias_residue, call_index, snapped - bias)
+        else:
+            self.layer.bias.assign(snapped.astype(np.float32))
+
+    def integers(self) -> np.ndarray:
+        """The integer weights that ship, int8, in the kernel's shape."""
+        low, high = weight_range(self.bits)
+        rounded_up = ops.convert_to_numpy(self._rounding()) >= 0.0
+        return np.clip(ops.convert_to_numpy(self.floor) + rounded_up, low, high).astype(np.int8)
+
+    def scales(self) -> np.ndarray:
+        """Float32 weight scales, one an output channel or one in all. Call `fold` first."""
+        return ops.convert_to_numpy(self.step).reshape(-1).astype(np.float32)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "per_channel": self.per_channel,
+            "requantization": self.requantization,
+            "calls": self.calls,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfeptq")
+class QuantizedPReLU(keras.layers.Wrapper):
+    """PReLU whose slopes are 8-bit integers with one scale, rounded to nearest."""
+
+    def __init__(self, layer: keras.layers.PReLU, **kwargs: Any) -> None:
+        super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self.layer.trainable = False
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        scale = ops.maximum(ops.max(ops.abs(self.layer.alpha)), 1e-8) / 127.0
+        slopes = ops.round(self.layer.alpha / scale) * scale
+        return ops.maximum(inputs, 0.0) + slopes * ops.minimum(inputs, 0.0)
+
+    def scale(self) -> np.float32:
+        slopes = ops.convert_to_numpy(self.layer.alpha)
+        return np.float32(max(float(np.abs(slopes).max()), 1e-8)) / np.float32(127.0)
+
+    def integers(self) -> np.ndarray:
+        """Slopes as int8, in the shape of `alpha`."""
+        return np.round(ops.convert_to_numpy(self.layer.alpha) / self.scale()).astype(np.int8)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape

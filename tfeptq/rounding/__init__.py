@@ -1,0 +1,1 @@
+"""The choice of integers: layer by layer, or learned by distillation."""

@@ -1,0 +1,1 @@
+"""Costs, frontiers and the choice of widths."""

@@ -1,0 +1,156 @@
+"""Scores of quantized models against the float model's, paired, counted and remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.goals import AccuracyTarget
+from tfeptq.settings import shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A quantized model's score and by how much it beats what was asked.
+
+    Attributes:
+        score: of the quantized model.
+        margin: score minus `relative` times the float model's; at least zero where it holds.
+        error: standard error of `margin`, over samples, paired; NaN where the metric is one number.
+    """
+
+    score: float
+    margin: float
+    error: float
+
+    @property
+    def holds(self) -> bool:
+        # A sum of as many equal values may differ in its last bits.
+        return self.margin >= -1e-12
+
+
+#: (widths, the float model's values, how to measure) -> values of the quantized model, which may
+#: have been kept.
+Keep = Callable[[dict[str, int], np.ndarray, Callable[[], np.ndarray]], np.ndarray]
+
+
+class Judge:
+    """Decides whether widths hold an accuracy target; each choice is evaluated once.
+
+    Args:
+        model: the float model, in the form that the metric takes.
+        quantize: widths -> quantized model, as quickly as a search needs it.
+        keep: remembers evaluations of earlier runs; None: nobody does.
+        known: `float_values`, where somebody has them.
+    """
+
+    def __init__(
+        self,
+        target: AccuracyTarget,
+        model: keras.Model,
+        quantize: Callable[[dict[str, int]], keras.Model],
+        keep: Keep | None = None,
+        known: np.ndarray | None = None,
+    ) -> None:
+        self._target = target
+        self._quantize = quantize
+        self._keep = keep
+        self._float = float_values(target, model) if known is None else known
+        self._known: dict[tuple[tuple[str, int], ...], Comparison] = {}
+        self.float_score = float(self._float.mean())
+
+    @property
+    def evaluations(self) -> int:
+        return len(self._known)
+
+    def compare(self, model: keras.Model) -> Comparison:
+        """The score of one quantized model."""
+        return self._compared(_values(self._target, model))
+
+    def _compared(self, values: np.ndarray) -> Comparison:
+        if values.shape != self._float.shape:
+            raise ValueError(
+                f"accuracy_target: the metric gave {values.shape} values for the quantized model "
+                f"and {self._float.shape} for the float model; it must score the same samples"
+            )
+        margins = values - self._target.relative * self._float
+        return Comparison(float(values.mean()), float(margins.mean()), _standard_error(margins))
+
+    def holds(self, widths: Mapping[str, int]) -> bool:
+        key = tuple(widths.items())
+        if key not in self._known:
+            self._known[key] = self._compared(self._evaluated(dict(widths)))
+        return self._known[key].holds
+
+    def _evaluated(self, widths: dict[str, int]) -> np.ndarray:
+        def measure() -> np.ndarray:
+            return _values(self._target, self._quantize(widths))
+
+        return measure() if self._keep is None else self._keep(widths, self._float, measure)
+
+    def warn_if_too_fine(self, comparison: Comparison) -> None:
+        """A drop that is allowed but smaller than the noise cannot be told from none."""
+        allowed = (1.0 - self._target.relative) * self.float_score
+        if comparison.error > allowed:
+            warnings.warn(
+                f"the accuracy target allows a drop of {allowed:.2g}, below the standard error "
+                f"{comparison.error:.2g} of the comparison on {len(self._float)} samples: give "
+                "the metric more samples or relax the target",
+                stacklevel=4,
+            )
+
+    def unreachable(self) -> ValueError:
+        """What to say when nothing that was tried holds the target."""
+        found = max(self._known.values(), key=lambda comparison: comparison.margin)
+        return ValueError(
+            f"accuracy_target relative={self._target.relative:g} cannot be reached: even the best "
+            f"widths tried, the widest candidates among them, score {found.score:.4g} "
+            f"(+- {found.error:.2g}) where the float model scores {self.float_score:.4g}. Allow "
+            "wider weight_bits, more calibration samples or a lower target"
+        )
+
+
+def float_values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
+    """What the metric says of the float model, float64 (n,).
+
+    Raises:
+        ValueError: the metric fails, returns no numbers, or nothing that can be held a part of.
+    """
+    values = _values(target, model)
+    if not values.mean() > 0.0:
+        raise ValueError(
+            f"accuracy_target is relative to the float model's score, which is "
+            f"{values.mean():g}; the metric must be positive, higher is better"
+        )
+    return values
+
+
+def _values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
+    """One value a sample, or one in all, float64 (n,)."""
+    try:
+        result: Any = target.metric(model)
+    except Exception as error:
+        # It is the user's own code: whatever it raises is said, and kept as the cause.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"accuracy_target: the metric failed: {reason}") from error
+    try:
+        values = np.asarray(result, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if not values.size or not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"accuracy_target: the metric returned {shown(result)}; a finite number or one value a "
+            "sample is needed"
+        )
+    return values
+
+
+def _standard_error(values: np.ndarray) -> float:
+    if values.size < 2:
+        return float("nan")
+    return float(values.std(ddof=1) / np.sqrt(values.size))

@@ -1,0 +1,155 @@
+"""The operators and shapes of a model's file before anything is learned, without a model of it.
+
+What a target refuses for its kind, shape, type or width is found here, in no time and without data.
+The values of weights and scales are made up; what calibration may add, a clamp or a requantization
+of equal types, is missing. `tfeptq.selection.skeleton` has the whole graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.canonical import linear
+from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.names import unique_name
+from tfeptq.config import QuantizationConfig
+from tfeptq.freeze.freeze import operator_of
+from tfeptq.plan.activations import activation_bits
+from tfeptq.plan.slots import Topology
+from tfeptq.plan.widths import layer_granularity
+from tfeptq.quantized.quantizers import activation_dtype
+from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+
+_BIAS = {"int8": "int32", "int16": "int64"}
+
+
+def outline(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> IntegerGraph:
+    """The graph of a canonical model, for `plan_storage` and static rules; it computes nothing.
+
+    Args:
+        widths: of the weights, by layer.
+        config: with the widths of activations resolved.
+    """
+    return _Outline(model, widths, config).graph()
+
+
+class _Outline:
+    def __init__(
+        self, model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+    ) -> None:
+        self._model, self._widths, self._config = model, widths, config
+        self._calls = LayerGraph.of(model)
+        self._topology = Topology(self._calls)
+        self._shapes = self._calls.shapes(model)
+        self._per_channel = layer_granularity(model, widths, config)
+        self._tensors: dict[str, Tensor] = {}
+        self._names: dict[Key, str] = {}
+        self._copies: dict[tuple[str, str], str] = {}
+        self._operators: list[Operator] = []
+
+    def graph(self) -> IntegerGraph:
+        for key in self._calls.inputs:
+            self._write(key, key[0])
+        for call in self._calls.calls:
+            self._add(call)
+        inputs = [self._names[key] for key in self._calls.inputs]
+        outputs = [self._names[key] for key in self._calls.outputs]
+        return IntegerGraph(
+            self._model.name,
+            self._tensors,
+            tuple(self._operators),
+            tuple(zip(inputs, inputs, strict=True)),
+            tuple(zip(outputs, outputs, strict=True)),
+        )
+
+    def _add(self, call: Call) -> None:
+        layer = call.layer
+        if isinstance(layer, Constant):
+            shape, dtype = self._shapes[call.output], self._dtype(call.output)
+            self._names[call.output] = self._constant(layer.name, shape, dtype)
+            return
+        producer = self._topology.producers.get(call.inputs[0])
+        if producer is not None and self._topology.fused_relu(producer) is call:
+            # Its producer has written the tensor.
+            return
+        kind, attributes = self._operator(call)
+        result, relu = call.output, self._topology.fused_relu(call)
+        if relu is not None:
+            result, attributes = relu.output, {**attributes, "activation": self._operator(relu)[0]}
+        dtype = self._dtype(result)
+        inputs = [self._read(self._names[key], dtype) for key in call.inputs]
+        inputs += self._parameters(layer, kind, dtype)
+        output = self._write(result, layer.name)
+        self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
+
+    def _operator(self, call: Call) -> tuple[str, dict[str, Any]]:
+        return operator_of(call.layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+
+    def _dtype(self, key: Key) -> str:
+        return activation_dtype(activation_bits(self._topology.owner(key)[0], self._config))
+
+    def _read(self, name: str, dtype: str) -> str:
+        """A tensor in the type in which its reader computes."""
+        if self._tensors[name].dtype == dtype:
+            return name
+        if (name, dtype) not in self._copies and self._tensors[name].is_constant:
+            # An array is written in either type.
+            shape = self._tensors[name].shape
+            self._copies[name, dtype] = self._constant(f"{name}/{dtype}", shape, dtype)
+        if (name, dtype) not in self._copies:
+            copy = self._tensor(f"{name}/{dtype}", self._tensors[name].shape, dtype)
+            self._operators.append(Operator("QUANTIZE", (name,), (copy,), name, {}))
+            self._copies[name, dtype] = copy
+        return self._copies[name, dtype]
+
+    def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
+        if isinstance(layer, keras.layers.PReLU):
+            return [self._constant(f"{layer.name}/alpha", tuple(layer.alpha.shape), "int8")]
+        if not linear.is_weighted(layer):
+            return []
+        channels = layer.bias.shape[0]
+        shape, axis = linear.file_shape(layer)
+        scales = channels if self._per_channel[layer.name] else 1
+        bits = self._widths[layer.name]
+        return [
+            self._constant(f"{layer.name}/weights", shape, "int8", scales, axis, bits),
+            self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales),
+        ]
+
+    def _write(self, key: Key, name: str) -> str:
+        self._names[key] = self._tensor(name, self._shapes[key], self._dtype(key))
+        return self._names[key]
+
+    def _constant(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        scales: int = 1,
+        axis: int = 0,
+        bits: int | None = None,
+    ) -> str:
+        data = np.ones(shape, dtype)
+        return self._tensor(name, shape, dtype, scales, axis, data, bits or 8 * data.itemsize)
+
+    def _tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        scales: int = 1,
+        axis: int = 0,
+        data: np.ndarray | None = None,
+        bits: int = 8,
+    ) -> str:
+        name = unique_name(name, set(self._tensors))
+        quantization = Quantization(np.ones(scales, np.float32), 0, axis)
+        self._tensors[name] = Tensor(name, shape, dtype, quantization, data, bits)
+        return name

@@ -1,0 +1,201 @@
+"""The smallest model that holds an accuracy target, learned and verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.config import QuantizationConfig
+from tfeptq.goals import AccuracyTarget
+from tfeptq.model import QuantizedModel
+from tfeptq.selection.accuracy import Comparison, Judge
+from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
+from tfeptq.selection.choice import Choice
+from tfeptq.selection.frontier_point import WidthChoice
+
+#: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
+Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
+#: (configuration with fixed widths, metric, the float model's values, how to measure) -> values.
+Keep = Callable[
+    [QuantizationConfig, Callable[..., Any], np.ndarray, Callable[[], np.ndarray]], np.ndarray
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchReport:
+    """How widths were found.
+
+    Attributes:
+        evaluations: choices that were quantized and scored on the way.
+        comparison: of the model that is returned, after the whole recipe.
+        steps_back: choices that missed after the whole recipe, see `bisection.step_back`.
+    """
+
+    evaluations: int
+    float_score: float
+    comparison: Comparison
+    steps_back: int
+
+
+def hold_accuracy(
+    model: keras.Model,
+    choice: WidthChoice,
+    config: QuantizationConfig,
+    learn: Learn,
+    keep: Keep | None = None,
+    known: np.ndarray | None = None,
+) -> tuple[QuantizedModel, SearchReport]:
+    """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
+
+    The search quantizes in the way of `AccuracyTarget.search_steps`; the final model comes from the
+    whole recipe and is scored again: it computes what its file will.
+
+    Args:
+        model: the float model, as the metric takes it.
+        choice: costs and sensitivities of the candidates.
+        learn: quantizes with the widths of a configuration; user callbacks see final runs only.
+        keep: remembers what evaluations of an earlier run measured.
+        known: what the metric says of the float model, where somebody has asked it.
+
+    Raises:
+        ValueError: not even the widest candidates hold the target, or what holds it exceeds a
+            budget that was given as well.
+    """
+    target = config.accuracy_target
+    assert target is not None
+
+    def kept(
+        widths: Any, float_values: np.ndarray, measure: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        if keep is None:
+            return measure()
+        return keep(briefly(widths), target.metric, float_values, measure)
+
+    def briefly(widths: Any) -> QuantizationConfig:
+        return _searching(choice.configured(config, widths), target)
+
+    judge = Judge(
+        target,
+        model,
+        lambda widths: learn(briefly(widths), False),
+        kept,
+        known,
+    )
+    ladder = searched(choice, target, judge)
+    if ladder is None:
+        raise judge.unreachable()
+    affordable = _affordable(ladder, choice, config)
+
+    def whole_recipe(rung: int) -> QuantizedModel:
+        return learn(choice.configured(config, affordable.widths(rung)), True)
+
+    trials = _Trials(judge, whole_recipe)
+    if step_back(affordable.costs, trials.holds) is None:
+        if len(affordable.costs) < len(ladder.costs):
+            raise _excluded(choice, ladder, config)
+        raise judge.unreachable()
+    quantized, comparison = trials.best
+    judge.warn_if_too_fine(comparison)
+    report = SearchReport(judge.evaluations, judge.float_score, comparison, trials.missed)
+    return quantized, report
+
+
+class _Trials:
+    """Whole recipes at rungs of a ladder.
+
+    Attributes:
+        best: the last that held, which is the cheapest, and its comparison.
+        missed: how many did not hold.
+    """
+
+    best: tuple[QuantizedModel, Comparison]
+
+    def __init__(self, judge: Judge, whole_recipe: Callable[[int], QuantizedModel]) -> None:
+        self._judge, self._whole_recipe = judge, whole_recipe
+        self.missed = 0
+
+    def holds(self, rung: int) -> bool:
+        quantized = self._whole_recipe(rung)
+        comparison = self._judge.compare(quantized)
+        if comparison.holds:
+            self.best = quantized, comparison
+        else:
+            self.missed += 1
+            _warn_of_a_miss(comparison)
+        return comparison.holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """Choices from a search's answer up to the most accurate.
+
+    Attributes:
+        costs: of each, rising.
+        widths: of one.
+    """
+
+    costs: np.ndarray
+    widths: Callable[[int], Any]
+
+
+def searched(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> Ladder | None:
+    """The cheapest choice that holds, by the target's search; None where nothing does."""
+    if target.search == "layers":
+        assert isinstance(choice, Choice)
+        costs = choice.priced(target.cost)
+        held = bisect_layers(choice.sensitivity.losses, costs, judge.holds)[::-1]
+        sums = [choice.point(widths).costs[target.cost] for widths in held]
+        return Ladder(np.array(sums), held.__getitem__) if held else None
+    frontier = choice.pareto(target.cost)
+    first = bisect_frontier(frontier.costs, lambda point: judge.holds(frontier.widths(point)))
+    if first is None:
+        return None
+    return Ladder(frontier.costs[first:], lambda rung: frontier.widths(first + rung))
+
+
+def _warn_of_a_miss(comparison: Comparison) -> None:
+    warnings.warn(
+        f"widths that promised to hold the accuracy target score {comparison.score:.4g} after the "
+        "whole recipe, which misses it: trying wider ones",
+        stacklevel=6,
+    )
+
+
+def _searching(config: QuantizationConfig, target: AccuracyTarget) -> QuantizationConfig:
+    """The recipe of an evaluation: short, or none."""
+    if target.search_steps == 0 or config.rounding != "eptq":
+        return dataclasses.replace(config, rounding=config.quick_rounding)
+    return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
+
+
+def _affordable(ladder: Ladder, choice: WidthChoice, config: QuantizationConfig) -> Ladder:
+    """The rungs that a budget allows which was given as well."""
+    limits = config.budget.limits if config.budget is not None else {}
+    if not limits:
+        return ladder
+    rungs = [
+        rung
+        for rung in range(len(ladder.costs))
+        if all(
+            choice.point(ladder.widths(rung)).costs[name] <= limit for name, limit in limits.items()
+        )
+    ]
+    if not rungs:
+        raise _excluded(choice, ladder, config)
+    return Ladder(ladder.costs[rungs], lambda index: ladder.widths(rungs[index]))
+
+
+def _excluded(choice: WidthChoice, ladder: Ladder, config: QuantizationConfig) -> ValueError:
+    assert config.budget is not None
+    limits, found = config.budget.limits, choice.point(ladder.widths(0)).costs
+    return ValueError(
+        f"budget {', '.join(f'{name}={limit:g}' for name, limit in limits.items())} and the "
+        "accuracy target exclude each other: the cheapest widths that promise to hold the target "
+        f"cost {', '.join(f'{name}={found[name]:g}' for name in limits)}, and none within the "
+        "budget holds it"
+    )

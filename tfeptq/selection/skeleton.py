@@ -1,0 +1,140 @@
+"""A model's integer graph before anything is learned: the operators and sizes of its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.canonical import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.freeze.freeze import freeze
+from tfeptq.model import QuantizedModel
+from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.input_ranges import input_ranges
+from tfeptq.plan.sharing import Ranges
+from tfeptq.plan.widths import layer_granularity, layer_requantizations
+from tfeptq.quantized.wrap import wrap
+from tflite_export.exporter import plan_storage
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.packaging.compression import slimmed
+
+
+def skeleton(
+    model: keras.Model,
+    widths: Mapping[str, int],
+    config: QuantizationConfig,
+    ranges: Ranges | None = None,
+) -> IntegerGraph:
+    """The graph that a canonical model will become, with arbitrary integers and scales.
+
+    Args:
+        ranges: of the model's tensors, see `tfeptq.plan.slots.Plan`.
+    """
+    generator = np.random.default_rng(0)
+    quantized = _uncalibrated(model, widths, config, ranges)
+    for layer in quantized.weighted_layers:
+        layer.set_step(generator.uniform(1.0, 2.0, layer.step.shape))
+    graph = freeze(quantized)
+    tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
+    return dataclasses.replace(graph, tensors=tensors)
+
+
+def rounded(
+    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
+) -> IntegerGraph:
+    """The same graph with the model's own weights, rounded to nearest without any data.
+
+    For tools that look at the weights: Vela codes frequent integers in fewer bits.
+    """
+    quantized = _uncalibrated(model, widths, config, None)
+    for layer in quantized.weighted_layers:
+        steps = weight_steps(
+            linear.by_channel(layer.layer, layer.float_kernel),
+            None,
+            bits=layer.bits,
+            method="mse",
+            per_channel=layer.per_channel,
+        )
+        layer.set_step(steps)
+    return freeze(quantized)
+
+
+def _uncalibrated(
+    model: keras.Model,
+    widths: Mapping[str, int],
+    config: QuantizationConfig,
+    ranges: Ranges | None,
+) -> QuantizedModel:
+    config = resolve_activations(model, config)
+    assert isinstance(config.activation_bits, Mapping)
+    wrapped = wrap(
+        model,
+        weight_bits=widths,
+        per_channel=layer_granularity(model, widths, config),
+        requantization=layer_requantizations(model, widths, config),
+        activation_bits=config.activation_bits,
+        ranges=ranges,
+        input_ranges=input_ranges(model, config.input_range),
+    )
+    quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)
+    free = (q for q in quantized.activation_quantizers if q.fixed is None)
+    for index, quantizer in enumerate(free):
+        # Unequal scales, as learned ones are: equal ones would make requantizations vanish.
+        quantizer.set_range(0.0, 1.0 + index)
+    return quantized
+
+
+def _filled(tensor: Tensor, generator: np.random.Generator) -> Tensor:
+    """Random constants: the writer stores equal ones once."""
+    if tensor.data is None:
+        return tensor
+    low, high = -(2 ** (tensor.bits - 1)), 2 ** (tensor.bits - 1) - 1
+    data = generator.integers(low, high, tensor.shape, dtype=tensor.data.dtype)
+    return dataclasses.replace(tensor, data=data)
+
+
+def file_bytes(graph: IntegerGraph, target: str, *, slim: bool = False) -> int:
+    """Size of the file that `graph` is written to.
+
+    Args:
+        slim: without the parameters that compression for microcontrollers drops.
+    """
+    content = write(graph, plan_storage(graph, target))
+    return len(slimmed(content) if slim else content)
+
+
+def peak_activation_bytes(graph: IntegerGraph) -> int:
+    """Most bytes of activations that are alive at once: from their writer to their last reader.
+
+    What a memory planner without fragmentation needs; a runtime's arena adds its bookkeeping and
+    the scratch buffers of kernels.
+    """
+    return sum(alive_at_peak(graph).values())
+
+
+def alive_at_peak(graph: IntegerGraph) -> dict[str, int]:
+    """Bytes of the activations that are alive when these are most, by tensor."""
+    births = {name: 0 for _, name in graph.inputs}
+    deaths = {name: len(graph.operators) for _, name in graph.outputs}
+    for time, operator in enumerate(graph.operators):
+        births.update(dict.fromkeys(operator.outputs, time))
+        for name in operator.inputs:
+            deaths[name] = max(deaths.get(name, 0), time)
+    sizes = {
+        name: int(np.prod(graph.tensors[name].shape)) * np.dtype(graph.tensors[name].dtype).itemsize
+        for name in births
+    }
+    alive = np.zeros(len(graph.operators) + 1, np.int64)
+    for name, birth in births.items():
+        alive[birth : deaths.get(name, birth) + 1] += sizes[name]
+    peak = int(alive.argmax())
+    return {
+        name: sizes[name]
+        for name, birth in births.items()
+        if birth <= peak <= deaths.get(name, birth)
+    }

@@ -1,0 +1,1 @@
+"""What a width is expected to cost in loss."""

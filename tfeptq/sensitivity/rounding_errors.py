@@ -1,0 +1,206 @@
+"""The weight errors that each candidate width makes, as they will ship without training.
+
+Rounding with the configured thresholds, and the bias correction that follows it: what selection
+compares is what is written without training and where the optimisation starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.config import QuantizationConfig
+from tfeptq.data.memory import WholeBatches, fitting_forward_batch
+from tfeptq.hessian.pairs import Candidate, RoundingError
+from tfeptq.hessian.probes import weighted_calls
+from tfeptq.plan.widths import granularity
+from tfeptq.quantized.quantizers import weight_range
+from tfeptq.rounding.layerwise import float_moments, rounded
+
+#: Samples behind mean inputs, and behind the covariances of "optq".
+AVERAGED, CORRELATED = 256, 512
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightErrors:
+    """What every candidate, (layer name, width), adds to its layer's weights and bias.
+
+    Attributes:
+        shipped: as they are written without training, or as training starts: by OPTQ, each layer
+            alone and on float inputs, or to nearest.
+        nearest: by nearest rounding.
+        shares: what `shipped` leaves of the squared error that `nearest` makes in the layer's
+            output; 1 where they are the same.
+    """
+
+    shipped: dict[Candidate, RoundingError]
+    nearest: dict[Candidate, RoundingError]
+    shares: dict[Candidate, float]
+
+
+def as_arrays(errors: WeightErrors) -> dict[str, np.ndarray]:
+    """Plain arrays, to be kept."""
+    arrays = {
+        "names": np.array([name for name, _ in errors.shares]),
+        "bits": np.array([bits for _, bits in errors.shares]),
+        "shares": np.array(list(errors.shares.values())),
+    }
+    for kind, found in (("shipped", errors.shipped), ("nearest", errors.nearest)):
+        for index, error in enumerate(found.values()):
+            arrays[f"{kind} {index} kernel"] = error.kernel
+            arrays[f"{kind} {index} bias"] = error.bias
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> WeightErrors:
+    """Inverse of `as_arrays`."""
+    order = list(zip(map(str, arrays["names"]), arrays["bits"].tolist(), strict=True))
+    shipped, nearest = (
+        {
+            candidate: RoundingError(
+                arrays[f"{kind} {index} kernel"], arrays[f"{kind} {index} bias"]
+            )
+            for index, candidate in enumerate(order)
+        }
+        for kind in ("shipped", "nearest")
+    )
+    return WeightErrors(shipped, nearest, dict(zip(order, arrays["shares"].tolist(), strict=True)))
+
+
+def weight_errors(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    candidates: Mapping[str, tuple[int, ...]],
+    scores: Mapping[str, np.ndarray],
+    config: QuantizationConfig,
+    *,
+    count: int = AVERAGED,
+) -> WeightErrors:
+    """Errors of every layer at every width.
+
+    Args:
+        model: canonical float model.
+        samples: one array a model input, float32 (N, ...); the first `count` are used.
+        scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
+    """
+    means = _mean_inputs(model, samples, min(count, len(samples[0])))
+    found = WeightErrors({}, {}, {})
+    for layer, covariance in _covariances(model, samples, config):
+        name = layer.name
+        for bits in candidates.get(name, ()):
+            steps = _steps(layer, scores.get(name), bits, config)
+            nearest = _nearest(layer, steps, bits)
+            shipped = (
+                nearest if covariance is None else _optq(layer, steps, bits, covariance, config)
+            )
+            for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
+                bias = _mean_shift(layer, kernel, means[name])
+                errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
+            found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
+    order = [(name, bits) for name, widths in candidates.items() for bits in widths]
+    return WeightErrors(
+        {key: found.shipped[key] for key in order},
+        {key: found.nearest[key] for key in order},
+        {key: found.shares[key] for key in order},
+    )
+
+
+def _covariances(
+    model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig
+) -> Iterator[tuple[keras.Layer, np.ndarray | None]]:
+    """Weighted layers, one at a time with the covariance of its inputs if rounding looks at it."""
+    if config.untrained_rounding == "nearest":
+        for call in weighted_calls(LayerGraph.of(model)):
+            yield call.layer, None
+        return
+    moments = float_moments(model, samples, count=CORRELATED, is_centered=config.bias_correction)
+    for layer, found in moments:
+        yield layer, found.covariance
+
+
+def _steps(
+    layer: keras.Layer, scores: np.ndarray | None, bits: int, config: QuantizationConfig
+) -> np.ndarray:
+    """Broadcast against the kernel."""
+    kernel = np.asarray(layer.kernel)
+    per_channel = granularity(layer, bits, config) == "per_channel"
+    return weight_steps(
+        linear.by_channel(layer, kernel),
+        None if scores is None else linear.by_channel(layer, scores),
+        bits=bits,
+        method=config.threshold,
+        per_channel=per_channel,
+    ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=per_channel))
+
+
+def _nearest(layer: keras.Layer, steps: np.ndarray, bits: int) -> np.ndarray:
+    kernel = np.asarray(layer.kernel)
+    return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
+
+
+def _optq(
+    layer: keras.Layer,
+    steps: np.ndarray,
+    bits: int,
+    covariance: np.ndarray,
+    config: QuantizationConfig,
+) -> np.ndarray:
+    kernel, is_trained = np.asarray(layer.kernel), config.rounding == "eptq"
+    integers = rounded(layer, kernel, steps, covariance, bits=bits, is_trained_later=is_trained)
+    return (integers * steps - kernel).astype(np.float32)
+
+
+def _share(
+    layer: keras.Layer, shipped: np.ndarray, nearest: np.ndarray, covariance: np.ndarray | None
+) -> float:
+    if covariance is None:
+        return 1.0
+    left, whole = (_output_error(layer, error, covariance) for error in (shipped, nearest))
+    return min(left / whole, 1.0) if whole > 0.0 else 1.0
+
+
+def _output_error(layer: keras.Layer, error: np.ndarray, covariance: np.ndarray) -> float:
+    by_group = linear.by_group(layer, error).astype(np.float64)
+    return float(np.sum(by_group * (covariance @ by_group)))
+
+
+def _mean_inputs(
+    model: keras.Model, samples: Sequence[np.ndarray], count: int
+) -> dict[str, list[tf.Tensor]]:
+    """Layer name -> mean input of each of its calls, (1, ...)."""
+    graph = LayerGraph.of(model)
+    calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
+
+    @tf.function
+    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> list[tf.Tensor]:
+        tensors = graph.execute(inputs)
+        return [
+            tf.reduce_sum(tensors[call.inputs[0]][repeated:], axis=0, keepdims=True) / count
+            for call in calls
+        ]
+
+    result: dict[str, list[tf.Tensor]] = {}
+    batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
+    parts = zip(*map(run, batches, map(tf.constant, batches.repeats)), strict=True)
+    for call, shares in zip(calls, parts, strict=True):
+        result.setdefault(call.layer.name, []).append(tf.add_n(shares))
+    return result
+
+
+def _mean_shift(
+    layer: keras.Layer, kernel_error: np.ndarray, means: Sequence[tf.Tensor]
+) -> np.ndarray:
+    """Mean over samples and positions of what the error adds to each output channel.
+
+    The layer is linear: the mean over samples of its outputs is its output on the mean input.
+    """
+    outputs = [linear.linear_operation(layer, mean, kernel_error) for mean in means]
+    shifts = [tf.reduce_mean(out, axis=list(range(len(out.shape) - 1))) for out in outputs]
+    return (tf.add_n(shifts) / len(shifts)).numpy()

@@ -1,0 +1,107 @@
+"""Logistic function and hyperbolic tangent.
+
+int8 kernels tabulate them in float32. int16 kernels interpolate one table of the logistic function,
+which serves both because tanh(x) = 2 logistic(2 x) - 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tflite_export.graph import fixed_point
+from tflite_export.operators.interpolation import Function
+from tflite_export.operators.operands import Operands
+
+#: Nodes of the logistic table and their number in one unit of its argument.
+_NODES, _NODES_PER_UNIT = 256, 24
+#: The 16-bit kernels count the input in units of 1 / (3 * 2^12): +-2^15 of them are +-10.7.
+_INPUT_BITS = 12
+
+
+def logistic(operands: Operands) -> np.ndarray:
+    if operands.output.dtype == "int8":
+        return _tabulated(operands, _logistic_in_float32)
+    position = _position(operands, power_of_two_shifts=(0,))
+    magnitude = _interpolated(np.abs(position), between_bits=9, highest=0x7FFF << 10)
+    unit = 2**10
+    # Rounded towards plus infinity above zero and its mirror image below.
+    below = (1 << 25) - magnitude + unit // 2 - 1
+    return _as_int16(np.where(position >= 0, magnitude + unit // 2, below) >> 10)
+
+
+def tanh(operands: Operands) -> np.ndarray:
+    if operands.output.dtype == "int8":
+        return _tabulated(operands, np.tanh)
+    position = _position(operands, power_of_two_shifts=(0, 1))
+    magnitude = _interpolated(np.abs(position), between_bits=8, highest=0xFFFF << 8) - 2**23
+    return _as_int16(np.where(position >= 0, magnitude + 2**7, 2**7 - 1 - magnitude) >> 8)
+
+
+def _tabulated(operands: Operands, function: Function) -> np.ndarray:
+    """The function of all 256 integers, evaluated in float32 as the kernels prepare it."""
+    tensor, output = operands.tensors[0], operands.output
+    integers = np.arange(-128, 128) - tensor.quantization.zero_point
+    # The double result, rounded, is what an accurate float32 library function returns.
+    arguments = tensor.quantization.scale[0] * integers.astype(np.float32)
+    values = function(arguments.astype(np.float64)).astype(np.float32)
+    inverse = np.float32(1) / output.quantization.scale[0]
+    outputs = operands.finished(fixed_point.round_half_away(values * inverse))
+    return outputs[operands.arrays[0].astype(np.int64) + 128]
+
+
+def _logistic_in_float32(values: np.ndarray) -> np.ndarray:
+    exponential = np.exp(-values).astype(np.float32)
+    return np.float32(1) / (np.float32(1) + exponential)
+
+
+def _logistic_table() -> np.ndarray:
+    """logistic(i / 24) with 16 fractional bits."""
+    arguments = np.arange(_NODES)
+    begin, middle, end = (
+        2.0**16 / (1 + np.exp(-(arguments + part) / _NODES_PER_UNIT)) for part in (0.0, 0.5, 1.0)
+    )
+    # Half of the error that the interpolation has in the middle of a segment goes to its node.
+    table = fixed_point.round_half_away(begin - ((begin + end) / 2 - middle) / 2)
+    # The last node is the value that the function saturates at.
+    table[-1] = 2**16 - 1
+    return table
+
+
+_TABLE = _logistic_table()
+
+
+def _position(operands: Operands, *, power_of_two_shifts: tuple[int, ...]) -> np.ndarray:
+    """The input in the units of the table.
+
+    Args:
+        power_of_two_shifts: exponents, relative to 2^-12, of the input scales that the kernel
+            multiplies exactly.
+    """
+    scale = operands.tensors[0].quantization.scale[0]
+    exponent = _power_of_two(scale)
+    values = operands.centred()
+    if exponent is not None and exponent + _INPUT_BITS in power_of_two_shifts:
+        return values * (3 << (exponent + _INPUT_BITS))
+    multiplier, shift = np.float64(scale) * 2.0**_INPUT_BITS * 3.0, 0
+    while multiplier <= 32767.0 / 2.0 and shift <= 30:
+        multiplier, shift = multiplier * 2.0, shift + 1
+    return (values * int(multiplier) + ((1 << shift) >> 1)) >> shift
+
+
+def _power_of_two(scale: np.float32) -> int | None:
+    """Exponent of a scale that the kernels take for a power of two."""
+    logarithm = np.log(scale) * np.float32(1 / np.log(2.0))
+    nearest = np.round(logarithm)
+    return int(nearest) if abs(logarithm - nearest) < 1e-3 else None
+
+
+def _interpolated(magnitude: np.ndarray, *, between_bits: int, highest: int) -> np.ndarray:
+    """The logistic table with 16 + `between_bits` fractional bits; `highest` from its last node."""
+    index = np.minimum(magnitude >> between_bits, _NODES - 2)
+    between = magnitude & (2**between_bits - 1)
+    value = (_TABLE[index] << between_bits) + between * (_TABLE[index + 1] - _TABLE[index])
+    return np.where(magnitude >> between_bits >= _NODES - 1, highest, value)
+
+
+def _as_int16(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.int16)

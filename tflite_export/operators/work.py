@@ -1,0 +1,40 @@
+"""How much the integer reference computes: bounded by what a graph declares, before it begins."""
+
+from __future__ import annotations
+
+import math
+
+from tflite_export.graph.shapes import multiplications, padded_elements
+from tflite_export.graph.structure import IntegerGraph
+
+#: Elements of one tensor of one sample, with the padding of its windows: 128 MiB in int64.
+LARGEST_TENSOR = 2**24
+#: Multiplications of one operator on one sample: minutes.
+MOST_MULTIPLICATIONS = 2**38
+#: Elements of a tensor that all samples of a run may have together.
+_AT_ONCE = 2**22
+
+
+def samples_at_once(graph: IntegerGraph) -> int:
+    """Samples of a validated graph that fit into memory together.
+
+    Raises:
+        ValueError: an operator is too large for a reference that is written for clarity.
+    """
+    largest = 1
+    for operator in graph.operators:
+        inputs = [graph.tensors[name] for name in operator.inputs]
+        output = graph.tensors[operator.outputs[0]]
+        elements = max(
+            padded_elements(operator, inputs),
+            *(math.prod(tensor.shape) for tensor in (*inputs, output)),
+        )
+        work = multiplications(operator, inputs, output)
+        if elements > LARGEST_TENSOR or work > MOST_MULTIPLICATIONS:
+            raise ValueError(
+                f"operator {operator.kind} of layer {operator.layer!r} needs a tensor of "
+                f"{elements} elements and {work} multiplications; the integer reference takes "
+                f"{LARGEST_TENSOR} and {MOST_MULTIPLICATIONS}"
+            )
+        largest = max(largest, elements)
+    return max(_AT_ONCE // largest, 1)

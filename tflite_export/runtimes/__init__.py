@@ -1,0 +1,1 @@
+"""What executes a file, each in a process of its own."""

@@ -1,0 +1,186 @@
+"""Static rules of a target, applied to any TensorFlow Lite file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from tflite_export import targets
+from tflite_export.file.damage import names_damage
+from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
+from tflite_export.graph import limits
+from tflite_export.graph.structure import WEIGHTED
+from tflite_export.targets import coral, edgetpu_compiler, npu
+from tflite_export.targets.findings import Finding
+
+__all__ = ["CheckResult", "Finding", "check", "static_findings"]
+
+#: Expands the weights of files that `packaging.compress` made.
+_DECODE = "CUSTOM:TFLM_DECODE"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckResult:
+    """`ok` means that no blocker is known, not that the target's compiler accepts the file.
+
+    Attributes:
+        compiler: what the target's own compiler said, where it is installed and takes part.
+    """
+
+    ok: bool
+    findings: tuple[Finding, ...]
+    compiler: edgetpu_compiler.EdgeTpuReport | None = None
+
+
+def check(path: str | Path, *, target: str) -> CheckResult:
+    """Compares a file with the rules of a target.
+
+    For "coral" these are the documented requirements of the Edge TPU, and the Edge TPU compiler's
+    own log if that program is on the PATH; for others the capability table, and for "ethos-u" what
+    Vela leaves on the CPU as well.
+
+    Raises:
+        ValueError: unknown target, or a file that cannot be read.
+    """
+    targets.capabilities(target)
+    content = read_bytes(path)
+    found = list(static_findings(parse(content), target))
+    compiler = _compiled(content, found) if target == "coral" else None
+    return CheckResult(not found, tuple(found), compiler)
+
+
+@names_damage
+def static_findings(model: StoredModel, target: str) -> tuple[Finding, ...]:
+    """What the rules of a target say about a file, without any compiler."""
+    return (*_of_the_model(model), *_of_the_target(model, target))
+
+
+def _of_the_model(model: StoredModel) -> list[Finding]:
+    if model.subgraphs <= 1:
+        return []
+    advice = "export a model without control flow"
+    return [Finding("model", f"has {model.subgraphs} subgraphs", advice)]
+
+
+def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
+    if target == "coral":
+        return list(coral.findings(model))
+    found = [finding for operator in model.operators for finding in _check(operator, model, target)]
+    if target == "ethos-u":
+        found += npu.findings(model)
+    return [*found, *_MORE_RULES.get(target, lambda model: [])(model)]
+
+
+def _zero_points(model: StoredModel) -> list[Finding]:
+    """LiteRT wants as many zero points as scales; TFLM does not count them."""
+    return [
+        Finding(
+            f"tensor {tensor.name!r}",
+            f"has {tensor.zero_point.size} zero points for {tensor.scale.size} scales, which "
+            "LiteRT refuses",
+            "compressed files run in TFLM only: take the file as it was before",
+            "LiteRT's check when it loads a file, measured",
+        )
+        for tensor in model.tensors
+        if tensor.scale is not None
+        and tensor.zero_point is not None
+        and tensor.zero_point.size != tensor.scale.size
+    ]
+
+
+def _wide_softmax(model: StoredModel) -> list[Finding]:
+    """The NPU of "ethos-u" and LiteRT's optimized kernel take any number of values."""
+    limit, tensors = limits.SOFTMAX_VALUES["int8", "int8"], model.tensors
+    return [
+        Finding(
+            f"SOFTMAX ({tensors[operator.outputs[0]].name})",
+            f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
+            "export the Keras model with tflite_export, which gives its results 16 bits",
+            "TFLM's kernel, measured",
+        )
+        for operator in model.operators
+        if operator.kind == "SOFTMAX"
+        and tensors[operator.inputs[0]].type == tensors[operator.outputs[0]].type == "int8"
+        and tensors[operator.inputs[0]].shape[-1:] > (limit,)
+    ]
+
+
+#: Target -> what its table does not say.
+_MORE_RULES: dict[str, Callable[[StoredModel], list[Finding]]] = {
+    "android": _zero_points,
+    "microcontroller": _wide_softmax,
+}
+
+
+def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:
+    """The Edge TPU compiler's report; adds to the findings what it leaves on the CPU."""
+    try:
+        report = edgetpu_compiler.compile_report(content)
+    except ValueError as error:
+        found.append(
+            Finding("model", str(error), "read the rules", edgetpu_compiler.PROGRAM),
+        )
+        return None
+    found += report.unmapped if report else ()
+    return report
+
+
+def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
+    if operator.kind == _DECODE and target == "microcontroller":
+        return []
+    if _converts_an_end(
+        operator, model, ("uint8", "float32") if target == "android" else ("uint8",)
+    ):
+        return []
+    outputs = [model.tensors[index] for index in operator.outputs if index >= 0]
+    where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
+    inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
+    floats = [tensor for tensor in (*inputs, *outputs) if tensor.type.startswith("float")]
+    if floats:
+        rule = f"tensor {floats[0].name!r} is {floats[0].type}"
+        return [Finding(where, rule, "quantize the model fully")]
+    dynamic = [tensor for tensor in outputs if any(size < 1 for size in tensor.shape)]
+    if dynamic or (outputs and outputs[0].shape and outputs[0].shape[0] != 1):
+        return [Finding(where, f"output shape {outputs[0].shape}", "fix all sizes, batch 1")]
+    if not inputs:
+        return []
+    weights = inputs[1] if operator.kind in WEIGHTED and len(inputs) > 1 else None
+    problem = targets.check_operator(
+        target,
+        operator.kind,
+        activation_dtype=inputs[0].type,
+        container=weights.type if weights else None,
+        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        rescales=bool(outputs) and _parameters(inputs[0]) != _parameters(outputs[0]),
+        rank=max(len(tensor.shape) for tensor in (*inputs, *outputs)),
+    )
+    if problem is None:
+        return []
+    table = targets.capabilities(target)
+    source = f"capability table of {table.title}, measured"
+    return [Finding(where, problem, table.advice, source)]
+
+
+def _converts_an_end(
+    operator: StoredOperator, model: StoredModel, allowed: tuple[str, ...]
+) -> bool:
+    """What `packaging.end_types` adds: a network's ends in another type, integers inside."""
+    if operator.kind not in ("QUANTIZE", "DEQUANTIZE"):
+        return False
+    if len(operator.inputs) != 1 or len(operator.outputs) != 1:
+        return False
+    ends = {*model.inputs, *model.outputs}
+    types = {
+        index in ends: model.tensors[index].type for index in (*operator.inputs, *operator.outputs)
+    }
+    return types.get(True) in allowed and types.get(False) in ("int8", "int16")
+
+
+def _parameters(tensor: StoredTensor) -> tuple[list[float], list[int]]:
+    """Scales and zero points, comparable."""
+    scale, zero_point = tensor.scale, tensor.zero_point
+    return (
+        [] if scale is None else scale.tolist(),
+        [] if zero_point is None else zero_point.tolist(),
+    )
