@@ -18,11 +18,11 @@ from tfeptq.selection.choice import check_costs, check_widths
 from tfeptq.selection.outline import outline
 from tfeptq.selection.prices import JointPrices, Prices, prices
 from tfeptq.selection.width_notes import by_tables, dropped, unrewarded
-from tflite_export.exporter import plan_storage
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph
 from tflite_export.targets.checks import static_findings
+from tflite_export.targets.containers import plan_storage
 
 #: Targets whose own compiler may leave operators of a right file on the CPU.
 _COMPILED = ("coral", "ethos-u")

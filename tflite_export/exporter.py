@@ -17,11 +17,13 @@ from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.proofs import prove
-from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator, parameters
+from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 from tflite_export.packaging.end_types import check_ends, with_ends
 from tflite_export.runtimes import isolation
 from tflite_export.targets import wide_softmax
 from tflite_export.targets.checks import static_findings
+from tflite_export.targets.containers import plan_storage
 from tflite_export.targets.findings import Finding
 from tflite_export.verify import Verification
 
@@ -103,8 +105,8 @@ def export(
     check_ends(target, input_type, output_type)
     if verify:
         isolation.start(*targets.capabilities(target).runtimes)
-    graph = (model if isinstance(model, IntegerGraph) else model.freeze()).validate()
-    graph = prove(wide_softmax.executable(graph, target).validate(), target=target)
+    graph = validated(model if isinstance(model, IntegerGraph) else model.freeze())
+    graph = prove(validated(wide_softmax.executable(graph, target)), target=target)
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None
@@ -134,58 +136,6 @@ def _target(model: Any, asked: str | None) -> str:
         )
     targets.capabilities(target)
     return target
-
-
-def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
-    """Weight tensor -> container, after checking every operator against the target's table.
-
-    Raises:
-        ValueError: names the layer, what it needs and what the target allows.
-    """
-    storage: dict[str, str] = {}
-    for operator in graph.operators:
-        dtype = graph.tensors[operator.inputs[0]].dtype
-        try:
-            if problem := targets.rank_problem(target, operator.kind, _rank(graph, operator)):
-                raise ValueError(problem)
-            if operator.kind in WEIGHTED:
-                name = operator.inputs[1]
-                container = _container(graph, name, operator.kind, target, dtype)
-                # A shared tensor has one container: the widest that its operators need.
-                storage[name] = max(
-                    storage.get(name, container), container, key=CONTAINER_BITS.__getitem__
-                )
-            elif problem := targets.check_operator(
-                target,
-                operator.kind,
-                activation_dtype=dtype,
-                rescales=_rescales(graph, operator),
-            ):
-                raise ValueError(problem)
-        except ValueError as error:
-            raise ValueError(f"layer {operator.layer!r}: {error}") from error
-    return storage
-
-
-def _rank(graph: IntegerGraph, operator: Operator) -> int:
-    names = (*operator.inputs, *operator.outputs)
-    return max(len(graph.tensors[name].shape) for name in names)
-
-
-def _rescales(graph: IntegerGraph, operator: Operator) -> bool:
-    given, made = (graph.tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
-    return parameters(given) != parameters(made)
-
-
-def _container(graph: IntegerGraph, name: str, kind: str, target: str, dtype: str) -> str:
-    weights = graph.tensors[name]
-    return targets.storage(
-        target,
-        kind,
-        bits=weights.bits,
-        per_channel=weights.quantization.per_channel,
-        activation_dtype=dtype,
-    )
 
 
 def _verified(

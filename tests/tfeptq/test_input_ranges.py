@@ -11,8 +11,8 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tfeptq.canonical.integer_types import activation_range
 from tfeptq.plan.input_ranges import fixed_by_range
-from tfeptq.quantized.quantizers import activation_range
 
 BOUNDS = st.floats(-1e6, 1e6, allow_subnormal=False, width=32).filter(
     lambda bound: bound == 0.0 or abs(bound) > 1e-6

@@ -12,13 +12,13 @@ import tensorflow as tf
 from keras import layers as L
 
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.walk import Walk
 from tfeptq.config import QuantizationConfig
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
-from tfeptq.quantized.quantizers import weight_range
 from tfeptq.rounding.layerwise import InputMoments
 
 H, W, C, K = 9, 7, 3, 5

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tfeptq.quantized.quantizers import weight_range
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.rounding import gptq as optq
 
 GROUPS, K, CHANNELS = 3, 7, 4

@@ -11,6 +11,7 @@ import pytest
 from tfeptq.cli.main import main
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.graph.validation import validated
 
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None, reason="extra 'microcontroller' is missing"
@@ -34,7 +35,7 @@ def file(tmp_path):
     }
     attributes = {"keep_num_dims": False, "activation": "NONE"}
     operator = Operator("FULLY_CONNECTED", ("x", "w", "b"), ("y",), "dense", attributes)
-    graph = IntegerGraph("test", tensors, (operator,), (("x", "x"),), (("y", "y"),)).validate()
+    graph = validated(IntegerGraph("test", tensors, (operator,), (("x", "x"),), (("y", "y"),)))
     path = tmp_path / "m.tflite"
     path.write_bytes(write(graph))
     return path

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.quantized import quantizers
 
 
@@ -77,8 +78,8 @@ def test_gradients_of_the_scale_are_those_of_lsq():
 
 
 def test_eight_bit_weights_are_narrow():
-    assert quantizers.weight_range(8) == (-127, 127)
-    assert quantizers.weight_range(2) == (-2, 1)
+    assert weight_range(8) == (-127, 127)
+    assert weight_range(2) == (-2, 1)
 
 
 def test_the_float_share_blends_and_folding_ends_it():

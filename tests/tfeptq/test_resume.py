@@ -296,11 +296,11 @@ def test_nothing_that_takes_long_is_computed_twice(tmp_path, monkeypatch):
     first = tfeptq.quantize(build(), samples, config, checkpoint_dir=tmp_path)
     assert list(tmp_path.glob("divergence-*"))
     for work in (
-        "float_scores.calibration_histograms",
-        "float_scores.weight_scores",
-        "precision.rounding.weight_errors",
-        "precision.sensitivity.pair_terms",
-        "precision.choice.MeasuredDivergence.__call__",
+        "hessian.float_scores.calibration_histograms",
+        "hessian.float_scores.weight_scores",
+        "sensitivity.rounding_errors.weight_errors",
+        "sensitivity.sensitivity.pair_terms",
+        "selection.choice.MeasuredDivergence.__call__",
         "pipeline.round_layer_by_layer",
     ):
         monkeypatch.setattr(f"tfeptq.{work}", None)

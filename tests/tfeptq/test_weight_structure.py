@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
-from tfeptq.quantized.quantizers import weight_range
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding import gptq as optq

@@ -9,6 +9,7 @@ import numpy as np
 
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.graph.validation import validated
 from tflite_export.runtimes.sessions import open_session
 
 
@@ -33,7 +34,7 @@ def graph_of(
     names = tuple(tensor.name for tensor in inputs)
     operator = Operator(kind, names, (output.name,), "layer", dict(attributes or {}))
     fed = tuple((tensor.name, tensor.name) for tensor in inputs if not tensor.is_constant)
-    return IntegerGraph("test", tensors, (operator,), fed, ((output.name, output.name),)).validate()
+    return validated(IntegerGraph("test", tensors, (operator,), fed, ((output.name, output.name),)))
 
 
 def random_samples(graph: IntegerGraph, *, count: int = 3, seed: int = 0) -> list[np.ndarray]:

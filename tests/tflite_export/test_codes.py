@@ -14,6 +14,7 @@ from random_operators import BUILDERS, Draw
 from tflite_export import operators as reference
 from tflite_export.graph import codes
 from tflite_export.graph.structure import TIED, IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 
 NARROW = st.integers(4, 7)
 
@@ -73,11 +74,11 @@ def test_a_fused_relu_bounds_the_codes_by_the_zero_point(activation, zero_point,
 def test_a_graph_that_may_leave_its_codes_is_refused_by_name():
     graph = narrowed(BUILDERS["LEAKY_RELU"](Draw(0, "int8")), "y", 4, 112)
     with pytest.raises(ValueError, match="LEAKY_RELU of layer 'layer': may write codes below 112"):
-        graph.validate()
+        validated(graph)
     graph = BUILDERS["RELU"](Draw(0, "int8"))
     graph = narrowed(graph, graph.inputs[0][1], 4, 112)
     with pytest.raises(ValueError, match="input 'x' has 4 bits, but callers may pass any"):
-        graph.validate()
+        validated(graph)
 
 
 @pytest.mark.parametrize("runtime", ["litert-reference", "litert", "tflm"])
@@ -92,7 +93,7 @@ def test_runtimes_clamp_by_a_maximum_with_a_constant(runtime):
     narrow = dataclasses.replace(wide, name="y", bits=4)
     operator = Operator("MAXIMUM", ("x", "lowest"), ("y",), "layer")
     tensors = {tensor.name: tensor for tensor in (wide, lowest, narrow)}
-    graph = IntegerGraph("clamp", tensors, (operator,), (("x", "x"),), (("y", "y"),)).validate()
+    graph = validated(IntegerGraph("clamp", tensors, (operator,), (("x", "x"),), (("y", "y"),)))
     samples = one.random_samples(graph, count=8)
     found = one.in_runtime(graph, samples, runtime=runtime)
     np.testing.assert_array_equal(found, np.maximum(samples[0], 112))

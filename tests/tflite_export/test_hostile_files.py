@@ -16,6 +16,7 @@ import tflite_export
 from tflite_export import operators as reference
 from tflite_export.file.reader import parse, to_graph
 from tflite_export.file.writer import serialize, write
+from tflite_export.graph.validation import validated
 from tflite_export.packaging import compress, memory_budget
 from tflite_export.runtimes import isolation
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
@@ -112,7 +113,7 @@ def everything(content: bytes, path) -> None:
             lambda t=target: tflite_export.check(path, target=t)
             for target in ("android", "coral", "ethos-u", "microcontroller")
         ),
-        lambda: to_graph(parse(content)).validate(),
+        lambda: validated(to_graph(parse(content))),
         lambda: tflite_export.run(path, inputs, runtime="reference"),
         *(lambda r=name: tflite_export.run(path, inputs, runtime=r) for name in NATIVE),
         lambda: compress(path, path.with_suffix(".small")),

@@ -15,6 +15,7 @@ import tflite_export
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 from tflite_export.packaging import unsigned_ends, write_image_classifier
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
 from tflite_export.runtimes.sessions import RuntimeUnavailableError
@@ -31,12 +32,14 @@ def classifier() -> IntegerGraph:
     graph = convolution(8)
     scores = dataclasses.replace(graph.tensors["y"], name="z", shape=(1, 5))
     mean = Operator("MEAN", ("y",), ("z",), "mean", {"axes": (1, 2), "keep_dims": False})
-    return dataclasses.replace(
-        graph,
-        tensors={**graph.tensors, "z": scores},
-        operators=(*graph.operators, mean),
-        outputs=(("scores", "z"),),
-    ).validate()
+    return validated(
+        dataclasses.replace(
+            graph,
+            tensors={**graph.tensors, "z": scores},
+            operators=(*graph.operators, mean),
+            outputs=(("scores", "z"),),
+        )
+    )
 
 
 def pixels() -> np.ndarray:

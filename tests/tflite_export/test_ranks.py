@@ -7,13 +7,13 @@ import one_operator as one
 import pytest
 
 from tflite_export import operators as reference
-from tflite_export.exporter import plan_storage
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import TARGETS, capabilities
 from tflite_export.targets.checks import static_findings
+from tflite_export.targets.containers import plan_storage
 
 SIZES = (1, 3, 2, 4, 2, 3, 2, 2, 2)
 

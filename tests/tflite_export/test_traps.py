@@ -12,9 +12,10 @@ from random_operators import Draw, random_graph
 
 import tflite_export
 from tflite_export import operators as reference
-from tflite_export.exporter import plan_storage
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.graph.validation import validated
+from tflite_export.targets.containers import plan_storage
 
 SHAPE = (1, 3, 4, 5)
 HAS_TFLM = importlib.util.find_spec("tflite_micro") is not None
@@ -75,7 +76,7 @@ def test_int16_slopes_are_refused_and_would_be_wrong():
     wide = dataclasses.replace(slopes, dtype="int16", data=slopes.data.astype(np.int16), bits=16)
     wrong = dataclasses.replace(graph, tensors={**graph.tensors, "a": wide})
     with pytest.raises(ValueError, match="slopes are int16, need int8"):
-        wrong.validate()
+        validated(wrong)
     assert difference(wrong, "litert") > 1000
 
 
@@ -89,7 +90,7 @@ def without_bias(kind: str) -> IntegerGraph:
 @pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
 def test_convolutions_need_a_bias(kind):
     with pytest.raises(ValueError, match="has 2 inputs, needs 3: image, weights and bias"):
-        without_bias(kind).validate()
+        validated(without_bias(kind))
 
 
 def test_litert_refuses_convolutions_without_bias():
@@ -99,7 +100,7 @@ def test_litert_refuses_convolutions_without_bias():
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_dense_layers_need_none(runtime):
-    assert difference(without_bias("FULLY_CONNECTED").validate(), runtime) <= 1
+    assert difference(validated(without_bias("FULLY_CONNECTED")), runtime) <= 1
 
 
 def test_requantization_by_a_tied_operator_is_refused():
@@ -119,13 +120,13 @@ def softmax(scale: float) -> IntegerGraph:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_softmax_of_nearly_equal_logits(runtime):
-    assert difference(softmax(2.0**-26 * 1.01).validate(), runtime) <= 1
+    assert difference(validated(softmax(2.0**-26 * 1.01)), runtime) <= 1
 
 
 def test_softmax_of_equal_logits_is_refused_and_would_kill(tmp_path):
     graph = softmax(2.0**-26)
     with pytest.raises(ValueError, match="the logits are the same for all samples"):
-        graph.validate()
+        validated(graph)
     path = tmp_path / "m.tflite"
     path.write_bytes(write(graph))
     images = np.zeros(graph.tensors["x"].shape, np.float32)

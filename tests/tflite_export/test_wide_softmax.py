@@ -17,6 +17,7 @@ from tflite_export import targets
 from tflite_export.file.writer import write
 from tflite_export.graph import limits
 from tflite_export.graph.structure import SHARES, WEIGHTED, IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 from tflite_export.operators.tolerances import tolerance
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets.wide_softmax import doomed, executable, without
@@ -61,7 +62,7 @@ def samples(values: int, kind: str, seed: int = 0) -> np.ndarray:
     seed=st.integers(0, 10**6),
 )
 def test_no_logits_end_a_runtime(values, exponent, kind, target, seed):
-    graph = executable(softmax(values, scale=2.0**exponent), target).validate()
+    graph = validated(executable(softmax(values, scale=2.0**exponent), target))
     codes = samples(values, kind, seed)
     expected = np.minimum(256 * shares(codes, 2.0**exponent), 255)
     # Rounded at most twice, and each exponential of the reference kernels to 2^-19.
@@ -104,7 +105,7 @@ def test_16_bit_results_hold_the_sums_up_to_their_limit():
     def largest(values: int, runtime: str) -> int:
         graph = softmax(values)
         made = dataclasses.replace(graph.tensors["y"], dtype="int16", quantization=SHARES, bits=16)
-        graph = dataclasses.replace(graph, tensors={**graph.tensors, "y": made}).validate()
+        graph = validated(dataclasses.replace(graph, tensors={**graph.tensors, "y": made}))
         flat = np.zeros((1, values), np.int8)
         return int(open_session(write(graph), runtime)([flat])[0].max()) + 2**15
 
@@ -161,7 +162,7 @@ def attention() -> IntegerGraph:
         Operator("ADD", ("x", "x"), ("z",), "twice", {"activation": "NONE"}),
     )
     graph = IntegerGraph("attention", tensors, operators, (("x", "x"),), (("y", "y"), ("z", "z")))
-    return graph.validate()
+    return validated(graph)
 
 
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
@@ -188,7 +189,7 @@ def test_where_only_int8_exists_one_runtime_proves_it_and_the_other_all_else(tmp
 def test_what_depends_on_an_operator_goes_with_it():
     graph = attention()
     kept = without(graph, [graph.operators[0]])
-    assert [operator.kind for operator in kept.validate().operators] == ["ADD"]
+    assert [operator.kind for operator in validated(kept).operators] == ["ADD"]
     assert set(kept.tensors) == {"x", "z"}
     assert without(graph, []).operators == graph.operators
 

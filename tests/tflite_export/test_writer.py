@@ -15,6 +15,7 @@ from tflite_export import operators as reference
 from tflite_export.file.reader import parse, read_bytes, to_graph
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.graph.validation import validated
 from tflite_export.operators.versions import operator_version
 from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.tflite_runtime import newest_versions
@@ -59,7 +60,7 @@ def assert_same_graph(found: IntegerGraph, expected: IntegerGraph) -> None:
 def test_graphs_round_trip(kind, dtype):
     for seed in range(4):
         graph = random_graph(kind, dtype, seed)
-        assert_same_graph(to_graph(parse(write(graph))).validate(), graph)
+        assert_same_graph(validated(to_graph(parse(write(graph)))), graph)
 
 
 def test_equal_vectors_are_written_once():
@@ -113,15 +114,17 @@ def test_buffers_are_aligned_inside_the_file_and_shared_when_equal():
     twin = dataclasses.replace(weights, name="w2")
     operator = graph.operators[0]
     second = dataclasses.replace(operator, inputs=("x", "w2", "b"), outputs=("y2",))
-    graph = dataclasses.replace(
-        graph,
-        tensors={
-            **graph.tensors,
-            "w2": twin,
-            "y2": dataclasses.replace(graph.tensors["y"], name="y2"),
-        },
-        operators=(operator, second),
-    ).validate()
+    graph = validated(
+        dataclasses.replace(
+            graph,
+            tensors={
+                **graph.tensors,
+                "w2": twin,
+                "y2": dataclasses.replace(graph.tensors["y"], name="y2"),
+            },
+            operators=(operator, second),
+        )
+    )
     buffers = buffers_of(write(graph))
     assert all(start % 16 == 0 for start, _ in buffers)
     assert weights.data is not None
@@ -132,7 +135,7 @@ def test_tensors_of_one_name_are_read_apart():
     graph = random_graph("ADD", "int8", 0)
     stored = parse(write(graph))
     tensors = tuple(dataclasses.replace(tensor, name="same") for tensor in stored.tensors)
-    found = to_graph(dataclasses.replace(stored, tensors=tensors)).validate()
+    found = validated(to_graph(dataclasses.replace(stored, tensors=tensors)))
     assert len(found.tensors) == len(graph.tensors)
     inputs = [
         np.random.default_rng(0).integers(-100, 100, (2, *graph.tensors[name].shape[1:]), np.int8)

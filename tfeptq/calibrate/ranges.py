@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
+from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.plan.slots import Topology
 from tfeptq.progress import progress
-from tfeptq.quantized.quantizers import activation_range
 from tflite_export.graph import limits
 
 #: Fractions of the observed extremes tried as clipping bounds.

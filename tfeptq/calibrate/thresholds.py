@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfeptq.quantized.quantizers import weight_range
+from tfeptq.canonical.integer_types import weight_range
 from tflite_export.graph import limits
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over

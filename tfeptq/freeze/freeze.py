@@ -7,37 +7,29 @@ follows says in which scale it is written; a ReLU in between joins the operator.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.names import unique_name
-from tfeptq.model import QuantizedModel
+from tfeptq.canonical.operators import operator_of, relu_kind
 from tfeptq.plan.slots import keeps_grid
-from tfeptq.quantized.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.quantized.grids import written_bits
-from tfeptq.quantized.quantizers import ActivationQuantizer, activation_dtype, activation_range
+from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tflite_export.graph import limits
 from tflite_export.graph.codes import lowest_code, stays_within
 from tflite_export.graph.proofs import largest_distance, prove
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.graph.validation import validated
 
-_MERGES = {
-    keras.layers.Add: "ADD",
-    keras.layers.Subtract: "SUB",
-    keras.layers.Multiply: "MUL",
-    keras.layers.Maximum: "MAXIMUM",
-    keras.layers.Minimum: "MINIMUM",
-}
-_ACTIVATIONS = {"hard_silu": "HARD_SWISH", "sigmoid": "LOGISTIC", "tanh": "TANH"}
-_FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+if TYPE_CHECKING:
+    from tfeptq.model import QuantizedModel
 
 
 #: An input that nothing reads stays one of the file: integers from -1 to 1, whatever is passed.
@@ -65,7 +57,7 @@ def freeze(model: QuantizedModel) -> IntegerGraph:
         ValueError: some kernel cannot hold what it would have to, naming the layer.
     """
     model.fold()
-    return prove(_Freezer(model).graph().validate(), target=model.target)
+    return prove(validated(_Freezer(model).graph()), target=model.target)
 
 
 def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
@@ -90,28 +82,9 @@ def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
     return result
 
 
-def operator_kind(layer: keras.Layer, output: _Shape, source: _Shape) -> str:
-    """TensorFlow Lite operator of a layer without weights; see `operator_of`."""
-    return operator_of(layer, output, source)[0]
-
-
-def operator_of(layer: keras.Layer, output: _Shape, source: _Shape) -> tuple[str, dict[str, Any]]:
-    """TensorFlow Lite operator of a layer of a canonical model, and its attributes.
-
-    Args:
-        output, source: shapes of its output and of its first input.
-    """
-    if isinstance(layer, keras.layers.ReLU):
-        return _relu_kind(layer), {}
-    if isinstance(layer, keras.layers.PReLU):
-        return "PRELU", {}
-    if linear.is_weighted(layer):
-        return _linear(layer, output)
-    return _builder(layer)(layer, output, source)
-
-
-def _relu_kind(layer: keras.layers.ReLU) -> str:
-    return "RELU6" if layer.max_value == 6.0 else "RELU"
+def _primitive(layer: keras.Layer) -> keras.Layer:
+    """The layer of the canonical model that a quantized one wraps, or itself."""
+    return layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
 
 
 class _Freezer:
@@ -167,7 +140,7 @@ class _Freezer:
     def _pending(self, call: Call, inputs: list[str]) -> _Pending:
         layer = call.layer
         output, source = self._shapes[call.output], self._shapes[call.inputs[0]]
-        kind, attributes = _builder(layer)(layer, output, source)
+        kind, attributes = operator_of(_primitive(layer), output, source)
         pending = _Pending(kind, inputs, layer.name, attributes)
         if isinstance(layer, QuantizedWeights):
             pending.weights = layer
@@ -177,9 +150,9 @@ class _Freezer:
 
     def _relu(self, call: Call) -> str | _Pending:
         """A ReLU joins the operator before it, or works on the integers in their own scale."""
-        kind = _relu_kind(call.layer)
+        kind = relu_kind(call.layer)
         value = self._values[call.inputs[0]]
-        if isinstance(value, _Pending) and value.kind in _FUSING:
+        if isinstance(value, _Pending) and "activation" in value.attributes:
             attributes = {**value.attributes, "activation": kind}
             return dataclasses.replace(value, attributes=attributes)
         pending = _Pending(kind, [self._tensor_name(call.inputs[0])], call.layer.name, {})
@@ -211,7 +184,7 @@ class _Freezer:
             return value
         return self._clamp(value, self._unique(f"{value}/clamped"), like.bits, call.layer.name)
 
-    def _input(self, name: str, like: Tensor, shape: _Shape) -> str:
+    def _input(self, name: str, like: Tensor, shape: tuple[int, ...]) -> str:
         """Callers may pass every integer of the type, whatever the width."""
         bits = max(like.bits, 8)
         return self._add(dataclasses.replace(like, name=name, shape=shape, bits=bits))
@@ -344,107 +317,3 @@ def _file_layout(integers: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(integers.transpose(3, 0, 1, 2)), 0
     height, width, channels, multiplier = integers.shape
     return integers.reshape(1, height, width, channels * multiplier), 3
-
-
-_Shape = tuple[int, ...]
-_Builder = Callable[[Any, _Shape, _Shape], tuple[str, dict[str, Any]]]
-
-
-def _linear(layer: keras.Layer, output: _Shape) -> tuple[str, dict[str, Any]]:
-    kind = linear.operator_kind(layer)
-    if kind == "FULLY_CONNECTED":
-        return kind, {"keep_num_dims": len(output) > 2, "activation": "NONE"}
-    attributes = _window(layer) | {
-        "dilation_h": layer.dilation_rate[0],
-        "dilation_w": layer.dilation_rate[1],
-        "activation": "NONE",
-    }
-    if kind == "DEPTHWISE_CONV_2D":
-        attributes["depth_multiplier"] = layer.depth_multiplier
-    return kind, attributes
-
-
-def _window(layer: Any) -> dict[str, Any]:
-    height, width = layer.strides
-    return {"padding": layer.padding.upper(), "stride_h": height, "stride_w": width}
-
-
-def _pool(kind: str) -> _Builder:
-    def build(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-        height, width = layer.pool_size
-        return kind, _window(layer) | {"filter_h": height, "filter_w": width}
-
-    return build
-
-
-def _mean(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-    return "MEAN", {"axes": (1, 2), "keep_dims": bool(layer.keepdims)}
-
-
-def _merge(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-    kind = _MERGES[type(layer)]
-    return kind, {"activation": "NONE"} if kind in _FUSING else {}
-
-
-def _concatenation(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
-    return "CONCATENATION", {"axis": layer.axis % len(output)}
-
-
-def _reshape(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
-    return "RESHAPE", {"new_shape": output}
-
-
-def _transpose(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-    return "TRANSPOSE", {"permutation": (0, *layer.dims)}
-
-
-def _pad(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-    return "PAD", {"paddings": ((0, 0), *map(tuple, layer.padding), (0, 0))}
-
-
-def _slice(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
-    (top, _bottom), (left, _right) = layer.cropping
-    return "SLICE", {"begin": (0, top, left, 0), "size": output}
-
-
-def _resize(layer: Any, output: _Shape, _: _Shape) -> tuple[str, dict[str, Any]]:
-    if layer.interpolation == "nearest":
-        return "RESIZE_NEAREST_NEIGHBOR", {"size": output[1:3]}
-    return "RESIZE_BILINEAR", {"size": output[1:3], "half_pixel_centers": True}
-
-
-def _activation(layer: Any, *_: Any) -> tuple[str, dict[str, Any]]:
-    return _ACTIVATIONS[layer.activation.__name__], {}
-
-
-_BUILDERS: dict[type, _Builder] = {
-    QuantizedWeights: lambda wrapper, output, _: _linear(wrapper.layer, output),
-    keras.layers.MaxPooling2D: _pool("MAX_POOL_2D"),
-    keras.layers.AveragePooling2D: _pool("AVERAGE_POOL_2D"),
-    keras.layers.GlobalAveragePooling2D: _mean,
-    QuantizedAveragePooling: lambda wrapper, *shapes: _pool("AVERAGE_POOL_2D")(
-        wrapper.layer, *shapes
-    ),
-    QuantizedMean: lambda wrapper, *_: _mean(wrapper.layer),
-    **dict.fromkeys(_MERGES, _merge),
-    keras.layers.Concatenate: _concatenation,
-    keras.layers.Reshape: _reshape,
-    keras.layers.Permute: _transpose,
-    keras.layers.ZeroPadding2D: _pad,
-    keras.layers.Cropping2D: _slice,
-    keras.layers.UpSampling2D: _resize,
-    keras.layers.Activation: _activation,
-    keras.layers.Softmax: lambda *_: ("SOFTMAX", {}),
-    keras.layers.LeakyReLU: lambda layer, *_: (
-        "LEAKY_RELU",
-        {"alpha": float(layer.negative_slope)},
-    ),
-    QuantizedPReLU: lambda *_: ("PRELU", {}),
-}
-
-
-def _builder(layer: keras.Layer) -> _Builder:
-    found = next((build for known, build in _BUILDERS.items() if isinstance(layer, known)), None)
-    if found is None:
-        raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) cannot be frozen")
-    return found

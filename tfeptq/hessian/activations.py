@@ -16,12 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
 from tfeptq.progress import progress
-from tfeptq.quantized.quantizers import activation_range
 
 #: Samples behind traces of activations.
 TRACED = 256

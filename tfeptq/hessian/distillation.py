@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
-from tfeptq.hessian.probes import logit_keys
+from tfeptq.canonical.logits import logit_keys
 
 
 class SelfDistillation:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.logits import logit_keys
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
@@ -24,23 +25,6 @@ EXACT_OUTPUTS = 32
 RANDOM_PROBES = 32
 #: Backward passes at a time. More are not faster, and each takes its own memory.
 PARALLEL_PROBES = 2
-
-
-def logit_keys(model: keras.Model) -> list[Key]:
-    """Tensors that hold the logits: the outputs, before a terminal softmax or sigmoid."""
-    graph = LayerGraph.of(model)
-    producers = {call.output: call for call in graph.calls}
-    keys = []
-    for key in graph.outputs:
-        call = producers.get(key)
-        keys.append(call.inputs[0] if call and _is_squashing(call.layer) else key)
-    return keys
-
-
-def _is_squashing(layer: keras.Layer) -> bool:
-    if isinstance(layer, keras.layers.Softmax):
-        return True
-    return isinstance(layer, keras.layers.Activation) and layer.activation.__name__ == "sigmoid"
 
 
 def weighted_calls(graph: LayerGraph) -> list[Call]:

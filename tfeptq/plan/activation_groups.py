@@ -15,8 +15,8 @@ import keras
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.operators import operator_kind
 from tfeptq.config import QuantizationConfig
-from tfeptq.freeze.freeze import operator_kind
 from tfeptq.plan.activations import boundary_layers, resolve_activations
 from tfeptq.plan.slots import Topology, has_fixed_parameters
 from tflite_export import targets

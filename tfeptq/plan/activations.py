@@ -20,14 +20,14 @@ import keras
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.names import by_legal_name
+from tfeptq.canonical.operators import operator_kind
 from tfeptq.config import QuantizationConfig
-from tfeptq.freeze.freeze import operator_kind
-from tfeptq.hessian.probes import logit_keys
 from tfeptq.plan.layer_names import refuse_unknown
 from tfeptq.plan.slots import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
-from tfeptq.quantized.quantizers import activation_dtype
 from tflite_export import targets
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.plan.layer_names import refuse_unknown
-from tfeptq.quantized.quantizers import activation_range
 
 Range = tuple[float, float]
 #: Samples that fill less of a fixed range than this have probably another unit.

@@ -16,11 +16,11 @@ import keras
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.names import legal_name, unique_name
 from tfeptq.plan.input_ranges import fixed_by_range
 from tfeptq.plan.sharing import Ranges, extent, shared
-from tfeptq.quantized.quantizers import activation_dtype, activation_range
 
 #: Layers that move integers and leave them as they are.
 EXACT_LAYERS = (

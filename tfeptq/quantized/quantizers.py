@@ -8,32 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.quantized.fused import gradual_fake_quantize
 from tflite_export.graph import limits
-from tflite_export.graph.codes import lowest_code
 
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
 ZETA, GAMMA = 1.2, -0.1
-
-
-def weight_range(bits: int) -> tuple[int, int]:
-    """Signed integer range of weights; 8 bits is narrow, as TensorFlow Lite's kernels require."""
-    top = 2 ** (bits - 1) - 1
-    return (-top if bits == 8 else -top - 1), top
-
-
-def activation_range(bits: int) -> tuple[int, int]:
-    """Lowest and highest integer of an activation tensor of `bits` width, 4 to 8 or 16.
-
-    Up to 8 bits these are the highest codes of int8, where kernels saturate.
-    """
-    return (-(2**15), 2**15 - 1) if bits == 16 else (lowest_code(bits), 127)
-
-
-def activation_dtype(bits: int) -> str:
-    """Container of an activation tensor of `bits` width."""
-    return "int16" if bits == 16 else "int8"
 
 
 def straight_through(value: Any, replacement: Any) -> Any:

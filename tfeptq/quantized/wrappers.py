@@ -13,13 +13,13 @@ import numpy as np
 from keras import ops
 
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.quantized.integer_bias import integer_bias
 from tfeptq.quantized.quantizers import (
     rectified_sigmoid,
     rectified_sigmoid_inverse,
     straight_through,
-    weight_range,
 )
 from tfeptq.quantized.weight_structure import WeightStructure
 

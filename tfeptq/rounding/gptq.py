@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfeptq.quantized.quantizers import weight_range
+from tfeptq.canonical.integer_types import weight_range
 
 #: Added to every variance, as a fraction of the mean variance: few samples estimate the covariance
 #: of many inputs poorly, and inputs that never vary say nothing about their weights.

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
-from tfeptq.hessian.probes import logit_keys, weighted_calls
+from tfeptq.canonical.logits import logit_keys
+from tfeptq.hessian.probes import weighted_calls
 
 #: ResNet20 on 1024 images of 32 x 32 takes 0.8 GB; a computer that trains has room for that.
 MEMORY_BYTES = 2**30

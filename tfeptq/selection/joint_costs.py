@@ -18,6 +18,7 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.activation_groups import ActivationGroups
@@ -25,7 +26,6 @@ from tfeptq.plan.input_ranges import input_ranges
 from tfeptq.plan.sharing import Ranges
 from tfeptq.plan.slots import Plan, Topology
 from tfeptq.plan.widths import container
-from tfeptq.quantized.quantizers import activation_dtype
 from tfeptq.selection.costs import layer_multiplications, stored_bytes, weight_bytes
 from tfeptq.selection.joint import Factor, Variable
 from tfeptq.selection.skeleton import file_bytes, skeleton

@@ -15,14 +15,14 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.names import unique_name
+from tfeptq.canonical.operators import operator_of
 from tfeptq.config import QuantizationConfig
-from tfeptq.freeze.freeze import operator_of
 from tfeptq.plan.activations import activation_bits
 from tfeptq.plan.slots import Topology
 from tfeptq.plan.widths import layer_granularity
-from tfeptq.quantized.quantizers import activation_dtype
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 _BIAS = {"int8": "int32", "int16": "int64"}

@@ -18,10 +18,10 @@ from tfeptq.plan.input_ranges import input_ranges
 from tfeptq.plan.sharing import Ranges
 from tfeptq.plan.widths import layer_granularity, layer_requantizations
 from tfeptq.quantized.wrap import wrap
-from tflite_export.exporter import plan_storage
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.packaging.compression import slimmed
+from tflite_export.targets.containers import plan_storage
 
 
 def skeleton(

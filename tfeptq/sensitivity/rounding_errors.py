@@ -15,13 +15,13 @@ import tensorflow as tf
 
 from tfeptq.calibrate.thresholds import weight_steps
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import weight_range
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.widths import granularity
-from tfeptq.quantized.quantizers import weight_range
 from tfeptq.rounding.layerwise import float_moments, rounded
 
 #: Samples behind mean inputs, and behind the covariances of "optq".

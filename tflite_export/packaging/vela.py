@@ -19,13 +19,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tflite_export.exporter import plan_storage
 from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import content_of, parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph
 from tflite_export.runtimes.sessions import RuntimeUnavailableError
+from tflite_export.targets.containers import plan_storage
 from tflite_export.targets.findings import Finding
 from tflite_export.targets.operator_latency import OperatorTime
 

@@ -10,11 +10,12 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
-from tflite_export.exporter import plan_storage
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 from tflite_export.runtimes import litert
 from tflite_export.runtimes.isolation import guarded, heartbeat
+from tflite_export.targets.containers import plan_storage
 
 _WARM_UP_RUNS = 3
 
@@ -93,7 +94,7 @@ def alone(graph: IntegerGraph, operator: Operator) -> IntegerGraph:
     fed = dict.fromkeys(name for name in operator.inputs if not tensors[name].is_constant)
     inputs = tuple((name, name) for name in fed)
     outputs = tuple((name, name) for name in operator.outputs)
-    return IntegerGraph(graph.name, tensors, (operator,), inputs, outputs).validate()
+    return validated(IntegerGraph(graph.name, tensors, (operator,), inputs, outputs))
 
 
 def _description(graph: IntegerGraph, operator: Operator, storage: Mapping[str, str]) -> object:

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
+from tfeptq.canonical.logits import logit_keys
 from tfeptq.hessian.label_free import (
     channel_attention,
     sample_layer_attention,
     weight_scores,
 )
-from tfeptq.hessian.probes import Probe, logit_keys
+from tfeptq.hessian.probes import Probe
 from tfeptq.preparation import prepare
 
 H, W, C, N, K = 6, 5, 3, 7, 4

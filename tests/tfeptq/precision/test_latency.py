@@ -18,10 +18,10 @@ from tfeptq.selection.latency import (
     write_latencies,
 )
 from tfeptq.selection.skeleton import rounded
-from tflite_export.exporter import plan_storage
 from tflite_export.file.writer import write
 from tflite_export.packaging import vela_report
 from tflite_export.packaging.vela import vela_times
+from tflite_export.targets.containers import plan_storage
 from tflite_export.targets.operator_latency import OperatorTime, Stopwatch
 
 NAMES = ("stem", "depthwise", "pointwise", "skip", "classes")

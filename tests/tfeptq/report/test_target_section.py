@@ -10,6 +10,7 @@ import pytest
 from tfeptq.report.target_section import target_section
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.graph.validation import validated
 from tflite_export.packaging import vela_report
 
 
@@ -36,7 +37,7 @@ def file(tmp_path):
         )
         graph = IntegerGraph("test", tensors, operators, (("x", "x"),), (("y", "y"),))
         path = tmp_path / "m.tflite"
-        path.write_bytes(write(graph.validate(), {"w": container}))
+        path.write_bytes(write(validated(graph), {"w": container}))
         return path
 
     return write_as

@@ -11,6 +11,7 @@ from random_operators import BUILDERS, random_graph
 
 from tflite_export import operators as reference
 from tflite_export.graph.structure import IntegerGraph, Operator
+from tflite_export.graph.validation import validated
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -32,7 +33,7 @@ def two_operators() -> IntegerGraph:
         Operator("ADD", ("hidden", "z"), ("y",), "add", {"activation": "NONE"}),
     )
     inputs = (("first", "x"), ("second", "z"))
-    return IntegerGraph("test", tensors, operators, inputs, (("sum", "y"),)).validate()
+    return validated(IntegerGraph("test", tensors, operators, inputs, (("sum", "y"),)))
 
 
 def test_every_activation_is_returned_by_tensor_name():

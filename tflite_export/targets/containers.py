@@ -1,0 +1,59 @@
+"""In which container a target's files hold every weight tensor."""
+
+from __future__ import annotations
+
+from tflite_export import targets
+from tflite_export.file.packing import CONTAINER_BITS
+from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator, parameters
+
+
+def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
+    """Weight tensor -> container, after checking every operator against the target's table.
+
+    Raises:
+        ValueError: names the layer, what it needs and what the target allows.
+    """
+    storage: dict[str, str] = {}
+    for operator in graph.operators:
+        dtype = graph.tensors[operator.inputs[0]].dtype
+        try:
+            if problem := targets.rank_problem(target, operator.kind, _rank(graph, operator)):
+                raise ValueError(problem)
+            if operator.kind in WEIGHTED:
+                name = operator.inputs[1]
+                container = _container(graph, name, operator.kind, target, dtype)
+                # A shared tensor has one container: the widest that its operators need.
+                storage[name] = max(
+                    storage.get(name, container), container, key=CONTAINER_BITS.__getitem__
+                )
+            elif problem := targets.check_operator(
+                target,
+                operator.kind,
+                activation_dtype=dtype,
+                rescales=_rescales(graph, operator),
+            ):
+                raise ValueError(problem)
+        except ValueError as error:
+            raise ValueError(f"layer {operator.layer!r}: {error}") from error
+    return storage
+
+
+def _rank(graph: IntegerGraph, operator: Operator) -> int:
+    names = (*operator.inputs, *operator.outputs)
+    return max(len(graph.tensors[name].shape) for name in names)
+
+
+def _rescales(graph: IntegerGraph, operator: Operator) -> bool:
+    given, made = (graph.tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
+    return parameters(given) != parameters(made)
+
+
+def _container(graph: IntegerGraph, name: str, kind: str, target: str, dtype: str) -> str:
+    weights = graph.tensors[name]
+    return targets.storage(
+        target,
+        kind,
+        bits=weights.bits,
+        per_channel=weights.quantization.per_channel,
+        activation_dtype=dtype,
+    )
