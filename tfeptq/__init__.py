@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccuracyTarget": "goals",
     "Budget": "goals",
-    "FrontierPoint": "precision.frontier_point",
+    "FrontierPoint": "selection.frontier_point",
     "QuantizationCallback": "callbacks.quantization",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
