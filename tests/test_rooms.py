@@ -126,3 +126,17 @@ def test_no_module_imports_itself_in_a_circle():
 
     for name in sorted(following):
         visit(name, ())
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_tests_mirror_the_rooms(package):
+    """A folder of tests for every room, and no other."""
+    rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    folders = {path.parent.name for path in (ROOT / "tests" / package).glob("*/test_*.py")}
+    assert folders == rooms
+
+
+def test_no_test_edits_the_path_of_imports():
+    """What tests share is imported as `tests.…`, which setup.cfg puts on the path."""
+    edits = "sys.path" + ".insert"
+    assert [path for path in (ROOT / "tests").rglob("*.py") if edits in path.read_text()] == []

@@ -7,12 +7,12 @@ import re
 import keras
 import numpy as np
 import pytest
-import small_models
 from keras import layers as L
 from keras import ops
 
 import tfeptq
 import tflite_export
+from tests.tfeptq import small_models
 from tfeptq.before_data import look_ahead
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import AccuracyTarget, Budget

@@ -7,12 +7,12 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
-import small_models
 import tensorflow as tf
 from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tests.tfeptq import small_models
 from tfeptq.canonical.layer_graph import LayerGraph
 from tflite_export import operators as reference
 from tflite_export.file.reader import parse

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -13,15 +10,12 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import tfeptq
+from tests.tfeptq.preparation.canonical_check import randomize
+from tests.tfeptq.preparation.random_graphs import RandomGraph
 from tfeptq.plan.widths import layer_widths
 from tfeptq.preparation import prepare
 from tfeptq.selection.skeleton import rounded
 from tflite_export import IntegerGraph
-
-sys.path.insert(0, str(Path(__file__).parent / "graph"))
-
-from canonical_check import randomize
-from random_graphs import RandomGraph
 
 
 def siamese(last: str) -> tuple[keras.Model, list[np.ndarray]]:

@@ -8,7 +8,6 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-import shared_models
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tests.tfeptq import shared_models
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.preparation import prepare

@@ -8,11 +8,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-import small_models
 from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tests.tfeptq import small_models
 
 H, W, C, K = small_models.H, small_models.W, small_models.C, small_models.K
 NEAREST = {"rounding": "nearest", "samples": 32}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import one_operator as one
 
+from tests.tflite_export import one_operator as one
 from tflite_export.graph.structure import IntegerGraph, Tensor
 
 #: An int16 step is this much finer than an int8 one, so that both span the same reals.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import one_operator as one
 import pytest
 
 import tflite_export
+from tests.tflite_export import one_operator as one
 from tflite_export import operators as reference
 from tflite_export import verify
 from tflite_export.file.reader import parse, to_graph

@@ -3,7 +3,7 @@
 Quantization chooses scales within them, and `tflite_export.graph.proofs` proves of a whole graph
 that no input leaves them. They are those of the strictest of LiteRT's kernels, XNNPACK and
 TensorFlow Lite Micro: a graph within them runs everywhere. Found in the runtimes' sources and
-measured on both sides of each bound by tests/tflite_export/test_proofs.py.
+measured on both sides of each bound by tests/tflite_export/graph/test_proofs.py.
 """
 
 from __future__ import annotations

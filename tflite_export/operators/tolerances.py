@@ -1,7 +1,7 @@
 """How far each runtime's kernels may be from the integer reference, as data with the reasons.
 
-Measured with one-operator files (tests/tflite_export/test_conformance.py). What is not listed is
-bit-identical.
+Measured with one-operator files (tests/tflite_export/targets/test_conformance.py). What is not
+listed is bit-identical.
 """
 
 from __future__ import annotations

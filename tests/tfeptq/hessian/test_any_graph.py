@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import random_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
+from tests.tfeptq import random_models
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.linear import is_weighted
 from tfeptq.config import QuantizationConfig

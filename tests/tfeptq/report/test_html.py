@@ -13,10 +13,10 @@ import re
 import keras
 import numpy as np
 import pytest
-import small_models
 
 import tfeptq
 import tflite_export
+from tests.tfeptq import small_models
 from tfeptq.cli.main import main
 from tfeptq.report.html import write_scored_report
 

@@ -1,0 +1,118 @@
+"""The same computations written with `keras.ops` and Python operators."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.tfeptq.preparation.canonical_check import C, H, N, W, check
+from tfeptq.preparation import UnsupportedLayerError, prepare
+
+
+def weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).normal(size=shape).astype("float32")
+
+
+OPERATIONS = {
+    "arithmetic with numbers": lambda x: (1 - (x * 2 + 1) / 3.0) - 0.5,
+    "arithmetic with channels": lambda x: (
+        ops.multiply(x, np.array([1.0, 2.0, -3.0], "float32"))
+        + np.array([0.0, 1.0, 2.0], "float32")
+    ),
+    "negative": lambda x: -x,
+    "relu6": ops.relu6,
+    "clip": lambda x: ops.clip(x, -0.5, 0.75),
+    "maximum of a number": lambda x: ops.maximum(x, 0.25),
+    "minimum of a number": lambda x: ops.minimum(0.25, x),
+    "two tensors": lambda x: ops.maximum(x + ops.sigmoid(x), ops.tanh(x) * x) - ops.minimum(x, -x),
+    "silu": ops.silu,
+    "hard functions": lambda x: ops.hard_silu(x) + ops.hard_sigmoid(x),
+    "leaky relu": lambda x: ops.leaky_relu(x, 0.3),
+    "softmax": lambda x: ops.softmax(ops.reshape(x, (-1, H, W * C)), axis=-1),
+    "mean": lambda x: ops.mean(x, axis=(1, 2)),
+    "mean kept": lambda x: ops.mean(x, axis=[-3, -2], keepdims=True),
+    "shapes": lambda x: ops.squeeze(ops.expand_dims(ops.reshape(x, (-1, H * W, C)), 1), axis=1),
+    "transpose": lambda x: ops.transpose(x, (0, 2, 3, 1)),
+    "concatenate": lambda x: ops.concatenate([x, -x, x], axis=-1),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0))),
+    "concatenate one": lambda x: ops.concatenate([x]) * 2,
+    "constant tensors": lambda x: x * ops.convert_to_tensor([1.0, 2.0, -3.0]) + ops.ones((C,)),
+    "variables": lambda x: x * keras.Variable(np.array([1.0, 2.0, -3.0], "float32")),
+    "square": lambda x: ops.square(x) + x**2,
+    "no-operations": lambda x: ops.stop_gradient(ops.cast(x, "float32")),
+    "relu with bound": lambda x: keras.activations.relu(x, max_value=1.5),
+    "relu with slope": lambda x: keras.activations.relu(x, negative_slope=0.1),
+    "hard tanh": ops.hard_tanh,
+    "max pooling": lambda x: ops.max_pool(x, 2, padding="same"),
+    "average pooling": lambda x: ops.average_pool(x, (2, 3), strides=(1, 2)),
+    "maximum over positions": lambda x: ops.max(x, axis=(1, 2)),
+    "maximum over positions kept": lambda x: ops.max(x, axis=(1, 2), keepdims=True),
+    "conv": lambda x: ops.conv(x, weights(3, 2, C, N), strides=2, padding="same"),
+    "depthwise conv": lambda x: ops.depthwise_conv(x, weights(3, 2, C, 2), dilation_rate=2),
+    "separable conv": lambda x: ops.separable_conv(
+        x, weights(3, 3, C, 2), weights(1, 1, 2 * C, N), padding="same"
+    ),
+    "matrix product": lambda x: x @ weights(C, N) + weights(N),
+    "swapped axes": lambda x: ops.swapaxes(x, 1, -1),
+    "moved axis": lambda x: ops.moveaxis(x, 1, 3),
+    "enlarged nearest": lambda x: ops.image.resize(x, (2 * H, 3 * W), interpolation="nearest"),
+    "enlarged": lambda x: ops.image.resize(x, (2 * H, 2 * W)),
+    "slices": lambda x: x[:, 1:-1, 2:],
+    "slices of channels": lambda x: x[..., 1:],
+    "places": lambda x: x[:, 2, :, -1],
+    "new axis": lambda x: x[:, None, 1:4, :, 0],
+    "last places": lambda x: x[:, :, -2:],
+    "split": lambda x: ops.split(x, [1], axis=-1)[1] * ops.split(x, C, axis=3)[0],
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_keras_operations(name):
+    inputs = keras.Input((H, W, C))
+    check(keras.Model(inputs, OPERATIONS[name](inputs)))
+
+
+SEQUENCE_OPERATIONS = {
+    "mean": lambda x: ops.mean(x, axis=1),
+    "mean kept": lambda x: ops.mean(x, axis=1, keepdims=True),
+    "maximum": lambda x: ops.max(x, axis=-2),
+    "conv": lambda x: ops.conv(x, weights(3, C, N), strides=2),
+    "depthwise conv": lambda x: ops.depthwise_conv(x, weights(3, C, 2), strides=2, padding="same"),
+    "max pooling": lambda x: ops.max_pool(x, 3, strides=2),
+    "batch of one vector": lambda x: ops.reshape(x, (-1, 1, 11 * C)),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCE_OPERATIONS)
+def test_keras_operations_on_sequences(name):
+    inputs = keras.Input((11, C))
+    check(keras.Model(inputs, SEQUENCE_OPERATIONS[name](inputs)))
+
+
+REFUSED = {
+    "newshape": lambda x: ops.reshape(x, (-1, W * C)),
+    "moves the batch": lambda x: ops.transpose(x, (1, 0, 2, 3)),
+    "divides by a tensor": lambda x: 1 / x,
+    "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
+    "power other than the square": lambda x: x**3,
+    "takes part of the batch": lambda x: x[0],
+    "ranges with step 1": lambda x: x[:, ::2],
+    "reduce over height and width": lambda x: ops.mean(x, axis=-1),
+    "takes its weights from a tensor": lambda x: ops.matmul(x, ops.swapaxes(x, 2, 3)),
+    "whole factors": lambda x: ops.image.resize(x, (H + 1, W)),
+    "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
+    "padding of height and width": lambda x: ops.pad(x, 1),
+    "varies with the sample": lambda x: x + np.ones((2, 1, W, C), "float32"),
+    "batch of one meets another axis": lambda x: x + ops.mean(x, axis=(1, 2)),
+    "use expand_dims and concatenate": lambda x: ops.stack([x, x], axis=1),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_refusals_say_why_and_name_the_operation(reason):
+    inputs = keras.Input((H, W, C))
+    with pytest.raises(UnsupportedLayerError, match=reason) as refusal:
+        prepare(keras.Model(inputs, REFUSED[reason](inputs)))
+    assert str(refusal.value).startswith("layer '")

@@ -1,0 +1,298 @@
+"""Every option of every supported layer is honoured, refused or known to change no prediction.
+
+The lists are compared with the signatures: an option that a new Keras adds is noticed here.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+from tests.tfeptq.preparation.canonical_check import check, randomize
+from tfeptq.preparation import UnsupportedLayerError, prepare
+from tfeptq.preparation.layers import LAYERS
+from tfeptq.preparation.operations import SUPPORTED
+
+#: Options that matter in training only, or at the start of it.
+HARMLESS = {
+    *("kernel_initializer", "bias_initializer", "depthwise_initializer", "pointwise_initializer"),
+    *("alpha_initializer", "beta_initializer", "gamma_initializer"),
+    *("moving_mean_initializer", "moving_variance_initializer"),
+    *("kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer"),
+    *("alpha_regularizer", "beta_regularizer", "gamma_regularizer", "activity_regularizer"),
+    *("kernel_constraint", "bias_constraint", "depthwise_constraint", "pointwise_constraint"),
+    *("alpha_constraint", "beta_constraint", "gamma_constraint"),
+    *("momentum", "synchronized", "renorm", "renorm_clipping", "renorm_momentum"),
+    *("lora_alpha", "seed", "name", "dtype", "trainable", "autocast"),
+    # Says how quantize() would go about it; a layer that was quantized so is refused.
+    "quantization_config",
+}
+#: Layers that do nothing at inference, whatever their options.
+IDLE = {
+    kind
+    for kind in LAYERS
+    if "training" in inspect.signature(kind.call).parameters and kind is not L.Dense
+    if kind is not L.BatchNormalization
+} | {L.ActivityRegularization}
+#: Arguments without which a layer cannot be made.
+NEEDED = {
+    L.Dense: {"units": 4},
+    L.Conv1D: {"filters": 4, "kernel_size": 3},
+    L.Conv2D: {"filters": 4, "kernel_size": 3},
+    L.DepthwiseConv1D: {"kernel_size": 3},
+    L.DepthwiseConv2D: {"kernel_size": 3},
+    L.SeparableConv1D: {"filters": 4, "kernel_size": 3},
+    L.SeparableConv2D: {"filters": 4, "kernel_size": 3},
+    L.Rescaling: {"scale": 2.0},
+    L.Activation: {"activation": "tanh"},
+    L.Reshape: {"target_shape": (-1,)},
+    L.Permute: {"dims": (2, 1, 3)},
+    L.GaussianNoise: {"stddev": 1.0},
+    L.RandomPosterization: {"factor": 4},
+    L.RandomTranslation: {"height_factor": 0.5, "width_factor": 0.5},
+    L.RandomZoom: {"height_factor": 0.5},
+}
+for _kind in LAYERS:
+    _needed = inspect.signature(_kind.__init__).parameters
+    for _name, _value in (("rate", 0.5), ("factor", 0.5), ("pool_size", 2)):
+        if _name in _needed and _needed[_name].default is inspect.Parameter.empty:
+            NEEDED.setdefault(_kind, {_name: _value})
+#: Option -> a value that is honoured.
+HONOURED = {
+    "units": 5,
+    "activation": "relu",
+    "use_bias": False,
+    "lora_rank": 2,
+    "filters": 5,
+    "kernel_size": 2,
+    "strides": 2,
+    "padding": "same",
+    "dilation_rate": 2,
+    "groups": 3,
+    "depth_multiplier": 2,
+    "shared_axes": [1, 2],
+    "epsilon": 0.5,
+    "center": False,
+    "scale": False,
+    "mean": 0.5,
+    "variance": 2.0,
+    "invert": True,
+    "offset": 1.5,
+    "max_value": 1.5,
+    "negative_slope": 0.25,
+    "pool_size": 3,
+    "keepdims": True,
+    "target_shape": (7, -1),
+    "dims": (2, 3, 1),
+    "cropping": 2,
+    "size": 3,
+    "interpolation": "bilinear",
+    "axis": -1,
+    "data_format": "channels_last",
+}
+HONOURED_BY_LAYER = {
+    (L.Activation, "activation"): "sigmoid",
+    (L.Rescaling, "scale"): [1.0, 2.0, 3.0],
+    (L.Conv2D, "filters"): 6,
+    (L.Conv1D, "filters"): 6,
+    (L.ZeroPadding1D, "padding"): (2, 1),
+    (L.ZeroPadding2D, "padding"): ((2, 1), (0, 1)),
+    (L.Concatenate, "axis"): 2,
+    (L.Normalization, "axis"): 1,
+}
+#: Option -> a value that is refused, and why.
+REFUSED = {
+    "data_format": ("channels_first", "channels_last"),
+    "threshold": (0.5, "use threshold=0"),
+}
+REFUSED_BY_LAYER = {
+    (L.BatchNormalization, "axis"): (1, "normalize the last axis"),
+    (L.Softmax, "axis"): (1, "last axis"),
+    (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
+    (L.Conv2D, "groups"): (2, "DepthwiseConv2D"),
+    (L.Concatenate, "axis"): (0, "the batch"),
+}
+ONE_DIMENSION = {kind for kind in LAYERS if kind.__name__.endswith("1D")}
+MERGES = {L.Add, L.Subtract, L.Multiply, L.Maximum, L.Minimum, L.Average, L.Concatenate}
+
+
+def options(kind: type) -> list[str]:
+    parameters = inspect.signature(kind.__init__).parameters
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [
+        name for name, entry in parameters.items() if name != "self" and entry.kind not in kinds
+    ]
+
+
+def with_option(kind: type, name: str, value: object) -> keras.Model:
+    settings = {**NEEDED.get(kind, {}), name: value}
+    if kind is L.Normalization and name != "axis":
+        settings = {"mean": 0.25, "variance": 1.5, **settings}
+    if kind is L.Normalization and name == "axis":
+        settings |= {"mean": np.arange(9.0), "variance": np.arange(1.0, 10.0)}
+    if name == "groups":
+        settings["filters"] = 6
+    if name == "groups" and value == 2:
+        settings["filters"] = 4
+    inputs = keras.Input((8, 3) if kind in ONE_DIMENSION else (9, 7, 4 if value == 2 else 3))
+    layer = kind(**settings)
+    return randomize(keras.Model(inputs, layer([inputs, inputs] if kind in MERGES else inputs)))
+
+
+def layer_options() -> list[tuple[type, str]]:
+    return [(kind, name) for kind in LAYERS if kind not in IDLE for name in options(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), layer_options(), ids=lambda v: getattr(v, "__name__", v))
+def test_every_option_is_honoured_refused_or_harmless(kind, name):
+    honoured = HONOURED_BY_LAYER.get((kind, name), HONOURED.get(name))
+    refused = REFUSED_BY_LAYER.get((kind, name), REFUSED.get(name))
+    if name in HARMLESS:
+        return
+    assert honoured is not None or refused is not None, f"{kind.__name__} has a new option {name!r}"
+    if honoured is not None:
+        check(with_option(kind, name, honoured))
+    if refused is not None:
+        with pytest.raises(UnsupportedLayerError, match=refused[1]):
+            prepare(with_option(kind, name, refused[0]))
+
+
+def test_options_of_all_layers_are_known():
+    assert set(options(L.Layer)) <= HARMLESS
+
+
+@pytest.mark.parametrize("kind", sorted(IDLE, key=lambda kind: kind.__name__))
+def test_idle_layers_do_nothing_at_inference(kind):
+    inputs = keras.Input((8, 3) if kind in ONE_DIMENSION else (9, 7, 3))
+    canonical = check(keras.Model(inputs, kind(**NEEDED.get(kind, {}))(inputs)))
+    assert len(canonical.layers) == 1
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_argument_of_a_call_is_bound(kind):
+    (_, *others) = inspect.signature(kind.call).parameters
+    assert set(others) - {"self", "inputs", "data"} <= {"training", "mask"}
+
+
+def test_constant_masks_are_refused():
+    inputs = keras.Input((8, 3))
+    mask = np.ones((1, 8), bool)
+    with pytest.raises(UnsupportedLayerError, match="is called with 'mask'"):
+        prepare(keras.Model(inputs, L.GlobalAveragePooling1D()(inputs, mask=mask)))
+
+
+def test_layers_that_keras_quantized_are_refused():
+    inputs = keras.Input((8,))
+    layer = L.Dense(4, name="dense")
+    model = keras.Model(inputs, layer(inputs))
+    layer.quantize("int8")
+    with pytest.raises(UnsupportedLayerError, match=r"'dense' \(Dense\): is quantized by Keras"):
+        prepare(model)
+
+
+def test_layers_that_compute_in_integers_are_refused():
+    inputs = keras.Input((8,), dtype="int32")
+    with pytest.raises(UnsupportedLayerError, match="computes in int32"):
+        prepare(keras.Model(inputs, L.ReLU(dtype="int32")(inputs)))
+
+
+#: Class of an operation -> its settings, all of which the handlers read.
+OPERATIONS = {
+    "AveragePool": {"pool_size", "strides", "padding", "data_format"},
+    "Cast": {"dtype"},
+    "Clip": {"x_min", "x_max"},
+    "Concatenate": {"axis"},
+    "Conv": {"strides", "padding", "data_format", "dilation_rate"},
+    "DepthwiseConv": {"strides", "padding", "data_format", "dilation_rate"},
+    "ExpandDims": {"axis"},
+    "LeakyRelu": {"negative_slope"},
+    "Max": {"axis", "keepdims", "initial"},
+    "MaxPool": {"pool_size", "strides", "padding", "data_format"},
+    "Mean": {"axis", "keepdims"},
+    "Moveaxis": {"source", "destination"},
+    # In any type the array holds the same numbers.
+    "OnesLike": {"dtype"},
+    "ZerosLike": {"dtype"},
+    "Pad": {"pad_width", "mode"},
+    "ReLU": {"negative_slope", "max_value", "threshold"},
+    "Reshape": {"newshape"},
+    # Values for the frame of a padding resize, which is refused.
+    "Resize": {
+        *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
+        *("fill_mode", "fill_value", "data_format"),
+    },
+    "SeparableConv": {"strides", "padding", "data_format", "dilation_rate"},
+    "Softmax": {"axis"},
+    "Split": {"indices_or_sections", "axis"},
+    "Squeeze": {"axis"},
+    "Swapaxes": {"axis1", "axis2"},
+    "Transpose": {"axes"},
+}
+CALLS = {
+    "add": lambda x: ops.add(x, x),
+    "average_pool": lambda x: ops.average_pool(x, 2),
+    "cast": lambda x: ops.cast(x, "float32"),
+    "clip": lambda x: ops.clip(x, -1.0, 1.0),
+    "concatenate": lambda x: ops.concatenate([x, x]),
+    "conv": lambda x: ops.conv(x, np.ones((1, 1, 3, 2), "float32")),
+    "depthwise_conv": lambda x: ops.depthwise_conv(x, np.ones((1, 1, 3, 1), "float32")),
+    "divide": lambda x: ops.divide(x, 2.0),
+    "dot": lambda x: ops.dot(x, np.ones((3, 2), "float32")),
+    "expand_dims": lambda x: ops.expand_dims(x, -1),
+    "get_item": lambda x: x[:, 1:],
+    "hard_sigmoid": ops.hard_sigmoid,
+    "hard_silu": ops.hard_silu,
+    "hard_tanh": ops.hard_tanh,
+    "leaky_relu": ops.leaky_relu,
+    "matmul": lambda x: ops.matmul(x, np.ones((3, 2), "float32")),
+    "max": lambda x: ops.max(x, axis=(1, 2)),
+    "max_pool": lambda x: ops.max_pool(x, 2),
+    "maximum": lambda x: ops.maximum(x, 0.0),
+    "mean": lambda x: ops.mean(x, axis=(1, 2)),
+    "minimum": lambda x: ops.minimum(x, 0.0),
+    "moveaxis": lambda x: ops.moveaxis(x, 1, 2),
+    "multiply": lambda x: ops.multiply(x, x),
+    "negative": ops.negative,
+    "ones_like": ops.ones_like,
+    "pad": lambda x: ops.pad(x, 1),
+    "power": lambda x: ops.power(x, 2),
+    "relu": ops.relu,
+    "relu of a layer": lambda x: keras.activations.relu(x, negative_slope=0.1),
+    "relu6": ops.relu6,
+    "reshape": lambda x: ops.reshape(x, (-1, 9)),
+    "resize": lambda x: ops.image.resize(x, (18, 14)),
+    "separable_conv": lambda x: ops.separable_conv(
+        x, np.ones((1, 1, 3, 1), "float32"), np.ones((1, 1, 3, 2), "float32")
+    ),
+    "sigmoid": ops.sigmoid,
+    "silu": ops.silu,
+    "softmax": ops.softmax,
+    "split": lambda x: ops.split(x, 3, axis=-1),
+    "square": ops.square,
+    "squeeze": lambda x: ops.squeeze(ops.expand_dims(x, -1)),
+    "stop_gradient": ops.stop_gradient,
+    "subtract": lambda x: ops.subtract(x, 1.0),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, 2),
+    "tanh": ops.tanh,
+    "transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "true_divide": lambda x: x / 2.0,
+    "zeros_like": ops.zeros_like,
+}
+
+
+def test_settings_of_operations_are_all_read():
+    inputs = keras.Input((9, 7, 3))
+    seen: dict[str, type] = {}
+    for name, call in CALLS.items():
+        model = keras.Model(inputs, call(inputs))
+        for operation in model.operations:
+            if not isinstance(operation, keras.Layer):
+                seen[type(operation).__name__] = type(operation)
+                known = OPERATIONS.get(type(operation).__name__, set())
+                assert set(options(type(operation))) - {"name"} == known, name
+    assert set(seen) == SUPPORTED

@@ -1,0 +1,156 @@
+"""What `prepare` got wrong is found on values and named; what is right passes, in any units."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers as L
+from keras import ops
+
+import tfeptq
+from tests.tfeptq.preparation.canonical_check import C, H, W, image_model, randomize
+from tests.tfeptq.preparation.random_graphs import RandomGraph
+from tfeptq.preparation import UnsupportedLayerError, affine, layers, prepare, prove
+
+
+def samples_of(model: keras.Model, count: int = 16, seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=(count, *t.shape[1:])).astype("float32") for t in model.inputs]
+
+
+def proven(model: keras.Model, samples: list[np.ndarray] | None = None) -> None:
+    prove(model, prepare(model), samples_of(model) if samples is None else samples)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_right_models_pass(seed):
+    proven(randomize(RandomGraph(seed).model(6), seed))
+
+
+def wrong(monkeypatch, kind: type) -> None:
+    """Makes `prepare` forget all but the first input of a layer."""
+    monkeypatch.setitem(layers.LAYERS, kind, lambda layer, inputs, shared: inputs[0])
+
+
+def branches() -> keras.Model:
+    inputs = keras.Input((H, W, C))
+    x = L.Conv2D(C, 3, padding="same", name="conv")(inputs)
+    x = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(x))
+    x = L.Average(name="mean")([x, inputs])
+    return randomize(keras.Model(inputs, L.Dense(4, name="head")(L.Flatten()(x)), name="m"))
+
+
+def test_a_wrong_layer_is_named(monkeypatch):
+    wrong(monkeypatch, L.Average)
+    with pytest.raises(UnsupportedLayerError, match=r"layer 'mean' \(Average\): differs.*output 0"):
+        proven(branches())
+
+
+def test_a_wrong_fold_is_named(monkeypatch):
+    def forgets_the_offset(reader, given):
+        kernel, bias = reader.weights.arrays
+        reader.weights.arrays = [kernel * given.scale.reshape(-1)[0], bias]
+
+    monkeypatch.setattr(affine, "_absorb", forgets_the_offset)
+    model = image_model(L.Rescaling(2.0, 0.5), L.Dense(2, name="dense"), L.ReLU())
+    with pytest.raises(UnsupportedLayerError, match=r"layer 'dense' \(Dense\): differs"):
+        proven(model)
+
+
+def test_the_road_and_the_callback_and_the_frontier_prove(monkeypatch):
+    wrong(monkeypatch, L.Average)
+    model = branches()
+    model.compile("sgd", "mse")
+    data = samples_of(model)
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=16)
+    with pytest.raises(UnsupportedLayerError, match="'mean'"):
+        tfeptq.quantize(model, data, config)
+    choices = tfeptq.QuantizationConfig(rounding="nearest", samples=16, weight_bits=(4, 8))
+    with pytest.raises(UnsupportedLayerError, match="'mean'"):
+        tfeptq.pareto_frontier(model, data, choices)
+    callback = tfeptq.QuantizationCallback(data, config)
+    before = model.get_weights()
+    with pytest.raises(UnsupportedLayerError, match="'mean'"):
+        model.fit(data[0], np.zeros((16, 4)), callbacks=[callback], verbose=0)
+    for left, right in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_wrong_layer_inside_a_model_that_takes_one_sample_at_a_time(monkeypatch):
+    wrong(monkeypatch, L.Maximum)
+    inputs = keras.Input((H, W, C))
+    x = ops.concatenate([inputs, np.ones((1, H, W, 1), "float32")], axis=-1)
+    x = L.Maximum(name="largest")([x, L.Permute((1, 2, 3))(x * 2.0)])
+    with pytest.raises(UnsupportedLayerError, match="'largest'"):
+        proven(keras.Model(inputs, x))
+
+
+def test_a_difference_of_equal_branches_is_no_difference():
+    # The original gives exact zeros, the canonical model what float32 leaves of folded weights.
+    left, right = keras.Input((8,)), keras.Input((8,))
+    shared = keras.Sequential([keras.Input((8,)), L.Dense(16), L.BatchNormalization()])
+    model = randomize(keras.Model([left, right], L.Subtract()([shared(left), shared(right)])))
+    data = samples_of(model)
+    proven(model, [data[0], data[0]])
+
+
+def test_exact_zeros_are_no_difference():
+    # The canonical minimum subtracts a number and adds it again; what it leaves is no zero.
+    model = image_model(L.Conv2D(4, 1))
+    made = ops.square(model.output)
+    proven(keras.Model(model.input, ops.minimum(made, 1e4) - made))
+
+
+def test_statistics_far_from_zero_are_no_difference():
+    # A bias of a million that the normalization takes away again: float32 keeps a sixteenth.
+    model = image_model(L.Conv2D(4, 1, name="conv"), L.BatchNormalization(name="norm"), L.ReLU())
+    model.get_layer("conv").bias.assign([1e6] * 4)
+    model.get_layer("norm").moving_mean.assign([1e6] * 4)
+    proven(model)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_units_do_not_matter(unit):
+    model = image_model(L.Rescaling(1 / unit), L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU())
+    proven(model, [samples_of(model)[0] * np.float32(unit)])
+
+
+def test_random_layers_are_compared_at_inference():
+    proven(image_model(L.GaussianNoise(1.0), L.Conv2D(4, 1), L.Dropout(0.5), L.RandomFlip()))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_inputs_of_integers(dtype):
+    inputs = keras.Input((H, W, C), dtype=dtype)
+    x = L.Conv2D(4, 1)(L.Rescaling(1 / 127.5, -1.0)(inputs))
+    model = keras.Model(inputs, x)
+    proven(model, [np.random.default_rng(0).uniform(0, 2, (16, H, W, C)).astype("float32")])
+
+
+def test_half_precision_is_compared_as_coarsely_as_it_computes():
+    inputs = keras.Input((H, W, C))
+    x = L.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    x = L.Conv2D(4, 3, dtype="mixed_float16")(L.ReLU(dtype="mixed_float16")(x))
+    proven(randomize(keras.Model(inputs, L.Flatten(dtype="float32")(x))))
+
+
+def test_arithmetic_of_integers_that_wraps_is_found():
+    inputs = keras.Input((H, W, C), dtype="uint8")
+    model = keras.Model(inputs, L.Rescaling(1 / 255)(ops.add(inputs, np.uint8(200))))
+    pixels = np.random.default_rng(0).integers(0, 256, (16, H, W, C)).astype("float32")
+    with pytest.raises(UnsupportedLayerError, match=r"\(Add\): differs"):
+        proven(model, [pixels])
+
+
+def test_a_model_that_cannot_compute_its_samples_says_so():
+    inputs = keras.Input((H, W, C))
+    layer = L.ReLU()
+    model = keras.Model(inputs, layer(inputs))
+    canonical = prepare(model)
+    layer.call = lambda x: ops.reshape(x, (7, 7))
+    with pytest.raises(ValueError, match=r"cannot compute its calibration samples"):
+        prove(model, canonical, samples_of(model))

@@ -1,0 +1,126 @@
+"""What has no place is refused by name, with the nearest supported way."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers as L
+from keras import ops
+
+from tests.tfeptq.preparation.canonical_check import C, H, N, W, image_model
+from tfeptq.preparation import UnsupportedLayerError, prepare
+
+REFUSED = {
+    "LayerNormalization": (L.LayerNormalization(name="culprit"), "BatchNormalization"),
+    "Conv2DTranspose": (L.Conv2DTranspose(4, 3, name="culprit"), "UpSampling2D"),
+    "ReLU": (L.ReLU(threshold=1.0, name="culprit"), "threshold=0"),
+    "Activation": (L.Activation("gelu", name="culprit"), "use relu"),
+    "Softmax": (L.Softmax(axis=1, name="culprit"), "last axis"),
+    "BatchNormalization": (L.BatchNormalization(axis=1, name="culprit"), "last axis"),
+    "Flatten": (L.Flatten(data_format="channels_first", name="culprit"), "channels_last"),
+    "MaxPooling2D": (
+        L.MaxPooling2D(data_format="channels_first", name="culprit"),
+        "channels_last",
+    ),
+    "TimeDistributed": (L.TimeDistributed(L.LSTM(2), name="culprit"), "use Dense"),
+    "ELU": (L.ELU(name="culprit"), "use ReLU"),
+    "Lambda": (L.Lambda(lambda x: x * 2, name="culprit"), "keras.ops"),
+    "UpSampling2D": (L.UpSampling2D(interpolation="lanczos3", name="culprit"), "bilinear"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refusals_name_the_layer_its_class_and_the_way_out(kind):
+    layer, advice = REFUSED[kind]
+    with pytest.raises(UnsupportedLayerError) as refusal:
+        prepare(image_model(layer))
+    assert f"layer 'culprit' ({kind})" in str(refusal.value)
+    assert advice in str(refusal.value)
+
+
+def test_a_subclassed_layer_is_refused():
+    class Strange(L.Conv2D):
+        def call(self, inputs):
+            return super().call(inputs) * 2
+
+    with pytest.raises(UnsupportedLayerError, match=r"'odd' \(Strange\)"):
+        prepare(image_model(Strange(N, 3, name="odd")))
+
+
+def test_unsupported_operations_are_refused_by_name():
+    inputs = keras.Input((H, W, C))
+    with pytest.raises(UnsupportedLayerError, match=r"\(Exp\)"):
+        prepare(keras.Model(inputs, ops.exp(inputs)))
+
+
+@pytest.mark.parametrize(
+    "model", [keras.Sequential([L.Dense(2)]), "not a model"], ids=["unbuilt", "text"]
+)
+def test_unbuilt_models_get_one_clear_error(model):
+    with pytest.raises(ValueError, match=r"keras\.Model|symbolic inputs"):
+        prepare(model)
+
+
+def test_unknown_sizes_are_refused():
+    inputs = keras.Input((None, None, 3))
+    with pytest.raises(ValueError, match="fixed sizes"):
+        prepare(keras.Model(inputs, L.Conv2D(2, 3)(inputs)))
+
+
+def test_groups_of_several_channels_are_refused():
+    stack = [L.Conv2D(6, 1), L.Conv2D(6, 3, groups=3, name="culprit")]
+    with pytest.raises(UnsupportedLayerError, match=r"'culprit' \(Conv2D\): groups=3 with 6"):
+        prepare(image_model(*stack))
+
+
+def test_layers_of_the_users_are_refused_by_name_whatever_their_configuration():
+    class Secret(L.Layer):
+        def __init__(self, function):
+            super().__init__(name="culprit")
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    with pytest.raises(UnsupportedLayerError, match=r"'culprit' \(Secret\)"):
+        prepare(image_model(Secret(lambda x: x * 2)))
+
+
+def test_functions_that_borrow_the_name_of_an_activation_are_refused():
+    def relu(x):
+        return ops.tanh(x)
+
+    with pytest.raises(UnsupportedLayerError, match="give the activation by its Keras name"):
+        prepare(image_model(L.Conv2D(N, 3, activation=relu)))
+
+
+def test_masks_are_refused():
+    inputs, mask = keras.Input((W,)), keras.Input((W,), dtype="bool")
+    model = keras.Model([inputs, mask], L.Softmax(name="culprit")(inputs, mask=mask))
+    with pytest.raises(UnsupportedLayerError, match=r"'culprit' \(Softmax\).*'mask'"):
+        prepare(model)
+
+
+def test_merging_batches_is_refused():
+    inputs = keras.Input((W,))
+    with pytest.raises(UnsupportedLayerError, match="axis=0 is the batch"):
+        prepare(keras.Model(inputs, L.Concatenate(axis=0)([inputs, inputs])))
+
+
+def test_a_model_that_overrides_call_is_refused():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs)
+
+    inputs = keras.Input((W,))
+    with pytest.raises(ValueError, match=r"overrides call\(\)"):
+        prepare(Doubled(inputs, L.Dense(2)(inputs)))
+
+
+def test_nested_subclassed_models_are_refused_by_name():
+    class Inner(keras.Model):
+        def call(self, inputs):
+            return 2 * inputs
+
+    with pytest.raises(UnsupportedLayerError, match=r"'inner' \(Inner\)"):
+        prepare(image_model(Inner(name="inner")))

@@ -1,0 +1,83 @@
+"""Fused kernels compute what the plain ones do, gradients included."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfeptq
+from tests.tfeptq import small_models
+from tfeptq.quantized.fused import weighted_square
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.rounding.distillation import spread
+from tfeptq.rounding.distillation import weighted_square as plain_weighted_square
+
+SHAPE = (4, 5, 7, 3)
+
+
+def draw(seed, shape=SHAPE):
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), "float32")
+
+
+@pytest.mark.parametrize("float_share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_fake_quantization(bits, float_share):
+    quantizer = ActivationQuantizer(bits)
+    quantizer.build(SHAPE)
+    # Narrower than the values: some are clipped.
+    quantizer.set_range(-1.1, 0.9)
+    quantizer.float_share.assign(float_share)
+    values, upstream = draw(0), draw(1)
+    found = {}
+    for quantizer.is_fused in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs = quantizer(values)
+        sources = [values, quantizer.log_scale.value]
+        found[quantizer.is_fused] = outputs, *tape.gradient(outputs, sources, upstream)
+    for plain, fused in zip(found[False], found[True], strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("sums_positions", [False, True])
+@pytest.mark.parametrize("shape", [SHAPE, (4, 3)])
+def test_weighted_squares(shape, sums_positions):
+    values, targets = draw(0, shape), draw(1, shape)
+    for scores in (tf.square(draw(2, (4, 3))), tf.square(draw(2, (4, 1)))):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(values)
+            error = values - targets
+            plain = 3.0 * plain_weighted_square(error, scores, sums_positions=sums_positions)
+            weights = spread(scores, values.shape, sums_positions=sums_positions)
+            fused = 3.0 * weighted_square(values, targets, weights)
+        np.testing.assert_allclose(fused, plain, rtol=1e-5)
+        slopes = [tape.gradient(loss, values) for loss in (plain, fused)]
+        np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-4, atol=1e-7)
+
+
+class Predicts(keras.callbacks.Callback):
+    """Has the prediction traced in the middle of training."""
+
+    def __init__(self, images):
+        super().__init__()
+        self._images = images
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.predict(self._images, verbose=0)
+
+
+def test_predictions_after_training_are_those_of_the_file():
+    """Training leaves out what kernels do between their roundings; a traced model must not."""
+    model, images = small_models.residual_network(), small_models.images(32)
+    config = tfeptq.QuantizationConfig(
+        weight_bits=3, first_last_bits=None, target="microcontroller", steps=20, samples=32
+    )
+    quantized = tfeptq.quantize(model, images, config, callbacks=[Predicts(images)])
+    assert not any(layer.is_fused for layer in quantized.activation_quantizers)
+    assert all(layer.knows_grid for layer in quantized.weighted_layers)
+    again = tfeptq.QuantizedModel.from_config(quantized.get_config())
+    again.set_weights(quantized.get_weights())
+    found = quantized.predict(images, verbose=0)
+    np.testing.assert_array_equal(found, again.predict(images, verbose=0))

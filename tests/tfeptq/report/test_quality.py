@@ -1,0 +1,71 @@
+"""What a quantization says about lost quality, and when it is silent."""
+
+from __future__ import annotations
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import tfeptq
+from tests.tfeptq import small_models
+from tfeptq.report.quality import LEAST_CODES
+
+NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 6, 5, 3)).astype("float32")
+
+
+def joined() -> keras.Model:
+    """Boxes in pixels beside scores."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 5, 3))
+    boxes = L.Rescaling(100.0)(L.Conv2D(2, 1, name="boxes")(inputs))
+    scores = L.Activation("sigmoid")(L.Conv2D(3, 1, name="scores")(inputs))
+    return keras.Model(inputs, [L.Concatenate(name="head")([boxes, scores]), L.Dense(2)(scores)])
+
+
+def test_lost_channels_are_named_with_the_layer_and_ways_out():
+    with pytest.warns(UserWarning, match=r"output 'head'.*channels 2, 3, 4.*layer 'head'"):
+        quantized = tfeptq.quantize(joined(), images(80), tfeptq.QuantizationConfig(**NEAREST))
+    (sentence,) = quantized.report.warnings
+    assert "unequal ranges" in sentence
+    assert "activation_bits=16" in sentence
+    quality = quantized.report.quality
+    assert (quality.samples, quality.is_held_back) == (32, True)
+    head, other = quality.outputs
+    assert max(head.channel_codes[2:]) < LEAST_CODES < min(head.channel_codes[:2])
+    assert min(head.channel_sqnr[:2]) > 25
+    assert other.sqnr > 25
+    assert head.cosine > 0.999
+
+
+def test_the_ways_out_are_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        config = tfeptq.QuantizationConfig(**NEAREST, activation_bits=16)
+        quantized = tfeptq.quantize(joined(), images(40), config)
+    assert min(quantized.report.quality.outputs[0].channel_sqnr) > 25
+
+
+def test_a_good_model_is_silent_and_measured_on_what_is_left():
+    model = small_models.residual_network()
+    data = small_models.images(40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        quantized = tfeptq.quantize(model, data, tfeptq.QuantizationConfig(**NEAREST))
+    quality = quantized.report.quality
+    assert (quality.samples, quality.is_held_back) == (8, True)
+    assert quality.outputs[0].agreement is not None
+    assert set(quality.layers) > {"stem", "sum", "joined"}
+
+
+def test_with_nothing_left_calibration_samples_are_measured():
+    config = tfeptq.QuantizationConfig(**{**NEAREST, "samples": 16})
+    quantized = tfeptq.quantize(small_models.residual_network(), small_models.images(16), config)
+    quality = quantized.report.quality
+    assert (quality.samples, quality.is_held_back) == (16, False)

@@ -1,0 +1,53 @@
+"""The teacher's remembered tensors are those that it computes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tests.tfeptq import small_models
+from tfeptq.config import QuantizationConfig
+from tfeptq.pipeline import quantize
+from tfeptq.preparation import prepare
+from tfeptq.rounding import distillation as training
+from tfeptq.rounding.teacher import Teacher
+
+CONFIG = QuantizationConfig(weight_bits=3, steps=12, batch_size=8, samples=27)
+
+
+def test_remembers_every_sample_also_those_of_a_last_short_batch():
+    made = Teacher(prepare(small_models.residual_network()))
+    images = small_models.images(27)
+    kept = made.remember([images], batch_size=8)
+    for whole, expected in zip(kept, made.tensors([images]), strict=True):
+        np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
+    assert set(made.named(kept)) == {*made.weighted, *made.logits}
+
+
+def test_remembers_nothing_beyond_the_limit():
+    made = Teacher(prepare(small_models.residual_network()))
+    images = small_models.images(27)
+    needed = sum(t.numpy().nbytes for t in made.remember([images], batch_size=8))
+    assert made.remember([images], batch_size=8, limit=needed)
+    assert made.remember([images], batch_size=8, limit=needed - 1) == []
+
+
+def test_training_learns_the_same_with_and_without_memory(monkeypatch):
+    model, images = small_models.residual_network(), small_models.images(27)
+    kept = quantize(model, images, CONFIG)
+    fed = []
+
+    def forget(self, samples, **_):
+        fed.append(len(samples[0]))
+        return []
+
+    monkeypatch.setattr(training.Teacher, "remember", forget)
+    computed = quantize(model, images, CONFIG)
+    start = quantize(model, images, dataclasses.replace(CONFIG, rounding="nearest"))
+    assert fed == [27]
+    for a, b, c in zip(
+        kept.weighted_layers, computed.weighted_layers, start.weighted_layers, strict=True
+    ):
+        np.testing.assert_allclose(a.scales(), b.scales(), rtol=1e-4)
+        assert not np.array_equal(a.scales(), c.scales())

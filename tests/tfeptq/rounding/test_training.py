@@ -1,0 +1,191 @@
+"""The training step: its loss, its schedules inside compiled code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from tests.tfeptq import small_models
+from tfeptq.config import QuantizationConfig
+from tfeptq.pipeline import quantize
+from tfeptq.preparation import prepare
+from tfeptq.rounding import distillation as training
+
+CONFIG = QuantizationConfig(weight_bits=3, steps=40, batch_size=8, samples=32)
+
+
+class Shares(keras.callbacks.Callback):
+    """Watches the annealed variables after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.floats, self.softs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.floats.append(float(self.model.activation_quantizers[0].float_share.numpy()))
+        self.softs.append(float(self.model.weighted_layers[0].soft_share.numpy()))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    shares = Shares()
+    model = small_models.residual_network()
+    quantized = quantize(model, small_models.images(32), CONFIG, callbacks=[shares])
+    return model, quantized, shares
+
+
+def test_the_annealed_shares_move_inside_the_compiled_step(trained):
+    shares = trained[2]
+    steps = np.arange(CONFIG.steps)
+    np.testing.assert_allclose(shares.floats, 1 - steps / CONFIG.steps, atol=1e-6)
+    expected = np.clip(1 - steps / (0.9 * CONFIG.steps), 0, 1)
+    np.testing.assert_allclose(shares.softs, expected, atol=1e-6)
+
+
+def test_nothing_soft_is_left_after_training(trained):
+    for layer in trained[1].weighted_layers:
+        kernel = np.asarray(layer.quantized_kernel())
+        grid = layer.integers() * np.asarray(layer.step)
+        np.testing.assert_array_equal(kernel, grid.astype("float32"))
+    for quantizer in trained[1].activation_quantizers:
+        assert float(quantizer.float_share.numpy()) == 0.0
+
+
+def test_training_beats_nearest_rounding(trained):
+    model, quantized, _ = trained
+    config = dataclasses.replace(CONFIG, rounding="nearest", bias_correction=False)
+    nearest = quantize(model, small_models.images(32), config)
+    data = small_models.images(64, seed=9)
+    expected = model.predict(data, verbose=0)
+
+    def error(other):
+        return float(np.square(other.predict(data, verbose=0) - expected).mean())
+
+    assert error(quantized) < error(nearest)
+
+
+def test_same_seed_same_integers():
+    runs = [
+        quantize(small_models.residual_network(), small_models.images(32), CONFIG) for _ in range(2)
+    ]
+    for left, right in zip(*[run.weighted_layers for run in runs], strict=True):
+        np.testing.assert_array_equal(left.integers(), right.integers())
+        np.testing.assert_array_equal(left.scales(), right.scales())
+
+
+def test_one_compilation_a_model(monkeypatch):
+    made = []
+    original = training.Distillation.__init__
+
+    def remember(self, *arguments, **settings):
+        original(self, *arguments, **settings)
+        made.append(self)
+
+    monkeypatch.setattr(training.Distillation, "__init__", remember)
+    quantize(small_models.residual_network(), small_models.images(32), CONFIG)
+    assert [distillation.traces for distillation in made] == [1]
+
+
+def test_unit_weights_give_the_unweighted_loss():
+    error = np.random.default_rng(0).normal(size=(4, 5, 7, 3)).astype("float32")
+    expected = np.square(error).sum(axis=-1).mean()
+    for shape in ((4, 1), (4, 3)):
+        weighted = training.weighted_square(error, np.ones(shape, "float32"))
+        np.testing.assert_allclose(weighted, expected, rtol=1e-5)
+    vectors = error[:, 0, 0]
+    expected = np.square(vectors).sum(axis=-1).mean()
+    np.testing.assert_allclose(
+        training.weighted_square(vectors, np.ones((4, 1), "float32")), expected, rtol=1e-5
+    )
+
+
+def test_weights_by_sample_and_channel():
+    generator = np.random.default_rng(1)
+    error = generator.normal(size=(4, 5, 7, 3)).astype("float32")
+    scores = generator.uniform(size=(4, 3)).astype("float32")
+    expected = np.einsum("nhwc,nc->", np.square(error), scores) / 4
+    summed = training.weighted_square(error, scores, sums_positions=True)
+    np.testing.assert_allclose(summed, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        training.weighted_square(error, scores), expected / (5 * 7), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "bias_correction",
+        "sample_layer_attention",
+        "channel_attention",
+        "gradual_activations",
+        "gradual_rounding",
+        "train_scales",
+        "train_biases",
+    ],
+)
+def test_each_part_can_be_switched_off(switch):
+    config = dataclasses.replace(CONFIG, steps=6, **{switch: False})
+    with_all = dataclasses.replace(CONFIG, steps=6)
+    model, data = small_models.residual_network(), small_models.images(32)
+    off, on = (quantize(model, data, each) for each in (config, with_all))
+    if switch == "train_scales":
+        start = quantize(model, data, dataclasses.replace(with_all, rounding="nearest"))
+        for left, right in zip(off.weighted_layers, start.weighted_layers, strict=True):
+            np.testing.assert_array_equal(left.scales(), right.scales())
+    assert any(
+        not np.array_equal(left, right)
+        for left, right in zip(off.get_weights(), on.get_weights(), strict=True)
+    )
+
+
+def test_schedules_end_where_they_must():
+    schedule = training.Schedule(steps=100)
+    assert float(schedule.float_share(0)) == 1.0
+    assert float(schedule.float_share(100)) == 0.0
+    assert float(schedule.soft_share(90)) == 0.0
+    assert float(schedule.beta(20)) == pytest.approx(20.0)
+    assert float(schedule.beta(100)) == pytest.approx(2.0)
+    steady = training.Schedule(100, gradual_activations=False, gradual_rounding=False)
+    assert float(steady.float_share(0)) == 0.0
+    assert float(steady.soft_share(100)) == 1.0
+
+
+def test_the_float_model_is_untouched():
+    model = small_models.residual_network()
+    before = [array.copy() for array in model.get_weights()]
+    quantize(model, small_models.images(32), dataclasses.replace(CONFIG, steps=3))
+    for left, right in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_crash_loses_no_finished_step(tmp_path, monkeypatch):
+    model, data = small_models.residual_network(), small_models.images(32)
+
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 9:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(model, data, CONFIG, callbacks=[Crash()], checkpoint_dir=tmp_path)
+    shares = Shares()
+    quantize(model, data, CONFIG, callbacks=[shares], checkpoint_dir=tmp_path)
+    assert 0 < len(shares.floats) < CONFIG.steps
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e30])
+def test_training_that_diverges_names_a_layer(rate):
+    inputs = keras.Input((4,), name="features")
+    model = keras.Model(inputs, keras.layers.Dense(3, name="ends")(inputs))
+    samples = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    config = dataclasses.replace(CONFIG, learning_rate=rate, threshold="max")
+    with pytest.raises(ValueError, match=r"training diverged in layer .*: take a lower learning"):
+        quantize(model, samples, config)
+
+
+def test_preparation_is_shared_with_the_student(trained):
+    canonical = {layer.name for layer in prepare(trained[0]).layers}
+    assert {layer.name for layer in trained[1].weighted_layers} <= canonical

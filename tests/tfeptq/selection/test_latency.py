@@ -1,0 +1,106 @@
+"""Measured latencies: every layer at every width, and tables that predict whole files."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import pytest
+
+from tests.tfeptq import small_models
+from tfeptq.cli.main import main
+from tfeptq.config import QuantizationConfig
+from tfeptq.preparation import prepare
+from tfeptq.selection.latency import (
+    LatencyTable,
+    measure_latencies,
+    read_latencies,
+    write_latencies,
+)
+from tfeptq.selection.skeleton import rounded
+from tflite_export.file.writer import write
+from tflite_export.packaging import vela_report
+from tflite_export.packaging.vela import vela_times
+from tflite_export.targets.containers import plan_storage
+from tflite_export.targets.operator_latency import OperatorTime, Stopwatch
+
+NAMES = ("stem", "depthwise", "pointwise", "skip", "classes")
+HAS_VELA = importlib.util.find_spec("ethosu") is not None
+needs_vela = pytest.mark.skipif(not HAS_VELA, reason="Vela is not installed (extra 'ethos-u')")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return prepare(small_models.residual_network())
+
+
+def configuration(target, widths=(4, 8)):
+    return QuantizationConfig(weight_bits=widths, target=target)
+
+
+def test_layers_get_the_times_of_graphs_at_their_width(model):
+    def times(graph):
+        """Milliseconds: bits of the weights; one for everything else."""
+        for operator in graph.operators:
+            has_weights = operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+            bits = graph.tensors[operator.inputs[1]].bits if has_weights else 1
+            yield OperatorTime(operator.layer, operator.kind, bits)
+
+    table = measure_latencies(model, configuration("android", (2, 4, 8)), times=times)
+    expected = {(name, 8): 8 for name in NAMES}
+    expected |= {(name, bits): bits for name in NAMES[1:4] for bits in (2, 4)}
+    assert table.weighted == expected
+    # Addition, pooling, concatenation with what it requantizes, mean and softmax.
+    assert table.others >= 5
+
+
+def test_tables_survive_their_file(tmp_path):
+    table = LatencyTable({("a", 2): 0.25, ("a", 8): 1.5, ("CONV_2D", 4): 3e-5}, 0.125)
+    write_latencies(table, tmp_path / "t.csv")
+    assert read_latencies(tmp_path / "t.csv") == table
+
+
+def test_equal_operators_are_timed_once_and_containers_tell_them_apart(model, monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        Stopwatch, "_timed", lambda self, content: float(len(timed.append(content) or timed))
+    )
+    stopwatch = Stopwatch("android")
+    config = configuration("android")
+    wide, same = (stopwatch(rounded(model, dict.fromkeys(NAMES, 8), config)) for _ in range(2))
+    assert wide == same
+    assert len(timed) == len(wide)
+    narrow = stopwatch(rounded(model, dict.fromkeys(NAMES, 4), config))
+    # All five layers have int4 weights now; 3 bits sit in the same containers.
+    assert len(timed) == len(wide) + 5
+    assert stopwatch(rounded(model, dict.fromkeys(NAMES, 3), config)) == narrow
+    assert len(timed) == len(wide) + 5
+
+
+@needs_vela
+def test_velas_estimates_of_layers_add_up_to_those_of_mixed_files(model):
+    config = configuration("ethos-u", (2, 8))
+    table = measure_latencies(model, config, times=functools.partial(vela_times, target="ethos-u"))
+    widths = dict(zip(NAMES, (8, 2, 8, 2, 8), strict=True))
+    graph = rounded(model, widths, config)
+    report = vela_report(write(graph, plan_storage(graph, "ethos-u")))
+    predicted = sum(table.weighted[entry] for entry in widths.items()) + table.others
+    assert predicted == pytest.approx(1000 * report.inference_seconds, rel=0.02)
+    assert sum(report.tensor_cycles.values()) == report.cycles
+
+
+def test_a_table_is_measured_and_used_from_the_command_line(tmp_path, capsys):
+    small_models.residual_network().save(tmp_path / "m.keras")
+    table = tmp_path / "t.csv"
+    assert (
+        main(["latency", str(tmp_path / "m.keras"), "--weight-bits", "4", "--output", str(table)])
+        == 0
+    )
+    assert "pointwise" in capsys.readouterr().out
+    found = read_latencies(table)
+    assert set(found.weighted) == {(name, bits) for name in NAMES for bits in (4, 8)}
+    assert all(0 < ms < 100 for ms in found.weighted.values())
+    assert 0 < found.others < 100
+    missing = ["latency", str(tmp_path / "m.keras"), "--output", str(tmp_path / "no" / "t.csv")]
+    assert main(missing) == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""What candidates of widths do to a layer: the errors that selection compares."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tfeptq import small_models
+from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.config import QuantizationConfig
+from tfeptq.preparation import prepare
+from tfeptq.sensitivity.rounding_errors import weight_errors
+
+CONFIG = QuantizationConfig(weight_bits=(2, 3), threshold="mse", target="ethos-u")
+LAYERS = ("stem", "depthwise", "pointwise", "classes")
+
+
+@pytest.fixture(scope="module")
+def canonical():
+    return prepare(small_models.residual_network())
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Neighbouring pixels resemble each other, as they do in pictures."""
+    smooth = tf.nn.avg_pool2d(small_models.images(128), 3, 1, "SAME")
+    return 3.0 * np.asarray(smooth)
+
+
+def errors(model, data, **settings):
+    config = dataclasses.replace(CONFIG, **settings)
+    return weight_errors(model, [data], dict.fromkeys(LAYERS, (2, 3)), {}, config)
+
+
+def output_shift(model, data, name, error):
+    """What the error adds to the layer's output on float inputs, (positions, channels)."""
+    graph = LayerGraph.of(model)
+    (call,) = (call for call in graph.calls if call.layer.name == name)
+    inputs = graph.execute([tf.constant(data)])[call.inputs[0]]
+    added = linear.linear_operation(call.layer, inputs, error.kernel) + error.bias
+    return np.asarray(added, np.float64).reshape(-1, added.shape[-1])
+
+
+def test_without_optq_what_ships_is_the_nearest(canonical, images):
+    found = errors(canonical, images, rounding="nearest")
+    assert set(found.shares.values()) == {1.0}
+    for key, error in found.nearest.items():
+        np.testing.assert_array_equal(found.shipped[key].kernel, error.kernel)
+
+
+def test_shares_are_what_is_left_of_the_error_in_the_output(canonical, images):
+    found = errors(canonical, images, rounding="optq")
+    for (name, bits), share in found.shares.items():
+        left, whole = (
+            np.square(output_shift(canonical, images, name, each[name, bits])).sum()
+            for each in (found.shipped, found.nearest)
+        )
+        assert share == pytest.approx(left / whole, rel=1e-3), (name, bits)
+    assert max(found.shares.values()) < 1.0
+
+
+@pytest.mark.parametrize("rounding", ["optq", "nearest"])
+def test_biases_take_the_mean_of_what_kernels_add(canonical, images, rounding):
+    found = errors(canonical, images, rounding=rounding)
+    for (name, _), error in found.shipped.items():
+        shift = output_shift(canonical, images, name, error)
+        np.testing.assert_allclose(shift.mean(axis=0), 0.0, atol=1e-5 * np.abs(shift).max())
+
+
+def test_training_starts_next_to_the_float_weights(canonical, images):
+    learned = errors(canonical, images, initial_rounding="optq").shipped
+    written = errors(canonical, images, rounding="optq").shipped
+    reach = {key: np.abs(each.kernel).max() for key, each in learned.items()}
+    assert any(reach[key] < np.abs(each.kernel).max() for key, each in written.items())

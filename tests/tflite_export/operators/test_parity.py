@@ -1,0 +1,145 @@
+"""The integer reference against LiteRT's reference kernels and TFLM, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from tests.tflite_export import one_operator as one
+from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
+from tflite_export import operators as reference
+from tflite_export.graph.structure import ATTRIBUTES, IntegerGraph
+
+SEEDS = range(12)
+#: kernels.md: no runtime executes it.
+NOWHERE = [("HARD_SWISH", "int16")]
+CASES = [(k, d) for k in BUILDERS for d in ("int8", "int16") if (k, d) not in NOWHERE]
+needs_tflm = pytest.mark.skipif(
+    importlib.util.find_spec("tflite_micro") is None,
+    reason="tflite-micro is not installed (extra 'microcontroller')",
+)
+
+
+def difference(
+    graph: IntegerGraph,
+    *,
+    runtime: str = "litert-reference",
+    storage: Mapping[str, str] | None = None,
+) -> int:
+    """Largest difference between the reference and a runtime on random samples, in LSB."""
+    samples = one.random_samples(graph, count=16)
+    expected = reference.run(graph, samples)[graph.outputs[0][1]]
+    found = one.in_runtime(graph, samples, runtime=runtime, storage=storage)
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    return int(np.abs(found.astype(np.int64) - expected).max())
+
+
+def test_every_operator_of_the_graph_is_covered():
+    assert set(BUILDERS) == set(ATTRIBUTES)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_operators_equal_the_reference_kernels(kind, dtype):
+    allowed = reference.TOLERANCE.get((kind, dtype), (0, ""))[0]
+    assert max(difference(random_graph(kind, dtype, seed)) for seed in SEEDS) <= allowed
+
+
+@pytest.mark.parametrize("ratio", [0.77137, 1.31831, 1.94173])
+@pytest.mark.parametrize("kind", ["RELU", "RELU6", "LEAKY_RELU", "QUANTIZE"])
+def test_every_int16_is_rescaled_as_in_the_reference_kernels(kind, ratio):
+    """Multipliers of the wrong precision show in few integers only."""
+    every = np.arange(-(2**15), 2**15).astype(np.int16)[None]
+    source = one.activation("x", every.shape, "int16", 0.00031)
+    attributes = {"alpha": 0.3} if kind == "LEAKY_RELU" else {}
+    output = one.activation("y", every.shape, "int16", 0.00031 * ratio)
+    graph = one.graph_of(kind, [source], output, attributes)
+    np.testing.assert_array_equal(
+        reference.run(graph, [every])["y"], one.in_runtime(graph, [every])
+    )
+
+
+def test_random_cases_use_many_output_values():
+    """Otherwise equality would prove little."""
+    for kind, dtype in CASES:
+        graphs = [random_graph(kind, dtype, seed) for seed in SEEDS]
+        outputs = [
+            reference.run(g, one.random_samples(g, count=16))[g.outputs[0][1]] for g in graphs
+        ]
+        assert sum(np.unique(output).size for output in outputs) > 10 * len(SEEDS), (kind, dtype)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "container", "bits"),
+    [(kind, "int8", "int4", bits) for kind in WEIGHTED for bits in (2, 3, 4)]
+    + [(kind, "int16", "int4", 4) for kind in ("CONV_2D", "FULLY_CONNECTED")]
+    + [("FULLY_CONNECTED", dtype, "int2", 2) for dtype in ("int8", "int16")],
+)
+def test_narrow_containers_hold_the_same_weights(kind, dtype, container, bits, per_channel):
+    for seed in SEEDS[:4]:
+        graph = WEIGHTED[kind](Draw(seed, dtype), bits, per_channel)
+        assert difference(graph, storage={"w": container}) == 0
+
+
+@needs_tflm
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_convolutions_equal_tflm(kind, dtype):
+    assert max(difference(random_graph(kind, dtype, s), runtime="tflm") for s in SEEDS) == 0
+
+
+@needs_tflm
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_int4_containers_equal_tflm(kind):
+    # TFLM takes packed weights of dense layers per tensor only.
+    per_channel = kind != "FULLY_CONNECTED"
+    graph = WEIGHTED[kind](Draw(3, "int8"), 4, per_channel)
+    allowed = int(kind == "FULLY_CONNECTED")
+    assert difference(graph, runtime="tflm", storage={"w": "int4"}) <= allowed
+
+
+@needs_tflm
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_tflm_rounds_dense_layers_as_convolutions(dtype):
+    """LiteRT rounds them once, so one file differs by 1 LSB between the two runtimes."""
+    apart = []
+    for seed in SEEDS:
+        graph = random_graph("FULLY_CONNECTED", dtype, seed)
+        samples = one.random_samples(graph, count=100)
+        found = one.in_runtime(graph, samples, runtime="tflm").astype(np.int64)
+        twin = pointwise_convolution(graph)
+        pixels = samples[0].reshape(-1, 1, 1, samples[0].shape[-1])
+        rounded_twice = reference.run(twin, [pixels])["y"]
+        np.testing.assert_array_equal(found, rounded_twice.reshape(found.shape))
+        apart.append(np.abs(found - reference.run(graph, samples)["y"]).max())
+    assert max(apart) == 1
+
+
+def pointwise_convolution(dense: IntegerGraph) -> IntegerGraph:
+    source, weights, bias, output = (dense.tensors[name] for name in "xwby")
+    assert weights.data is not None
+    kernel = weights.data[:, None, None, :]
+    attributes = dict.fromkeys(("stride_h", "stride_w", "dilation_h", "dilation_w"), 1)
+    attributes |= {"padding": "VALID", "activation": dense.operators[0].attributes["activation"]}
+    return one.graph_of(
+        "CONV_2D",
+        [
+            dataclasses.replace(source, shape=(1, 1, 1, source.shape[-1])),
+            dataclasses.replace(weights, shape=kernel.shape, data=kernel),
+            bias,
+        ],
+        dataclasses.replace(output, shape=(1, 1, 1, output.shape[-1])),
+        attributes,
+    )
+
+
+def test_tolerances_are_small_and_explained():
+    for (kind, dtype), (allowed, reason) in reference.TOLERANCE.items():
+        assert (kind, dtype) in CASES
+        assert allowed == 1
+        assert "float32" in reason

@@ -1,0 +1,220 @@
+"""Our constraints of the Ethos-U against what Vela does with files on both sides of each limit."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tflite_export import one_operator as one
+from tflite_export.file.reader import parse
+from tflite_export.file.writer import write
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
+from tflite_export.packaging import vela_report
+from tflite_export.targets import npu
+from tflite_export.targets.checks import static_findings
+
+HAS_VELA = importlib.util.find_spec("ethosu") is not None
+needs_vela = pytest.mark.skipif(not HAS_VELA, reason="Vela is not installed (extra 'ethos-u')")
+
+#: Kind, shapes of input and output, attributes, and constants behind the input.
+Case = tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], str, list[Tensor]]
+
+
+def windowed(
+    kind: str,
+    size: tuple[int, int],
+    span: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    dilation: int = 1,
+) -> Case:
+    places = [(side - 1) * dilation + 1 for side in span]
+    sizes = [
+        -(-whole // step) if padding == "SAME" else (whole - place) // step + 1
+        for whole, place, step in zip(size, places, strides, strict=True)
+    ]
+    attributes: dict[str, Any] = {
+        "padding": padding,
+        "stride_h": strides[0],
+        "stride_w": strides[1],
+    }
+    constants = []
+    if kind.endswith("POOL_2D"):
+        attributes |= {"filter_h": span[0], "filter_w": span[1]}
+    else:
+        attributes |= {"dilation_h": dilation, "dilation_w": dilation, "activation": "NONE"}
+        depthwise = kind == "DEPTHWISE_CONV_2D"
+        attributes |= {"depth_multiplier": 1} if depthwise else {}
+        shape = (1, *span, 2) if depthwise else (2, *span, 2)
+        constants = [constant(np.ones(shape, np.int8)), constant(np.zeros(2, np.int32))]
+    return kind, (1, *size, 2), (1, *sizes, 2), attributes, "int8", constants
+
+
+def constant(values: np.ndarray) -> Tensor:
+    bits = 8 * values.itemsize
+    return Tensor("", values.shape, str(values.dtype), one.quantization(0.01), values, bits)
+
+
+def resized(
+    kind: str, before: tuple[int, int], after: tuple[int, int], *, smooth: bool = True
+) -> Case:
+    attributes: dict[str, Any] = {"size": after}
+    if kind == "RESIZE_BILINEAR":
+        attributes["half_pixel_centers"] = smooth
+    return kind, (1, *before, 2), (1, *after, 2), attributes, "int8", []
+
+
+def mean(shape: tuple[int, ...], axes: tuple[int, ...], dtype: str = "int8") -> Case:
+    kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    return "MEAN", shape, kept, {"axes": axes, "keep_dims": False}, dtype, []
+
+
+def transposed(shape: tuple[int, ...], order: tuple[int, ...]) -> Case:
+    moved = tuple(shape[axis] for axis in order)
+    return "TRANSPOSE", shape, moved, {"permutation": order}, "int8", []
+
+
+def dense(depth: int, weight: int) -> Case:
+    constants = [
+        constant(np.full((1, depth), weight, np.int8)),
+        constant(np.zeros(1, np.int32)),
+    ]
+    attributes = {"keep_num_dims": False, "activation": "NONE"}
+    return "FULLY_CONNECTED", (1, depth), (1, 1), attributes, "int8", constants
+
+
+STRIDES = ((1, 1), (3, 3), (4, 4), (5, 5), (1, 4), (4, 1))
+POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
+RESIZES = ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")
+CASES: dict[str, list[Case]] = {
+    **{
+        f"strides of {kind}": [
+            windowed(kind, size, (3, 3), strides, padding)
+            for strides in STRIDES
+            for padding in ("SAME", "VALID")
+            for size in ((20, 20), (21, 22))
+        ]
+        for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", *POOLS)
+    },
+    "dilation": [
+        windowed(kind, (40, 40), (3, 3), (1, 1), padding, dilation)
+        for kind in ("CONV_2D", "DEPTHWISE_CONV_2D")
+        for dilation in (2, 9)
+        for padding in ("SAME", "VALID")
+    ],
+    "large kernels": [
+        windowed("CONV_2D", (310, 4), (300, 1), (1, 1), "VALID"),
+        windowed("CONV_2D", (80, 80), (70, 70), (1, 1), "VALID"),
+        windowed("DEPTHWISE_CONV_2D", (80, 80), (70, 70), (1, 1), "VALID"),
+    ],
+    **{
+        f"filters of {kind}": [
+            *(
+                windowed(kind, (40, 40), span, (1, 1), padding)
+                for span in ((8, 8), (9, 1), (1, 9), (9, 9))
+                for padding in ("SAME", "VALID")
+            ),
+            *(
+                windowed(kind, (300, 300), span, (1, 1), "VALID")
+                for span in ((256, 1), (257, 1), (1, 257), (256, 256), (256, 257))
+            ),
+        ]
+        for kind in POOLS
+    },
+    **{
+        f"factors of {kind}": [
+            *(resized(kind, (4, 4), (4 * factor, 4 * factor)) for factor in (2, 3, 4, 5, 8, 16)),
+            *(resized(kind, (4, 4), after) for after in ((8, 12), (4, 8), (8, 4), (6, 6), (7, 9))),
+            *(resized(kind, (1, 4), after) for after in ((1, 8), (1, 12), (2, 8))),
+            resized(kind, (4, 1), (8, 1)),
+            resized(kind, (1, 1), (5, 7)),
+        ]
+        for kind in RESIZES
+    },
+    "factors between corners": [
+        resized("RESIZE_BILINEAR", (4, 4), (4 * factor, 4 * factor), smooth=False)
+        for factor in (2, 3, 4, 8, 16)
+    ],
+    "means": [
+        mean((1, 80, 80, 4), (1, 2)),
+        mean((1, 255, 257, 1), (1, 2), "int16"),
+        mean((1, 256, 257, 1), (1, 2), "int16"),
+        mean((1, 3, 3, 4), (3,)),
+        mean((1, 1, 3, 4), (3,)),
+        mean((1, 3, 3, 4), (1, 2, 3)),
+        mean((1, 3, 5, 4), (1,)),
+    ],
+    "transposes": [
+        transposed((1, 300, 300, 2), (0, 2, 1, 3)),
+        transposed((1, 300, 300, 2), (0, 3, 1, 2)),
+        transposed((1, 2, 65537, 2), (0, 2, 1, 3)),
+        transposed((1, 2, 3, 65536), (0, 3, 1, 2)),
+        transposed((1, 2, 3, 65537), (0, 3, 1, 2)),
+        transposed((1, 300, 200, 3, 2), (0, 1, 2, 4, 3)),
+        transposed((1, 1, 300, 200, 3), (0, 1, 4, 2, 3)),
+        transposed((1, 128, 256, 2, 2), (0, 1, 3, 2, 4)),
+        transposed((1, 128, 257, 2, 2), (0, 1, 3, 2, 4)),
+        transposed((1, 24, 24, 2, 8), (0, 1, 2, 4, 3)),
+    ],
+    "weights": [dense(65536, 127), dense(65536, 1)],
+}
+
+
+def file_of(cases: Iterable[Case]) -> bytes:
+    """One file with every operator on its own, named by its place in the list."""
+    tensors: dict[str, Tensor] = {}
+    operators, inputs, outputs = [], [], []
+    for index, (kind, source, result, attributes, dtype, constants) in enumerate(cases):
+        given, made = f"given {index}", f"made {index}"
+        tensors[given] = one.activation(given, source, dtype, 0.1)
+        tensors[made] = one.activation(made, result, dtype, 0.1)
+        names = [given]
+        for place, values in enumerate(constants):
+            name = f"constant {index} {place}"
+            tensors[name] = Tensor(
+                name, values.shape, values.dtype, values.quantization, values.data, values.bits
+            )
+            names.append(name)
+        operators.append(Operator(kind, tuple(names), (made,), made, attributes))
+        inputs.append((given, given))
+        outputs.append((made, made))
+    return write(IntegerGraph("cases", tensors, tuple(operators), tuple(inputs), tuple(outputs)))
+
+
+@needs_vela
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_operators_stay_on_the_cpu_as_vela_leaves_there(name):
+    content = file_of(CASES[name])
+    ours = {finding.operator for finding in npu.findings(parse(content))}
+    vela = {finding.operator for finding in vela_report(content).cpu_operators}
+    assert ours == vela
+
+
+def test_every_limit_is_met_on_both_sides():
+    broken = {name: len(npu.findings(parse(file_of(cases)))) for name, cases in CASES.items()}
+    without = {"dilation", "large kernels", "weights"}
+    assert {name for name, count in broken.items() if not count} == without
+    assert all(count < len(CASES[name]) for name, count in broken.items())
+
+
+@needs_vela
+def test_vela_fails_on_layers_that_are_found_before():
+    wide, heavy = file_of([dense(65537, 1)]), file_of([dense(65537, 127)])
+    with pytest.raises(ValueError, match="Vela does not compile the file"):
+        vela_report(wide)
+    assert "65537 inputs" in npu.findings(parse(wide))[0].rule
+    assert any("add up to 8323199" in found.rule for found in npu.findings(parse(heavy)))
+    assert vela_report(heavy).cpu_operators
+
+
+def test_findings_say_what_where_and_who_says_so():
+    case = resized("RESIZE_BILINEAR", (4, 4), (12, 12))
+    (finding,) = static_findings(parse(file_of([case])), "ethos-u")
+    assert finding.operator == "RESIZE_BILINEAR (made 0)"
+    assert finding.rule.endswith("a resize of 4 x 4 to 12 x 12, allowed are factors of 2")
+    assert "vela --supported-ops-report" in finding.source
+    assert not static_findings(parse(file_of([case])), "microcontroller")
