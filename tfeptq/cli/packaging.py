@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfeptq.cli.startup import load_tensorflow
 from tfeptq.config import TARGETS
 from tfeptq.options import add_choice
-from tflite_export.file.atomic import require_folder
+from tflite_export.file.atomic import require_folder, write_atomically
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
 
 DONE, NO = 0, 1
+#: Option -> targets that do something with it.
+_TAKEN_BY = {
+    "compress": ("microcontroller",),
+    "accelerator": ("ethos-u",),
+    "system_config": ("ethos-u",),
+    "memory_mode": ("ethos-u",),
+    "labels": ("android", "coral"),
+    "mean": ("android", "coral"),
+    "std": ("android", "coral"),
+    "output": TARGETS,
+}
+#: Of these, what only says something about labels or what they make.
+_WITH_LABELS = ("output", "mean", "std")
 
 
 def add_package(commands: Any) -> None:
@@ -39,7 +50,7 @@ def add_package(commands: Any) -> None:
         "--labels",
         type=Path,
         metavar="L.txt",
-        help="android: class names, one a line; writes an image classifier with metadata",
+        help="android, coral: class names, one a line; writes an image classifier with metadata",
     )
     for name, default in (("mean", 0.0), ("std", 1.0)):
         parser.add_argument(
@@ -47,17 +58,38 @@ def add_package(commands: Any) -> None:
             type=float,
             default=default,
             metavar="R",
-            help=f"android: of the pixels that the model was trained on ({default:g})",
+            help=f"with --labels: of the pixels that the model was trained on ({default:g})",
         )
     parser.add_argument("--json", action="store_true")
-    parser.set_defaults(command=_package)
+    defaults = {name: parser.get_default(name) for name in _TAKEN_BY}
+    parser.set_defaults(command=_package, defaults=defaults)
 
 
 def _package(options: argparse.Namespace) -> int:
-    if options.target != "coral" and options.output is not None:
+    _require_taken(options)
+    if options.output is not None:
         require_folder("--output", options.output)
         options.output.mkdir(parents=True, exist_ok=True)
     return _BY_TARGET[options.target](options)
+
+
+def _require_taken(options: argparse.Namespace) -> None:
+    """Refuses options that the target would ignore."""
+    defaults = options.defaults.items()
+    given = [name for name, default in defaults if getattr(options, name) != default]
+    for name in given:
+        if options.target not in _TAKEN_BY[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for --target {' or '.join(_TAKEN_BY[name])}, "
+                f"received --target {options.target}"
+            )
+    if options.labels is None:
+        unused = [f"--{name}" for name in _WITH_LABELS if name in given]
+        if unused and options.target in _TAKEN_BY["labels"]:
+            raise ValueError(
+                f"--target {options.target} writes nothing without --labels, which "
+                f"{' and '.join(unused)} would be for: give both or neither"
+            )
 
 
 def _for_android(options: argparse.Namespace) -> int:
@@ -90,17 +122,24 @@ def _classifier(options: argparse.Namespace) -> int:
     if not options.labels.is_file():
         raise ValueError(f"{options.labels}: no such file")
     labels = options.labels.read_text("utf-8").splitlines()
-    if importlib.util.find_spec("mediapipe") is not None:
-        # MediaPipe imports TensorFlow, which would chatter.
-        load_tensorflow()
-    path = options.output / f"{options.file.stem}_classifier.tflite"
+    stem = options.file.stem
+    path = options.output / f"{stem}_classifier.tflite"
     made = write_image_classifier(
         options.file, path, labels=labels, mean=options.mean, std=options.std
     )
+    beside = None
+    if options.target == "coral":
+        beside = options.output / f"{stem}_labels.txt"
+        write_atomically(beside, "".join(f"{label}\n" for label in labels).encode("utf-8"))
     if options.json:
         _print_json(made)
-    else:
-        print(f"{made.path}: {made.size_bytes} bytes, uint8 pixels in, {made.labels} labels")
+        return DONE
+    print(f"{made.path}: {made.size_bytes} bytes, uint8 pixels in, {made.labels} labels")
+    if beside is not None:
+        print(
+            f"{beside}: the same labels for PyCoral; edgetpu_compiler writes the file anew, so do "
+            "not rely on it to keep the metadata"
+        )
     return DONE
 
 
@@ -175,9 +214,11 @@ def _show_vela(report: VelaReport) -> None:
 
 
 def _for_coral(options: argparse.Namespace) -> int:
+    if options.labels is not None:
+        return _classifier(options)
     raise ValueError(
         "--target coral takes the file as it is: compile it with edgetpu_compiler; `tfeptq check "
-        "--target coral` lists known blockers"
+        "--target coral` lists known blockers, --labels writes an image classifier"
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-import subprocess
 import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +18,11 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
 from tflite_export.packaging import templates
 from tflite_export.packaging.memory import MemoryBudget, memory_budget
+from tflite_export.runtimes.programs import run_program
 
 #: Compilers in the order of preference: the target's own, then this computer's.
 _COMPILERS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "g++", "clang++")
+_COMPILER_SECONDS = 300
 _BYTES_PER_LINE = 12
 _ALIGNMENT = 16
 #: Operators whose resolver method is not their name in camel case.
@@ -136,7 +137,12 @@ def check_syntax(source: Path) -> str | None:
     # Freestanding: the compiler's own headers are enough, a C++ library may be missing.
     command = [compiler, "-fsyntax-only", "-ffreestanding", "-std=c++17", "-Wall", "-Wextra"]
     command += ["-Werror", str(source)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    finished = run_program(
+        command,
+        name=compiler,
+        seconds=_COMPILER_SECONDS,
+        file_bytes=source.stat().st_size,
+    )
     if finished.returncode:
         raise ValueError(f"{compiler} refuses {source}: {finished.stderr.strip()[:300]}")
     return compiler

@@ -117,7 +117,7 @@ def compress(model: str | Path | bytes, output: str | Path) -> CompressionResult
     stored = parse(content)
     chosen = candidates(stored)
     compressed, layout = _proven(content, stored, chosen)
-    before, after = (guarded(c, "tflm", tflm.arena_bytes, c) for c in (content, compressed))
+    before, after = (tflm.arena_bytes(file) for file in (content, compressed))
     path = Path(output)
     write_atomically(path, compressed)
     return CompressionResult(

@@ -2,7 +2,8 @@
 
 Those read TensorFlow Lite metadata (normalization of the input, names of the classes) and feed
 pixels as uint8: MediaPipe refuses int8 inputs. The metadata's classes come from MediaPipe's package
-(extra `metadata`); its own writers do not import in release 1.2.2, whose native part is missing.
+(extra `metadata`), which a worker imports, with all that it brings; its own writers do not import
+in release 1.2.2, whose native part is missing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, content_of, parse
 from tflite_export.file.writer import serialize
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
+from tflite_export.runtimes.isolation import MEDIAPIPE, guarded
 from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
 _LABELS = "labels.txt"
@@ -92,7 +94,9 @@ def _with_metadata(
 ) -> bytes:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(_metadata(stored, mean, std), np.uint8)
+    names = (stored.name, stored.input_names[0], stored.output_names[0])
+    metadata = guarded(content, MEDIAPIPE, _metadata, *names, mean, std)
+    buffer.data = np.frombuffer(metadata, np.uint8)
     model.buffers.append(buffer)
     entry.name, entry.buffer = _METADATA, len(model.buffers) - 1
     model.metadata = [
@@ -108,7 +112,8 @@ def _with_metadata(
     return file.getvalue()
 
 
-def _metadata(stored: StoredModel, mean: float, std: float) -> bytes:
+def _metadata(name: str, pixels: str, classes: str, mean: float, std: float) -> bytes:
+    """Metadata of a model, by its own name and those of its ends; in a worker."""
     from mediapipe.tasks.metadata import metadata_schema_py_generated as meta
 
     normalization, step = meta.NormalizationOptionsT(), meta.ProcessUnitT()
@@ -117,15 +122,15 @@ def _metadata(stored: StoredModel, mean: float, std: float) -> bytes:
     step.options = normalization
     picture = meta.ImagePropertiesT()
     picture.colorSpace = meta.ColorSpaceType.RGB
-    image = _endpoint(meta, stored.input_names[0], "ImageProperties", picture)
+    image = _endpoint(meta, pixels, "ImageProperties", picture)
     image.processUnits = [step]
     labels = meta.AssociatedFileT()
     labels.name, labels.type = _LABELS, meta.AssociatedFileType.TENSOR_AXIS_LABELS
-    scores = _endpoint(meta, stored.output_names[0], "FeatureProperties", meta.FeaturePropertiesT())
+    scores = _endpoint(meta, classes, "FeatureProperties", meta.FeaturePropertiesT())
     scores.associatedFiles = [labels]
     graph, root = meta.SubGraphMetadataT(), meta.ModelMetadataT()
     graph.inputTensorMetadata, graph.outputTensorMetadata = [image], [scores]
-    root.name, root.minParserVersion = stored.name, _PARSER_VERSION
+    root.name, root.minParserVersion = name, _PARSER_VERSION
     root.subgraphMetadata = [graph]
     builder = flatbuffers.Builder()
     builder.Finish(root.Pack(builder), _IDENTIFIER)

@@ -12,7 +12,6 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, content_of, parse
 from tflite_export.graph.structure import WEIGHTED
 from tflite_export.runtimes import tflm
-from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
 
 
@@ -58,8 +57,7 @@ def memory_budget(model: str | Path | bytes) -> MemoryBudget:
     weight_bytes = sum(sizes.values()) - bias_bytes
     parameters = _parameter_bytes(content)
     structure = len(content) - weight_bytes - bias_bytes - parameters
-    arena = guarded(content, "tflm", tflm.arena, content)
-    return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, arena)
+    return MemoryBudget(weight_bytes, bias_bytes, parameters, structure, tflm.arena(content))
 
 
 def _parameter_bytes(content: bytes) -> int:

@@ -1,6 +1,7 @@
 """Arm's Vela compiler on a file: memory, cycles, and what it leaves on the CPU.
 
-Vela runs in a process of its own, because it dies on some inputs. Its exit code is 0 even when
+Vela runs in a process of its own, because it dies on some inputs; see `runtimes.programs` for the
+limits of time and memory. Its exit code is 0 even when
 nothing reaches the NPU, so the answer is read from its summary and from the file it writes.
 """
 
@@ -24,6 +25,7 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import content_of, parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph
+from tflite_export.runtimes.programs import run_program
 from tflite_export.runtimes.sessions import RuntimeUnavailableError
 from tflite_export.targets.containers import plan_storage
 from tflite_export.targets.findings import Finding
@@ -136,12 +138,7 @@ def _run(
     command += ["--verbose-performance"]
     for option, value in options.items():
         command += [f"--{option}", str(value)] if value is not None else []
-    try:
-        finished = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"Vela did not finish within {_TIMEOUT_SECONDS} s") from error
+    finished = run_program(command, name="Vela", seconds=_TIMEOUT_SECONDS, file_bytes=len(content))
     if finished.returncode:
         raise ValueError(f"Vela does not compile the file: {_ending(finished)}")
     return finished.stdout + finished.stderr
@@ -155,6 +152,8 @@ def _ending(finished: subprocess.CompletedProcess[str]) -> str:
             "which stores low-bit weights as int8 for Vela to compress"
         )
     lines = (finished.stderr or finished.stdout).strip().splitlines()
+    if lines and "MemoryError" in lines[-1]:
+        return f"it needs more memory than it may have ({lines[-1]})"
     return lines[-1] if lines else f"exit code {finished.returncode}"
 
 

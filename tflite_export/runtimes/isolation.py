@@ -38,6 +38,8 @@ BEAT, RESULT, ERROR = b"B", b"R", b"E"
 
 #: Environment variable: a Python that has tflite-runtime, which needs numpy < 2.
 TFLITE_RUNTIME_PYTHON = "TFLITE_RUNTIME_PYTHON"
+#: No runtime, but a package with native parts that is kept out of the caller like one.
+MEDIAPIPE = "mediapipe"
 #: Runtime -> modules that its worker imports before it is asked.
 _MODULES = {
     "litert": ("tflite_export.runtimes.sessions", "ai_edge_litert.interpreter"),
@@ -48,6 +50,7 @@ _MODULES = {
         "tflite_micro.runtime",
     ),
     "tflite-runtime": ("tflite_export.runtimes.old_runtime", "tflite_runtime.interpreter"),
+    MEDIAPIPE: ("mediapipe.tasks.metadata.metadata_schema_py_generated",),
 }
 _ROOT = str(Path(__file__).parents[2])
 _LONGEST_MESSAGE = 300

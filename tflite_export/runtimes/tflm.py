@@ -12,6 +12,7 @@ import numpy as np
 
 from tflite_export.file.reader import StoredModel, parse
 from tflite_export.runtimes import native_messages
+from tflite_export.runtimes.isolation import guarded
 
 #: Element sizes in bytes of types that numpy does not know; packed ones are unpacked in the arena.
 _PACKED = {"int4": 1, "int2": 1}
@@ -43,7 +44,10 @@ class Arena:
 
 
 class Session:
-    """One file in one interpreter; called with one sample, an array (1, ...) a model input."""
+    """One file in one interpreter; called with one sample, an array (1, ...) a model input.
+
+    It lives in the process that makes it, which should be a worker.
+    """
 
     def __init__(self, content: bytes) -> None:
         model = parse(content)
@@ -75,12 +79,17 @@ def arena_bytes(content: bytes) -> int:
 def arena(content: bytes) -> Arena:
     """Tensor arena that a file needs in TFLM, as its recording allocator counts it.
 
-    Measured on this computer after one inference on zeros. A 32-bit microcontroller needs less
-    for its pointers; kernels optimized for it may ask for scratch memory that these do not need.
+    Measured in a worker on this computer, after one inference on zeros. A 32-bit microcontroller
+    needs less for its pointers; kernels optimized for it may ask for scratch memory that these do
+    not need.
 
     Raises:
-        ValueError: TFLM does not run the file.
+        ValueError: TFLM does not run the file, or dies of it.
     """
+    return guarded(content, "tflm", _measured, content)
+
+
+def _measured(content: bytes) -> Arena:
     model = parse(content)
     session = Session(content)
     tensors = [model.tensors[index] for index in model.inputs]

@@ -12,6 +12,7 @@ import os
 import pickle
 import resource
 import select
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -51,14 +52,33 @@ def serve(handle: int, modules: Sequence[str]) -> None:
         connection.send_bytes(_answer(request, own))
 
 
+def become_program(memory: int, command: Sequence[str]) -> None:
+    """Turns this process into a program of somebody else's.
+
+    Args:
+        memory: bytes of address space that the program may take.
+        command: what to run, found on the PATH, and its arguments.
+    """
+    # Owner and flag belong to the pipe, the limits to the process: both outlive `exec`.
+    end_with_caller(_STANDARD_INPUT)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_address_space(memory)
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        sys.exit(f"{command[0]}: {error.strerror}")
+
+
 def end_with_caller(lifeline: int) -> None:
     """Lets the kernel end this process when a pipe ends, whatever the process is busy with.
+
+    So end the processes that it has started, which are in its group.
 
     The caller holds the other end and never writes. SIGIO, whose default action is to end the
     process, also comes when the caller is killed, needs no thread of ours, and stops native code
     that never returns. PR_SET_PDEATHSIG would come when the caller's *thread* ends.
     """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
     poll = select.poll()
@@ -113,10 +133,16 @@ def _address_space() -> int:
 @contextlib.contextmanager
 def _limited(total: int) -> Iterator[None]:
     """At most so many bytes of address space; what asks for more is refused it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    allowed = min((value for value in (total, soft, hard) if value >= 0), default=total)
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    soft, hard = _limit_address_space(total)
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _limit_address_space(total: int) -> tuple[int, int]:
+    """Sets a limit, where there is no lower one already; returns those before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = min((value for value in (total, soft, hard) if value >= 0), default=total)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    return soft, hard

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from tflite_export.runtimes.programs import run_program
 from tflite_export.targets.findings import Finding
 
 PROGRAM = "edgetpu_compiler"
@@ -53,16 +53,12 @@ def compile_report(content: bytes) -> EdgeTpuReport | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.tflite"
         source.write_bytes(content)
-        try:
-            finished = subprocess.run(
-                [program, "-s", "-o", folder, str(source)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_TIMEOUT_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ValueError(f"{PROGRAM} did not finish in {_TIMEOUT_SECONDS} s") from error
+        finished = run_program(
+            [program, "-s", "-o", folder, str(source)],
+            name=PROGRAM,
+            seconds=_TIMEOUT_SECONDS,
+            file_bytes=len(content),
+        )
     log = finished.stdout + finished.stderr
     if finished.returncode or not _ROW.search(log):
         lines = log.strip().splitlines() or ["no message"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfeptq.cli.main import main
+from tflite_export import check
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
@@ -62,6 +63,58 @@ def test_sources_for_a_board(file, tmp_path, capsys, compress):
 def test_coral_has_nothing_to_package(file, capsys):
     assert main(["package", str(file), "--target", "coral"]) == 2
     assert "tfeptq check --target coral" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("coral", ["--compress"], "--compress is for --target microcontroller, received"),
+        ("android", ["--memory-mode", "Sram_Only"], "--memory-mode is for --target ethos-u"),
+        ("microcontroller", ["--labels", "l.txt"], "--labels is for --target android or coral"),
+        ("ethos-u", ["--mean", "7"], "--mean is for --target android or coral"),
+        ("android", ["--output", "app"], "nothing without --labels, which --output would be for"),
+        ("coral", ["--mean", "7", "--std", "2"], "which --mean and --std would be for"),
+    ],
+)
+def test_options_that_a_target_would_ignore_are_refused(
+    file, tmp_path, monkeypatch, capsys, target, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["package", str(file), "--target", target, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mediapipe") is None, reason="extra 'metadata' is missing"
+)
+@pytest.mark.parametrize("target", ["android", "coral"])
+def test_labels_make_an_image_classifier(tmp_path, capsys, target):
+    scale = Quantization(np.array([0.5], np.float32))
+    tensors = {
+        "x": Tensor("x", (1, 4, 5, 3), "int8", scale),
+        "y": Tensor("y", (1, 3), "int8", scale),
+    }
+    attributes = {"axes": (1, 2), "keep_dims": False}
+    operator = Operator("MEAN", ("x",), ("y",), "mean", attributes)
+    graph = validated(IntegerGraph("test", tensors, (operator,), (("x", "x"),), (("y", "y"),)))
+    file, labels, folder = (tmp_path / name for name in ("m.tflite", "l.txt", "app"))
+    file.write_bytes(write(graph))
+    labels.write_text("ant\nbee\ncat")
+    arguments = ["package", str(file), "--target", target, "--labels", str(labels)]
+    assert main([*arguments, "--output", str(folder), "--std", "2"]) == 0
+    assert "uint8 pixels in, 3 labels" in capsys.readouterr().out
+    written = {path.name for path in folder.iterdir()}
+    assert (
+        written
+        == {
+            "android": {"m_classifier.tflite"},
+            "coral": {"m_classifier.tflite", "m_labels.txt"},
+        }[target]
+    )
+    assert check(folder / "m_classifier.tflite", target=target).findings == ()
+    if target == "coral":
+        assert (folder / "m_labels.txt").read_text() == "ant\nbee\ncat\n"
 
 
 def test_a_board_needs_a_folder(file, capsys):

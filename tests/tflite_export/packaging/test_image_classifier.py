@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import io
+import subprocess
+import sys
+import textwrap
 import zipfile
 
 import numpy as np
@@ -123,6 +126,24 @@ def test_labels_and_normalization_are_in_the_file_and_it_is_the_same_each_time(t
     assert (list(step.options.mean), list(step.options.std)) == ([MEAN], [STD])
     with pytest.raises(ValueError, match="4 labels for an output"):
         write_image_classifier(content, paths[0], labels=LABELS[:4])
+
+
+@needs_mediapipe
+def test_mediapipe_stays_out_of_this_process(tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import sys
+        sys.path[:] = {sys.path!r}
+        from tests.tflite_export.packaging.test_image_classifier import LABELS, classifier
+        from tflite_export.file.writer import write
+        from tflite_export.packaging import write_image_classifier
+        write_image_classifier(write(classifier()), sys.argv[1], labels=LABELS)
+        print({{"mediapipe", "tensorflow", "ai_edge_litert.interpreter"}} & set(sys.modules))
+        """
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "m.tflite")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == "set()\n"
 
 
 @needs_mediapipe

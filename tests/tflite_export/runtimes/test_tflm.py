@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -50,14 +53,14 @@ def test_the_arena_holds_the_activations_and_is_enough():
 
 def test_the_arena_grows_until_it_is_enough(monkeypatch):
     monkeypatch.setattr(tflm, "_estimated_bytes", lambda model: 20_000)
-    assert tflm.arena_bytes(flattened_image()) > np.prod(IMAGE)
+    assert tflm._measured(flattened_image()).total > np.prod(IMAGE)
 
 
 def test_an_arena_that_stays_too_small_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(tflm, "_estimated_bytes", lambda model: 20_000)
     monkeypatch.setattr(tflm, "_ATTEMPTS", 1)
     with pytest.raises(ValueError, match="TFLM refuses the file: Failed to resize buffer"):
-        tflm.arena_bytes(flattened_image())
+        tflm._measured(flattened_image())
 
 
 def test_what_tflm_prints_becomes_the_error(capfd):
@@ -65,3 +68,24 @@ def test_what_tflm_prints_becomes_the_error(capfd):
     with pytest.raises(ValueError, match="TFLM refuses the file: Unsupported type INT16"):
         open_session(write(graph), "tflm")(one.random_samples(graph))
     assert capfd.readouterr().err == ""
+
+
+def test_no_interpreter_lives_in_this_process():
+    """All that measures or runs a file does it in a worker, which nothing here can patch."""
+    program = textwrap.dedent(
+        f"""
+        import sys
+        sys.path[:] = {sys.path!r}
+        from tests.tflite_export.runtimes.test_tflm import flattened_image
+        from tflite_export.packaging import memory_budget
+        from tflite_export.runtimes import tflm
+        from tflite_export.runtimes.latency import latency
+        content = flattened_image()
+        assert tflm.arena_bytes(content) == memory_budget(content).arena.total
+        latency(content, runtime="tflm", runs=1)
+        print(any(name.startswith("tflite_micro") for name in sys.modules))
+        """
+    )
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == "False\n"
