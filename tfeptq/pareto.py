@@ -12,7 +12,7 @@ from tfeptq.before_data import look_ahead
 from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
-from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare, prove
 from tfeptq.selection.choice import labelled_loss, prepare_choice
 from tfeptq.selection.frontier_point import FrontierPoint
@@ -53,12 +53,11 @@ def pareto_frontier(
         )
     canonical = prepare(model)
     labelled = labelled_loss(model, labels, config)
-    look_ahead(canonical, config, cost=cost)
-    if not isinstance(config.activation_bits, tuple):
-        config = resolve_activations(canonical, config)
+    plan = QuantizationPlan.of(canonical, config)
+    look_ahead(plan, config, cost=cost)
     taken = configured_samples(calibration, canonical.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
     prove(model, canonical, taken.arrays)
     with open_checkpoint(checkpoint_dir) as checkpoint:
-        choice = prepare_choice(canonical, taken.arrays, config, checkpoint, labelled)
+        choice = prepare_choice(plan, taken.arrays, config, checkpoint, labelled)
     return choice.frontier(cost)

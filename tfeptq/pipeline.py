@@ -35,10 +35,8 @@ from tfeptq.freeze.kernel_scales import settle
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
-from tfeptq.plan.activations import resolve_activations
-from tfeptq.plan.input_ranges import doubts, input_ranges
-from tfeptq.plan.sharing import Ranges
-from tfeptq.plan.widths import layer_granularity, layer_requantizations, layer_widths
+from tfeptq.plan.input_ranges import doubts
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare, prove
 from tfeptq.progress import Stopwatch
 from tfeptq.quantized.correspondence import require_equal
@@ -118,38 +116,37 @@ def _quantize(
     with watch("prepare"):
         canonical = prepare(model)
         labelled = labelled_loss(model, labels, config)
-        bounds = input_ranges(canonical, config.input_range)
-        ahead = look_ahead(canonical, config)
+        plan = QuantizationPlan.of(canonical, config)
+        ahead = look_ahead(plan, config)
         target = config.accuracy_target
         baseline = None if target is None else float_values(target, model)
-        if not isinstance(config.activation_bits, tuple):
-            config = resolve_activations(canonical, config)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         prove(model, canonical, samples)
-        notes = doubts(canonical, samples, bounds)
+        notes = doubts(canonical, samples, plan.input_ranges)
         taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint)
-    learn = functools.partial(_learn, canonical, taken, scores, checkpoint)
+    learn = functools.partial(_learn, taken, scores, checkpoint)
     if not config.has_candidates:
-        quantized = learn(config, callbacks, watch)
+        quantized = learn(plan, config, callbacks, watch)
         quantized.quantization_config = config
         return quantized
     with watch("sensitivity"):
         limits = config.budget.limits if config.budget is not None else None
-        choice = prepare_choice(
-            canonical, samples, config, checkpoint, labelled, scores, limits=limits
-        )
+        choice = prepare_choice(plan, samples, config, checkpoint, labelled, scores, limits=limits)
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):
             fixed = choice.configured(config, choice.within(config.budget.limits))
-        quantized = learn(fixed, callbacks, watch)
+            plan = QuantizationPlan.of(canonical, fixed)
+        quantized = learn(plan, fixed, callbacks, watch)
         quantized.quantization_config, quantized.choice = config, choice
         return quantized
 
     def attempt(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
-        return learn(fixed, callbacks if is_final else None, Stopwatch(), is_final=is_final)
+        chosen = QuantizationPlan.of(canonical, fixed)
+        shown = callbacks if is_final else None
+        return learn(chosen, fixed, shown, Stopwatch(), is_final=is_final)
 
     keep = functools.partial(_kept_evaluation, checkpoint, canonical, samples)
     with watch("search"):
@@ -161,10 +158,10 @@ def _quantize(
 
 
 def _learn(
-    canonical: keras.Model,
     taken: Taken,
     scores: FloatScores,
     checkpoint: Checkpoint,
+    plan: QuantizationPlan,
     config: QuantizationConfig,
     callbacks: Sequence[keras.callbacks.Callback] | None,
     watch: Stopwatch,
@@ -172,13 +169,11 @@ def _learn(
     is_final: bool = True,
 ) -> QuantizedModel:
     """The whole recipe with widths that are known."""
-    samples = taken.arrays
-    with watch("prepare"):
-        config = resolve_activations(canonical, config)
-        widths = layer_widths(canonical, config)
+    samples, canonical = taken.arrays, plan.model
     with watch("calibrate"):
-        quantized, sources = _wrapped(canonical, samples, widths, config, scores.ranges)
-        _calibrate(quantized, canonical, scores.histograms, sources)
+        plan = plan.with_ranges(scores.ranges)
+        quantized = _wrapped(plan, samples)
+        _calibrate(quantized, plan, scores.histograms)
         _warn_of_lost_features(quantized, samples)
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
@@ -270,42 +265,24 @@ def _rounded_layer_by_layer(*, quantized: QuantizedModel, **inputs: Any) -> dict
     return {"report": np.array(quantized.report.stated()), **numbered(quantized.get_weights())}
 
 
-def _wrapped(
-    canonical: keras.Model,
-    samples: Sequence[np.ndarray],
-    widths: dict[str, int],
-    config: QuantizationConfig,
-    ranges: Ranges,
-) -> tuple[QuantizedModel, dict[str, list[Key]]]:
-    assert isinstance(config.activation_bits, Mapping)
-    wrapped = wrap(
-        canonical,
-        weight_bits=widths,
-        per_channel=layer_granularity(canonical, widths, config),
-        requantization=layer_requantizations(canonical, widths, config),
-        activation_bits=config.activation_bits,
-        ranges=ranges,
-        input_ranges=input_ranges(canonical, config.input_range),
-    )
-    quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=canonical.name)
-    quantized.target = config.target
-    require_equal(canonical, quantized, samples)
-    return quantized, wrapped.sources
+def _wrapped(plan: QuantizationPlan, samples: Sequence[np.ndarray]) -> QuantizedModel:
+    quantized = QuantizedModel(*wrap(plan), name=plan.model.name)
+    quantized.target = plan.target
+    require_equal(plan.model, quantized, samples)
+    return quantized
 
 
 def _calibrate(
-    quantized: QuantizedModel,
-    canonical: keras.Model,
-    histograms: Mapping[Key, Histogram],
-    sources: Mapping[str, Sequence[Key]],
+    quantized: QuantizedModel, plan: QuantizationPlan, histograms: Mapping[Key, Histogram]
 ) -> None:
     magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
-    neighbours = Neighbours(LayerGraph.of(canonical), magnitudes)
+    neighbours = Neighbours(plan.graph, magnitudes)
+    planned = plan.quantizers
     bounds = useful_magnitudes(LayerGraph.of(quantized))
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
             continue
-        keys = sources[quantizer.name]
+        keys = planned[quantizer.name].sources
         values = Histogram.pooled([histograms[key] for key in keys])
         zeros = dict.fromkeys(key[0] for key in keys if magnitudes[key] == 0.0)
         quantized.report.add_warnings(map(_zero_warning, zeros))

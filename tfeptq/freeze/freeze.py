@@ -18,7 +18,7 @@ from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.operators import operator_of, relu_kind
-from tfeptq.plan.slots import keeps_grid
+from tfeptq.plan.topology import keeps_grid
 from tfeptq.quantized.grids import written_bits
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights

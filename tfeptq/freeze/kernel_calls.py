@@ -9,7 +9,7 @@ import keras
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.plan.slots import keeps_grid
+from tfeptq.plan.topology import keeps_grid
 from tfeptq.quantized.grids import written_bits
 from tfeptq.quantized.quantizers import ActivationQuantizer
 

@@ -13,48 +13,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 
 import keras
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_dtype
-from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.names import by_legal_name
 from tfeptq.canonical.operators import operator_kind
-from tfeptq.config import QuantizationConfig
 from tfeptq.plan.layer_names import refuse_unknown
-from tfeptq.plan.slots import EQUAL_INPUT_LAYERS, Topology, has_fixed_parameters
+from tfeptq.plan.tensors import has_fixed_parameters
+from tfeptq.plan.topology import EQUAL_INPUT_LAYERS, Topology
 from tflite_export import targets
 
 
-def resolve_activations(model: keras.Model, config: QuantizationConfig) -> QuantizationConfig:
-    """`config` with a width for every layer of a canonical model that has one of its own.
+def activation_widths(
+    model: keras.Model, topology: Topology, asked: int | Mapping[str, int], target: str
+) -> dict[str, int]:
+    """Layer name -> width of its output, of every layer that has one of its own, inputs too.
+
+    Args:
+        asked: one width for all, or widths by layer name.
 
     Raises:
         ValueError: an unknown layer name, a layer that cannot have the width given to it, or one
             that the target does not execute at 16 bits.
     """
-    asked = config.activation_bits
-    assert not isinstance(asked, tuple), "candidates have been chosen from before"
-    resolver = _Resolver(model, asked)
-    _refuse_missing(model, resolver, config.target)
-    return dataclasses.replace(config, activation_bits=resolver.by_layer)
-
-
-def activation_bits(name: str, config: QuantizationConfig) -> int:
-    """Width of a layer's output under a configuration that is resolved."""
-    bits = config.activation_bits
-    assert not isinstance(bits, tuple), "candidates have been chosen from before"
-    return bits.get(name, 8) if isinstance(bits, Mapping) else bits
-
-
-def kernel_dtype(layer: keras.Layer, config: QuantizationConfig) -> str:
-    """Integer type in which a layer computes: "int8" or "int16"."""
-    return activation_dtype(activation_bits(layer.name, config))
+    resolver = _Resolver(model, topology, asked)
+    _refuse_missing(model, topology, resolver, target)
+    return resolver.by_layer
 
 
 def boundary_layers(model: keras.Model, topology: Topology) -> set[str]:
@@ -71,9 +60,11 @@ class _Resolver:
         by_layer: layer name -> width, inputs included, tied layers left out.
     """
 
-    def __init__(self, model: keras.Model, asked: int | Mapping[str, int]) -> None:
-        graph = LayerGraph.of(model)
-        self._topology = Topology(graph)
+    def __init__(
+        self, model: keras.Model, topology: Topology, asked: int | Mapping[str, int]
+    ) -> None:
+        graph = topology.graph
+        self._topology = topology
         self._default = 8 if isinstance(asked, Mapping) else asked
         self._wide = boundary_layers(model, self._topology) if self._default < 8 else set()
         self._bits: dict[Key, int] = {}
@@ -97,7 +88,7 @@ class _Resolver:
         self._bits[key] = bits
         self.by_layer[key[0]] = bits
         producer = self._topology.producers.get(key)
-        fused = self._fused_producer(producer) if producer is not None else None
+        fused = self._topology.fused_producer(producer) if producer is not None else None
         # Of a shared layer that writes some results itself, the width is that of these.
         if fused is not None and fused.layer.name not in self._writing:
             self.by_layer[fused.layer.name] = bits
@@ -110,10 +101,10 @@ class _Resolver:
         if has_fixed_parameters(call.layer):
             return self._fixed_width(name)
         if isinstance(call.layer, EQUAL_INPUT_LAYERS) and name not in self._given:
-            widths = {self._bits[key] for key in call.inputs if not self._is_constant(key)}
+            widths = {self._bits[key] for key in call.inputs if not self._topology.is_constant(key)}
             if len(widths) == 1 and name not in self._wide:
                 return widths.pop()
-        fused = self._fused_producer(call)
+        fused = self._topology.fused_producer(call)
         if fused is None or fused.layer.name not in self._given:
             return self._own(name)
         bits = self._given[fused.layer.name]
@@ -124,11 +115,6 @@ class _Resolver:
             )
         return bits
 
-    def _is_constant(self, key: Key) -> bool:
-        """Whether a tensor is an array, which is written in the width of its reader."""
-        producer = self._topology.producers.get(key)
-        return producer is not None and isinstance(producer.layer, Constant)
-
     def _fixed_width(self, name: str) -> int:
         bits = self._given.get(name, max(self._default, 8))
         if bits < 8:
@@ -137,16 +123,6 @@ class _Resolver:
                 "the codes of their results; allowed are 8 and 16"
             )
         return bits
-
-    def _fused_producer(self, relu: Call) -> Call | None:
-        """The call whose kernel applies `relu`, if it is a ReLU that one does."""
-        producer = self._topology.producers.get(relu.inputs[0])
-        is_fused = (
-            isinstance(relu.layer, keras.layers.ReLU)
-            and producer is not None
-            and self._topology.fused_relu(producer) is not None
-        )
-        return producer if is_fused else None
 
     def _tie(self, call: Call) -> None:
         bits = self._bits[call.inputs[0]]
@@ -176,16 +152,16 @@ class _Resolver:
 
     def kernels(self) -> Iterable[tuple[Call, int]]:
         """Calls that are operators of the file, with the width that they write."""
-        for call in self._topology.graph.calls:
-            if self._fused_producer(call) is None and not isinstance(call.layer, Constant):
-                relu = self._topology.fused_relu(call)
-                yield call, self._bits[(relu or call).output]
+        for call in self._topology.operators():
+            yield call, self._bits[self._topology.result(call)]
 
 
-def _refuse_missing(model: keras.Model, resolver: _Resolver, target: str) -> None:
+def _refuse_missing(
+    model: keras.Model, topology: Topology, resolver: _Resolver, target: str
+) -> None:
     """Weightless operators that the target lacks at 16 bits; weights are checked with theirs."""
     wide = [call for call, bits in resolver.kernels() if bits == 16]
-    shapes = LayerGraph.of(model).shapes(model) if wide else {}
+    shapes = topology.graph.shapes(model) if wide else {}
     for call in wide:
         if linear.is_weighted(call.layer):
             continue

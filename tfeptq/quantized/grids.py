@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
-from tfeptq.plan.slots import keeps_grid
+from tfeptq.plan.topology import keeps_grid
 from tfeptq.quantized.quantizers import ActivationQuantizer
 
 

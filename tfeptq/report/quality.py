@@ -22,7 +22,7 @@ import numpy as np
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
-from tfeptq.plan.slots import has_fixed_parameters
+from tfeptq.plan.tensors import has_fixed_parameters
 from tfeptq.quantized.quantizers import ActivationQuantizer
 
 #: Samples that are measured on, at most.

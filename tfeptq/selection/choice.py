@@ -14,10 +14,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import label_array
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
-from tfeptq.plan.activation_groups import ActivationGroups
-from tfeptq.plan.activations import resolve_activations
-from tfeptq.plan.input_ranges import input_ranges
-from tfeptq.plan.widths import layer_widths
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import Costs, LayerCosts
 from tfeptq.selection.frontier import Frontier, pareto
 from tfeptq.selection.frontier_point import BitWidths, FrontierPoint, WidthChoice
@@ -139,7 +136,7 @@ def _listed(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def prepare_choice(
-    model: keras.Model,
+    plan: QuantizationPlan,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     checkpoint: Checkpoint | None = None,
@@ -148,25 +145,27 @@ def prepare_choice(
     *,
     limits: Mapping[str, float] | None = None,
 ) -> WidthChoice:
-    """Costs and sensitivities of all candidates of a canonical model.
+    """Costs and sensitivities of all candidates of a plan.
 
     Args:
+        plan: of a request with candidates.
         checkpoint: where sensitivities are kept for every later choice, whatever its budget.
         labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
-        scores: of `model`, where somebody else needs them too.
+        scores: of the plan's model, where somebody else needs them too.
         limits: a budget that will be asked for: what nothing meets is refused at once.
     """
     checkpoint = checkpoint or Checkpoint()
+    model = plan.model
     scores = scores or FloatScores(model, samples, config.seed, checkpoint)
     if labelled and len(labelled.labels) != len(samples[0]):
         raise ValueError(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
         )
-    found = prices(model, config, scores.ranges)
-    check_costs(model, config, found, limits=limits or {}, cost=None)
+    found = prices(plan.with_ranges(scores.ranges), config)
+    check_costs(config, found, limits=limits or {}, cost=None)
     if isinstance(found, JointPrices):
-        return prepare_joint_choice(model, samples, config, scores, checkpoint, found)
-    result = sensitivity(model, samples, found.candidates, config, checkpoint, scores, labelled)
+        return prepare_joint_choice(samples, config, scores, checkpoint, found)
+    result = sensitivity(found.plan, samples, config, checkpoint, scores, labelled)
     if config.ordered_widths:
         return Choice(found.costs, result, result.order)
     if not config.moves:
@@ -199,7 +198,6 @@ def _kept_divergences(
 
 
 def check_costs(
-    model: keras.Model,
     config: QuantizationConfig,
     costs: Prices | JointPrices,
     *,
@@ -219,29 +217,14 @@ def check_costs(
     """
     choice: Choice | JointChoice
     if isinstance(costs, JointPrices):
-        choice = without_losses(model, config, costs)
+        choice = without_losses(config, costs)
     else:
-        losses = {name: dict.fromkeys(bits, 0.0) for name, bits in costs.candidates.items()}
+        losses = {name: dict.fromkeys(bits, 0.0) for name, bits in costs.plan.candidates.items()}
         choice = Choice(costs.costs, Sensitivity("", "costs", losses, {}), None)
     if cost is not None:
         choice.require_cost(cost)
     if limits:
         choice.within(limits)
-
-
-def check_widths(model: keras.Model, config: QuantizationConfig) -> None:
-    """Refuses, before any work, widths that a canonical model or its target cannot have.
-
-    And ranges of inputs that it does not have.
-
-    Raises:
-        ValueError: names the layer or input, what was asked and what is allowed.
-    """
-    if isinstance(config.activation_bits, tuple):
-        ActivationGroups(model, config)
-        config = config.at_activations(8)
-    layer_widths(model, resolve_activations(model, config))
-    input_ranges(model, config.input_range)
 
 
 def labelled_loss(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import keras
 import numpy as np
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.config import QuantizationConfig
-from tfeptq.plan.activations import activation_bits
-from tfeptq.plan.sharing import Ranges
-from tfeptq.plan.widths import container, granularity
+from tfeptq.goals import Budget
+from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.plan.weights import WeightStorage
 from tfeptq.selection.latency import LatencyTable, read_latencies
 from tfeptq.selection.skeleton import alive_at_peak, file_bytes, skeleton
 from tflite_export.file.packing import CONTAINER_BITS
@@ -67,117 +64,107 @@ def _sum(table: LayerCosts, widths: Mapping[str, int]) -> float:
 
 
 def model_costs(
-    model: keras.Model,
-    candidates: Mapping[str, tuple[int, ...]],
-    config: QuantizationConfig,
-    ranges: Ranges | None = None,
-    *,
-    graph: IntegerGraph | None = None,
+    plan: QuantizationPlan, budget: Budget | None, *, graph: IntegerGraph | None = None
 ) -> Costs:
-    """Costs of a canonical model on `config.target`.
+    """Costs of the candidates for weights; activations have one width.
+
+    A layer that is called several times is one choice; its weights are stored once, its operations
+    are done at every call.
 
     Args:
-        candidates: layer name -> widths that it may take. A layer that is called several times is
-            one choice; its weights are stored once, its operations are done at every call.
-        ranges: of the model's tensors, see `tfeptq.plan.slots.Plan`.
         graph: an outline of the file, where its size and a lower bound of the activations will do.
 
     Raises:
         ValueError: a latency table that cannot be read or lacks a layer.
     """
-    layers = {layer.name: layer for layer in model.layers if linear.is_weighted(layer)}
-    multiplications = layer_multiplications(model)
+    held = {
+        name: {bits: plan.storage(name, bits) for bits in widths}
+        for name, widths in plan.candidates.items()
+    }
+    multiplications = layer_multiplications(plan)
     tables: dict[str, LayerCosts] = {
         "weight_bytes": {
-            name: {bits: weight_bytes(layers[name], bits, config) for bits in widths}
-            for name, widths in candidates.items()
+            name: {bits: weight_bytes(plan, one, budget) for bits, one in widths.items()}
+            for name, widths in held.items()
         },
         "bit_operations": {
             name: {
-                bits: multiplications[name] * bits * activation_bits(name, config)
-                for bits in widths
+                bits: multiplications[name] * bits * plan.activation_bits[name] for bits in widths
             }
-            for name, widths in candidates.items()
+            for name, widths in plan.candidates.items()
         },
     }
     constants = {}
-    if config.budget is not None and config.budget.latency_table is not None:
-        latencies = read_latencies(config.budget.latency_table)
-        tables["latency_ms"] = _latencies(layers, candidates, multiplications, latencies)
+    if budget is not None and budget.latency_table is not None:
+        latencies = read_latencies(budget.latency_table)
+        tables["latency_ms"] = _latencies(plan, multiplications, latencies)
         constants["latency_ms"] = latencies.others
-    widest = {name: max(widths) for name, widths in candidates.items()}
-    graph = graph or skeleton(model, widest, config, ranges)
-    is_compressed = _is_compressed(config)
-    frame = file_bytes(graph, config.target, slim=is_compressed) - sum(
-        _plain_bytes(layers[name], bits, config) for name, bits in widest.items()
+    widest = {name: max(widths) for name, widths in plan.candidates.items()}
+    graph = graph or skeleton(plan.with_widths(weights=widest))
+    frame = file_bytes(graph, plan.target, slim=_is_compressed(budget)) - sum(
+        _plain_bytes(plan, held[name][bits]) for name, bits in widest.items()
     )
     stored: LayerCosts = {
-        name: {bits: stored_bytes(layers[name], bits, config) for bits in widths}
-        for name, widths in candidates.items()
+        name: {bits: stored_bytes(plan, one, budget) for bits, one in widths.items()}
+        for name, widths in held.items()
     }
     alive = alive_at_peak(graph)
     largest = tuple(sorted(alive.items(), key=lambda part: -part[1])[:3])
     return Costs(tables, constants, sum(alive.values()), frame, stored, largest)
 
 
-def least_compressed_bytes(
-    model: keras.Model, candidates: Mapping[str, Sequence[int]], config: QuantizationConfig
-) -> float:
+def least_compressed_bytes(plan: QuantizationPlan, budget: Budget) -> float:
     """Fewest weight bytes of the candidates, in look-up tables where those pay."""
-    assert config.budget is not None
-    budget = dataclasses.replace(config.budget, compressed=True)
-    compressed = dataclasses.replace(config, budget=budget)
+    compressed = dataclasses.replace(budget, compressed=True)
     return sum(
-        min(weight_bytes(model.get_layer(name), bits, compressed) for bits in widths)
-        for name, widths in candidates.items()
+        min(weight_bytes(plan, plan.storage(name, bits), compressed) for bits in widths)
+        for name, widths in plan.candidates.items()
     )
 
 
-def _is_compressed(config: QuantizationConfig) -> bool:
-    return config.budget is not None and config.budget.compressed
+def _is_compressed(budget: Budget | None) -> bool:
+    return budget is not None and budget.compressed
 
 
-def stored_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+def stored_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | None) -> int:
     """Bytes of a layer's weights and their scales in the file; with tables, where those pay."""
-    plain = _plain_bytes(layer, bits, config)
-    if not _is_compressed(config) or bits > WIDEST_INDEX:
+    plain = _plain_bytes(plan, held)
+    if not _is_compressed(budget) or held.bits > WIDEST_INDEX:
         return plain
-    table = _bytes(layer, bits) + 2**bits + _TABLE_OVERHEAD
-    return min(plain, table + _scales(layer, bits, config))
+    table = _bytes(plan, held, held.bits) + 2**held.bits + _TABLE_OVERHEAD
+    return min(plain, table + _scales(plan, held))
 
 
-def weight_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+def weight_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | None) -> int:
     """Bytes of a layer's weights and their scales as they occupy the target's memory.
 
     Those of the file, but where the target's compiler entropy-codes the weights: there the learned
     width counts, not its container.
     """
-    if config.target in _ENTROPY_CODED:
-        return _bytes(layer, bits) + _scales(layer, bits, config)
-    return stored_bytes(layer, bits, config)
+    if plan.target in _ENTROPY_CODED:
+        return _bytes(plan, held, held.bits) + _scales(plan, held)
+    return stored_bytes(plan, held, budget)
 
 
-def _plain_bytes(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
+def _plain_bytes(plan: QuantizationPlan, held: WeightStorage) -> int:
     """In the container that the target's kernels read, without tables."""
-    width = CONTAINER_BITS[container(layer, bits, config)]
-    return _bytes(layer, width) + _scales(layer, bits, config)
+    return _bytes(plan, held, CONTAINER_BITS[held.container]) + _scales(plan, held)
 
 
-def _bytes(layer: keras.Layer, bits: int) -> int:
-    return -(-int(np.prod(layer.kernel.shape)) * bits // 8)
+def _bytes(plan: QuantizationPlan, held: WeightStorage, bits: int) -> int:
+    return -(-int(np.prod(plan.model.get_layer(held.name).kernel.shape)) * bits // 8)
 
 
-def _scales(layer: keras.Layer, bits: int, config: QuantizationConfig) -> int:
-    per_channel = granularity(layer, bits, config) == "per_channel"
-    return _SCALE_BYTES * (layer.bias.shape[0] if per_channel else 1)
+def _scales(plan: QuantizationPlan, held: WeightStorage) -> int:
+    channels = plan.model.get_layer(held.name).bias.shape[0]
+    return _SCALE_BYTES * (channels if held.per_channel else 1)
 
 
-def layer_multiplications(model: keras.Model) -> dict[str, int]:
+def layer_multiplications(plan: QuantizationPlan) -> dict[str, int]:
     """Layer name -> multiplications of one inference, summed over the calls of a shared layer."""
-    graph = LayerGraph.of(model)
-    shapes = graph.shapes(model)
+    shapes = plan.graph.shapes(plan.model)
     result: dict[str, int] = {}
-    for call in graph.calls:
+    for call in plan.graph.calls:
         if linear.is_weighted(call.layer):
             weights_per_output = int(np.prod(call.layer.kernel.shape)) // call.layer.bias.shape[0]
             count = int(np.prod(shapes[call.output][1:])) * weights_per_output
@@ -186,20 +173,17 @@ def layer_multiplications(model: keras.Model) -> dict[str, int]:
 
 
 def _latencies(
-    layers: Mapping[str, keras.Layer],
-    candidates: Mapping[str, tuple[int, ...]],
-    multiplications: Mapping[str, int],
-    table: LatencyTable,
+    plan: QuantizationPlan, multiplications: Mapping[str, int], table: LatencyTable
 ) -> LayerCosts:
     return {
         name: {
             bits: table.layer(
                 name,
-                kind=linear.operator_kind(layers[name]),
+                kind=plan.weights[name].kind,
                 bits=bits,
                 multiplications=multiplications[name],
             )
             for bits in widths
         }
-        for name, widths in candidates.items()
+        for name, widths in plan.candidates.items()
     }

@@ -6,14 +6,13 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 
 from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import QuantizationConfig
+from tfeptq.goals import Budget
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.plan.activation_groups import ActivationGroups
-from tfeptq.plan.sharing import Ranges
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.frontier_point import BitWidths, FrontierPoint
 from tfeptq.selection.joint import Factor, Program, Variable, Widths
 from tfeptq.selection.joint_costs import activations, step_names, weights
@@ -54,26 +53,22 @@ class JointChoice:
     Args:
         losses: variable -> width -> predicted loss.
         factors: tables of all costs.
-        config: with candidates, as it was given.
+        budget: of the request.
         source: what the losses rest on, in words.
-        ranges: of the model's tensors, see `tfeptq.plan.slots.Plan`.
     """
 
     cost_names = ("weight_bytes", "activation_bytes", "bit_operations")
 
     def __init__(
         self,
-        model: keras.Model,
+        plan: QuantizationPlan,
         losses: Mapping[Variable, Mapping[int, float]],
         factors: Sequence[Factor],
-        groups: ActivationGroups,
-        config: QuantizationConfig,
+        budget: Budget | None,
         source: str,
-        ranges: Ranges | None = None,
     ) -> None:
         self.source = source
-        self._ranges = ranges
-        self._model, self._groups, self._config = model, groups, config
+        self._plan, self._budget = plan, budget
         self._program = Program(losses, factors)
         self._steps = step_names(factors)
 
@@ -144,7 +139,7 @@ class JointChoice:
         widths: Widths = {
             weights(name): bits for name, (bits, _) in bit_widths.items() if bits is not None
         }
-        for name in self._groups.by_name:
+        for name in self._plan.groups:
             widths[activations(name)] = bit_widths[name][1]
         return self.point(widths)
 
@@ -164,8 +159,11 @@ class JointChoice:
         return {name: bits for (kind, name), bits in widths.items() if kind == "weights"}
 
     def _of_activations(self, widths: Mapping[Variable, int]) -> dict[str, int]:
-        by_group = {name: bits for (kind, name), bits in widths.items() if kind == "activations"}
-        return self._groups.by_layer(by_group)
+        return {
+            layer: widths[activations(group.name)]
+            for group in self._plan.groups.values()
+            for layer in group.layers
+        }
 
     def _names(self, cost: str) -> list[str]:
         if cost == "activation_bytes":
@@ -183,16 +181,16 @@ class JointChoice:
         return max(self._program.cost(widths, name) for name in names)
 
     def _graph(self, widths: Widths) -> IntegerGraph:
-        config = self.configured(self._config, widths)
-        return skeleton(self._model, self._of_weights(widths), config, self._ranges)
+        by_group = {name: bits for (kind, name), bits in widths.items() if kind == "activations"}
+        chosen = self._plan.with_widths(weights=self._of_weights(widths), activations=by_group)
+        return skeleton(chosen)
 
     def _exact_activation_bytes(self, widths: Widths) -> int:
         return peak_activation_bytes(self._graph(widths))
 
     def _exact_file_bytes(self, widths: Widths) -> int:
-        budget = self._config.budget
-        is_compressed = budget is not None and budget.compressed
-        return file_bytes(self._graph(widths), self._config.target, slim=is_compressed)
+        is_compressed = self._budget is not None and self._budget.compressed
+        return file_bytes(self._graph(widths), self._plan.target, slim=is_compressed)
 
     def _impossible(self, limits: Mapping[str, float]) -> ValueError:
         for cost, limit in limits.items():
@@ -229,7 +227,6 @@ class JointChoice:
 
 
 def prepare_joint_choice(
-    model: keras.Model,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     scores: FloatScores,
@@ -242,28 +239,24 @@ def prepare_joint_choice(
         ValueError: what cannot be combined with candidates of activations.
     """
     refuse_unsupported(config)
-    at_8 = config.at_activations(8)
     losses: dict[Variable, Mapping[int, float]] = {}
-    of_weights = sensitivity(model, samples, prices.candidates, at_8, checkpoint, scores)
+    of_weights = sensitivity(prices.plan, samples, config, checkpoint, scores)
     losses.update({weights(name): table for name, table in of_weights.losses.items()})
-    groups = prices.groups
-    of_activations = activation_sensitivity(model, samples, groups, config, checkpoint, scores)
+    of_activations = activation_sensitivity(prices.plan, samples, config, checkpoint, scores)
     losses.update({activations(name): table for name, table in of_activations.items()})
     source = f"{of_weights.method}: {of_weights.source}"
-    return JointChoice(model, losses, prices.factors, groups, config, source, prices.ranges)
+    return JointChoice(prices.plan, losses, prices.factors, config.budget, source)
 
 
-def without_losses(
-    model: keras.Model, config: QuantizationConfig, prices: JointPrices
-) -> JointChoice:
+def without_losses(config: QuantizationConfig, prices: JointPrices) -> JointChoice:
     """What can be said of costs alone: every choice loses nothing."""
     refuse_unsupported(config)
     losses: dict[Variable, Mapping[int, float]] = {
-        weights(name): dict.fromkeys(widths, 0.0) for name, widths in prices.candidates.items()
+        weights(name): dict.fromkeys(widths, 0.0) for name, widths in prices.plan.candidates.items()
     }
-    for name, group in prices.groups.by_name.items():
+    for name, group in prices.plan.groups.items():
         losses[activations(name)] = dict.fromkeys(group.widths, 0.0)
-    return JointChoice(model, losses, prices.factors, prices.groups, config, "costs", prices.ranges)
+    return JointChoice(prices.plan, losses, prices.factors, config.budget, "costs")
 
 
 def refuse_unsupported(config: QuantizationConfig) -> None:

@@ -11,21 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-import keras
 import numpy as np
 
-from tfeptq.canonical import linear
-from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_dtype
-from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.config import QuantizationConfig
-from tfeptq.plan.activation_groups import ActivationGroups
-from tfeptq.plan.input_ranges import input_ranges
-from tfeptq.plan.sharing import Ranges
-from tfeptq.plan.slots import Plan, Topology
-from tfeptq.plan.widths import container
+from tfeptq.canonical.layer_graph import Key
+from tfeptq.goals import Budget
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import layer_multiplications, stored_bytes, weight_bytes
 from tfeptq.selection.joint import Factor, Variable
 from tfeptq.selection.skeleton import file_bytes, skeleton
@@ -49,27 +42,18 @@ def activations(group: str) -> Variable:
 
 
 def cost_factors(
-    model: keras.Model,
-    candidates: Mapping[str, Sequence[int]],
-    groups: ActivationGroups,
-    config: QuantizationConfig,
-    ranges: Ranges | None = None,
-    *,
-    of_files: bool = True,
+    plan: QuantizationPlan, budget: Budget | None, *, of_files: bool = True
 ) -> list[Factor]:
     """Tables of "weight_bytes", "file_bytes", "bit_operations" and the steps of `step_names`.
 
     Args:
-        candidates: layer name -> widths of its weights.
-        ranges: of the model's tensors, see `tfeptq.plan.slots.Plan`.
         of_files: False spares what only the sizes of files need, and takes longest.
     """
-    graph = LayerGraph.of(model)
     return [
-        *_storage(model, candidates, groups, config),
-        *_operations(model, graph, candidates, groups),
-        *_Memory(model, graph, groups, config, ranges).factors(),
-        *(_clamps(model, candidates, groups, config, ranges) if of_files else ()),
+        *_storage(plan, budget),
+        *_operations(plan),
+        *_Memory(plan).factors(),
+        *(_clamps(plan) if of_files else ()),
     ]
 
 
@@ -79,48 +63,38 @@ def step_names(factors: Sequence[Factor]) -> list[str]:
     return sorted({name for name in names if name.startswith(_STEP)})
 
 
-def _storage(
-    model: keras.Model,
-    candidates: Mapping[str, Sequence[int]],
-    groups: ActivationGroups,
-    config: QuantizationConfig,
-) -> Iterator[Factor]:
+def _storage(plan: QuantizationPlan, budget: Budget | None) -> Iterator[Factor]:
     """What a layer's weights occupy; without what the target cannot store."""
-    for name, widths in candidates.items():
-        layer, group = model.get_layer(name), groups.by_name[groups.of_layer(name)]
+    for name, widths in plan.candidates.items():
+        group = plan.groups[plan.group_of_layer(name)]
+        channels = plan.model.get_layer(name).bias.shape[0]
         table: dict[tuple[int, ...], dict[str, float]] = {}
         for bits, wide in itertools.product(widths, group.widths):
-            at_width = config.at_activations(wide)
             try:
-                container(layer, bits, at_width)
+                held = plan.storage(name, bits, activation_dtype(wide))
             except ValueError:
                 continue
-            bias = layer.bias.shape[0] * _BIAS_BYTES[activation_dtype(wide)]
+            bias = channels * _BIAS_BYTES[held.dtype]
             table[bits, wide] = {
-                "weight_bytes": float(weight_bytes(layer, bits, at_width)),
-                "file_bytes": float(stored_bytes(layer, bits, at_width) + bias),
+                "weight_bytes": float(weight_bytes(plan, held, budget)),
+                "file_bytes": float(stored_bytes(plan, held, budget) + bias),
             }
         yield Factor((weights(name), activations(group.name)), table)
 
 
-def _operations(
-    model: keras.Model,
-    graph: LayerGraph,
-    candidates: Mapping[str, Sequence[int]],
-    groups: ActivationGroups,
-) -> Iterator[Factor]:
-    multiplications = layer_multiplications(model)
-    calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
-    count = {name: sum(call.layer.name == name for call in calls) for name in candidates}
+def _operations(plan: QuantizationPlan) -> Iterator[Factor]:
+    multiplications = layer_multiplications(plan)
+    calls = [kernel.call for kernel in plan.kernels if kernel.call.layer.name in plan.weights]
+    count = Counter(call.layer.name for call in calls)
     for call in calls:
         name = call.layer.name
-        read, written = groups.of_tensor(call.inputs[0]), groups.of_layer(name)
+        read, written = plan.group_of(call.inputs[0]), plan.group_of_layer(name)
         variables = tuple(dict.fromkeys((activations(read), activations(written))))
         share = multiplications[name] / count[name]
         table = {
             (bits, *wide): {"bit_operations": share * bits * _operand_bits(wide[0], wide[-1])}
-            for bits in candidates[name]
-            for wide in itertools.product(*_widths(variables, groups))
+            for bits in plan.candidates[name]
+            for wide in itertools.product(*_widths(variables, plan))
         }
         yield Factor((weights(name), *variables), table)
 
@@ -130,42 +104,26 @@ def _operand_bits(read: int, written: int) -> int:
     return 16 if written == 16 else min(read, 8)
 
 
-def _widths(variables: Sequence[Variable], groups: ActivationGroups) -> list[tuple[int, ...]]:
-    return [groups.by_name[name].widths for _, name in variables]
+def _widths(variables: Sequence[Variable], plan: QuantizationPlan) -> list[tuple[int, ...]]:
+    return [plan.groups[name].widths for _, name in variables]
 
 
-def _clamps(
-    model: keras.Model,
-    candidates: Mapping[str, Sequence[int]],
-    groups: ActivationGroups,
-    config: QuantizationConfig,
-    ranges: Ranges | None,
-) -> Iterator[Factor]:
+def _clamps(plan: QuantizationPlan) -> Iterator[Factor]:
     """File bytes of the operators that keep results below 8 bits within their codes.
 
     Which kernels need one depends on their graph: it is made with every group at its narrowest.
     """
-    narrowest = {name: min(group.widths) for name, group in groups.by_name.items()}
+    narrowest = {name: min(group.widths) for name, group in plan.groups.items()}
     if min(narrowest.values()) >= 8:
         return
     wide = {name: max(bits, 8) for name, bits in narrowest.items()}
-    widest = {name: max(widths) for name, widths in candidates.items()}
-    clamped, plain = (
-        skeleton(
-            model,
-            widest,
-            config.at_activations(groups.by_layer(widths)),
-            ranges,
-        )
-        for widths in (narrowest, wide)
-    )
+    narrow = plan.with_widths(activations=narrowest)
+    clamped, plain = skeleton(narrow), skeleton(plan.with_widths(activations=wide))
     counts = _operators_by_layer(clamped) - _operators_by_layer(plain)
-    extra = file_bytes(clamped, config.target) - file_bytes(plain, config.target)
+    extra = file_bytes(clamped, plan.target) - file_bytes(plain, plan.target)
     # Requantizations in front of concatenations are named after their quantizers.
-    bounds = input_ranges(model, config.input_range)
-    plan = Plan(LayerGraph.of(model), groups.by_layer(narrowest), ranges, bounds)
-    copies = {slot.name: groups.of_tensor(key) for key, slot in plan.slots.items()}
-    for name, group in groups.by_name.items():
+    copies = {tensor.quantizer.name: plan.group_of(key) for key, tensor in narrow.tensors.items()}
+    for name, group in plan.groups.items():
         members = [*group.layers, *(copy for copy, owner in copies.items() if owner == name)]
         count = sum(counts[layer] for layer in members)
         size = extra * count / max(counts.total(), 1)
@@ -186,56 +144,30 @@ class _Memory:
     unless an earlier reader has had them, and those in its own scale; then it runs.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        graph: LayerGraph,
-        groups: ActivationGroups,
-        config: QuantizationConfig,
-        ranges: Ranges | None,
-    ) -> None:
-        self._groups = groups
-        self._shapes = graph.shapes(model)
-        topology = Topology(graph)
-        # A ReLU that another kernel applies has no step of its own.
-        fused = {relu.output: call for call in graph.calls if (relu := topology.fused_relu(call))}
-        kernels = [
-            call
-            for call in graph.calls
-            if call.output not in fused and not isinstance(call.layer, Constant)
-        ]
-        result = {call.output: (topology.fused_relu(call) or call).output for call in kernels}
-        self._births = dict.fromkeys(graph.inputs, 0)
+    def __init__(self, plan: QuantizationPlan) -> None:
+        self._plan = plan
+        self._shapes = plan.graph.shapes(plan.model)
+        self._births = dict.fromkeys(plan.graph.inputs, 0)
         self._readers: dict[Key, list[tuple[int, str]]] = {}
-        for index, call in enumerate(kernels):
-            self._births[result[call.output]] = 2 * index + 1
-            for key in dict.fromkeys(call.inputs):
-                self._readers.setdefault(key, []).append(
-                    (2 * index + 1, self._writes(result, call))
-                )
-        self._end = 2 * len(kernels)
-        self._outputs = set(graph.outputs)
-        bounds = input_ranges(model, config.input_range)
-        self._rescaled: dict[str, set[tuple[Key, int]]] = {}
-        for dtype, bits in (("int8", 8), ("int16", 16)):
-            by_layer = groups.by_layer(dict.fromkeys(groups.by_name, bits))
-            plan = Plan(graph, by_layer, ranges, bounds)
-            self._rescaled[dtype] = {
-                (key, 2 * index + 1)
-                for index, call in enumerate(kernels)
-                for key in plan.copies(call)
-            }
-
-    def _writes(self, result: Mapping[Key, Key], call: Call) -> str:
-        return self._groups.of_tensor(result[call.output])
+        for index, kernel in enumerate(plan.kernels):
+            self._births[kernel.result] = 2 * index + 1
+            for key in dict.fromkeys(kernel.call.inputs):
+                reader = 2 * index + 1, plan.group_of(kernel.result)
+                self._readers.setdefault(key, []).append(reader)
+        self._end = 2 * len(plan.kernels)
+        self._outputs = set(plan.graph.outputs)
+        self._rescaled = {
+            dtype: _rescaled(plan.with_widths(activations=dict.fromkeys(plan.groups, bits)))
+            for dtype, bits in (("int8", 8), ("int16", 16))
+        }
 
     def factors(self) -> Iterator[Factor]:
         for key, birth in self._births.items():
-            own, readers = self._groups.of_tensor(key), self._readers.get(key, [])
+            own, readers = self._plan.group_of(key), self._readers.get(key, [])
             names = tuple(dict.fromkeys((own, *(group for _, group in readers))))
             variables = tuple(activations(name) for name in names)
             table: dict[tuple[int, ...], dict[str, float]] = {}
-            for combination in itertools.product(*_widths(variables, self._groups)):
+            for combination in itertools.product(*_widths(variables, self._plan)):
                 types = {
                     name: activation_dtype(bits)
                     for name, bits in zip(names, combination, strict=True)
@@ -270,3 +202,13 @@ class _Memory:
                 name = f"{_STEP}{step}"
                 alive[name] = alive.get(name, 0.0) + float(elements * size)
         return alive
+
+
+def _rescaled(plan: QuantizationPlan) -> set[tuple[Key, int]]:
+    """Tensors that a kernel reads in its own scale, and its step."""
+    return {
+        (operand.key, 2 * index + 1)
+        for index, kernel in enumerate(plan.kernels)
+        for operand in kernel.operands
+        if operand.is_private
+    }

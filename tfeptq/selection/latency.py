@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from tfeptq.config import QuantizationConfig
-from tfeptq.plan.widths import candidate_widths
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.progress import progress
 from tfeptq.selection.skeleton import rounded
 from tflite_export.file.atomic import write_atomically
@@ -116,14 +116,15 @@ def measure_latencies(
             `tflite_export.packaging.vela.vela_times` reads Vela's estimates.
     """
     times = times or Stopwatch(config.target)
-    candidates = candidate_widths(model, config)
+    plan = QuantizationPlan.of(model, config)
+    candidates = plan.candidates
     weighted: dict[tuple[str, int], float] = {}
     others: float = 0.0
     for bits in progress(sorted({b for widths in candidates.values() for b in widths}), "latency"):
         widths = {name: bits if bits in has else max(has) for name, has in candidates.items()}
         sums: dict[str, float] = {}
         others = 0.0
-        for entry in times(rounded(model, widths, config)):
+        for entry in times(rounded(plan.with_widths(weights=widths))):
             if entry.layer in candidates:
                 sums[entry.layer] = sums.get(entry.layer, 0.0) + entry.milliseconds
             else:

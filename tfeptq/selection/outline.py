@@ -7,7 +7,6 @@ of equal types, is missing. `tfeptq.selection.skeleton` has the whole graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -15,85 +14,65 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
-from tfeptq.canonical.integer_types import activation_dtype
-from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.operators import operator_of
-from tfeptq.config import QuantizationConfig
-from tfeptq.plan.activations import activation_bits
-from tfeptq.plan.slots import Topology
-from tfeptq.plan.widths import layer_granularity
+from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 _BIAS = {"int8": "int32", "int16": "int64"}
 
 
-def outline(
-    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
-) -> IntegerGraph:
-    """The graph of a canonical model, for `plan_storage` and static rules; it computes nothing.
-
-    Args:
-        widths: of the weights, by layer.
-        config: with the widths of activations resolved.
-    """
-    return _Outline(model, widths, config).graph()
+def outline(plan: QuantizationPlan) -> IntegerGraph:
+    """The graph of a canonical model, for `plan_storage` and static rules; it computes nothing."""
+    return _Outline(plan).graph()
 
 
 class _Outline:
-    def __init__(
-        self, model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
-    ) -> None:
-        self._model, self._widths, self._config = model, widths, config
-        self._calls = LayerGraph.of(model)
-        self._topology = Topology(self._calls)
-        self._shapes = self._calls.shapes(model)
-        self._per_channel = layer_granularity(model, widths, config)
+    def __init__(self, plan: QuantizationPlan) -> None:
+        self._plan = plan
+        self._shapes = plan.graph.shapes(plan.model)
         self._tensors: dict[str, Tensor] = {}
         self._names: dict[Key, str] = {}
         self._copies: dict[tuple[str, str], str] = {}
         self._operators: list[Operator] = []
 
     def graph(self) -> IntegerGraph:
-        for key in self._calls.inputs:
+        calls = self._plan.graph
+        for key in calls.inputs:
             self._write(key, key[0])
-        for call in self._calls.calls:
-            self._add(call)
-        inputs = [self._names[key] for key in self._calls.inputs]
-        outputs = [self._names[key] for key in self._calls.outputs]
+        for call in calls.calls:
+            if isinstance(call.layer, Constant):
+                shape, dtype = self._shapes[call.output], self._dtype(call.output)
+                self._names[call.output] = self._constant(call.layer.name, shape, dtype)
+        for kernel in self._plan.kernels:
+            self._add(kernel)
+        inputs = [self._names[key] for key in calls.inputs]
+        outputs = [self._names[key] for key in calls.outputs]
         return IntegerGraph(
-            self._model.name,
+            self._plan.model.name,
             self._tensors,
             tuple(self._operators),
             tuple(zip(inputs, inputs, strict=True)),
             tuple(zip(outputs, outputs, strict=True)),
         )
 
-    def _add(self, call: Call) -> None:
-        layer = call.layer
-        if isinstance(layer, Constant):
-            shape, dtype = self._shapes[call.output], self._dtype(call.output)
-            self._names[call.output] = self._constant(layer.name, shape, dtype)
-            return
-        producer = self._topology.producers.get(call.inputs[0])
-        if producer is not None and self._topology.fused_relu(producer) is call:
-            # Its producer has written the tensor.
-            return
-        kind, attributes = self._operator(call)
-        result, relu = call.output, self._topology.fused_relu(call)
-        if relu is not None:
-            result, attributes = relu.output, {**attributes, "activation": self._operator(relu)[0]}
-        dtype = self._dtype(result)
-        inputs = [self._read(self._names[key], dtype) for key in call.inputs]
+    def _add(self, kernel: Kernel) -> None:
+        layer = kernel.call.layer
+        kind, attributes = self._operator(kernel.call)
+        if kernel.relu is not None:
+            attributes = {**attributes, "activation": self._operator(kernel.relu)[0]}
+        dtype = kernel.quantizer.dtype
+        inputs = [self._read(self._names[key], dtype) for key in kernel.call.inputs]
         inputs += self._parameters(layer, kind, dtype)
-        output = self._write(result, layer.name)
+        output = self._write(kernel.result, layer.name)
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
 
     def _operator(self, call: Call) -> tuple[str, dict[str, Any]]:
         return operator_of(call.layer, self._shapes[call.output], self._shapes[call.inputs[0]])
 
     def _dtype(self, key: Key) -> str:
-        return activation_dtype(activation_bits(self._topology.owner(key)[0], self._config))
+        return self._plan.tensors[key].quantizer.dtype
 
     def _read(self, name: str, dtype: str) -> str:
         """A tensor in the type in which its reader computes."""
@@ -112,14 +91,14 @@ class _Outline:
     def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
         if isinstance(layer, keras.layers.PReLU):
             return [self._constant(f"{layer.name}/alpha", tuple(layer.alpha.shape), "int8")]
-        if not linear.is_weighted(layer):
+        if layer.name not in self._plan.weights:
             return []
+        held = self._plan.weights[layer.name]
         channels = layer.bias.shape[0]
         shape, axis = linear.file_shape(layer)
-        scales = channels if self._per_channel[layer.name] else 1
-        bits = self._widths[layer.name]
+        scales = channels if held.per_channel else 1
         return [
-            self._constant(f"{layer.name}/weights", shape, "int8", scales, axis, bits),
+            self._constant(f"{layer.name}/weights", shape, "int8", scales, axis, held.bits),
             self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales),
         ]
 

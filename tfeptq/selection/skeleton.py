@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-import keras
 import numpy as np
 
 from tfeptq.calibrate.thresholds import weight_steps
 from tfeptq.canonical import linear
-from tfeptq.config import QuantizationConfig
 from tfeptq.freeze.freeze import freeze
 from tfeptq.model import QuantizedModel
-from tfeptq.plan.activations import resolve_activations
-from tfeptq.plan.input_ranges import input_ranges
-from tfeptq.plan.sharing import Ranges
-from tfeptq.plan.widths import layer_granularity, layer_requantizations
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.wrap import wrap
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
@@ -24,19 +18,10 @@ from tflite_export.packaging.compression import slimmed
 from tflite_export.targets.containers import plan_storage
 
 
-def skeleton(
-    model: keras.Model,
-    widths: Mapping[str, int],
-    config: QuantizationConfig,
-    ranges: Ranges | None = None,
-) -> IntegerGraph:
-    """The graph that a canonical model will become, with arbitrary integers and scales.
-
-    Args:
-        ranges: of the model's tensors, see `tfeptq.plan.slots.Plan`.
-    """
+def skeleton(plan: QuantizationPlan) -> IntegerGraph:
+    """The graph that a canonical model will become, with arbitrary integers and scales."""
     generator = np.random.default_rng(0)
-    quantized = _uncalibrated(model, widths, config, ranges)
+    quantized = _uncalibrated(plan)
     for layer in quantized.weighted_layers:
         layer.set_step(generator.uniform(1.0, 2.0, layer.step.shape))
     graph = freeze(quantized)
@@ -44,14 +29,12 @@ def skeleton(
     return dataclasses.replace(graph, tensors=tensors)
 
 
-def rounded(
-    model: keras.Model, widths: Mapping[str, int], config: QuantizationConfig
-) -> IntegerGraph:
+def rounded(plan: QuantizationPlan) -> IntegerGraph:
     """The same graph with the model's own weights, rounded to nearest without any data.
 
     For tools that look at the weights: Vela codes frequent integers in fewer bits.
     """
-    quantized = _uncalibrated(model, widths, config, None)
+    quantized = _uncalibrated(plan)
     for layer in quantized.weighted_layers:
         steps = weight_steps(
             linear.by_channel(layer.layer, layer.float_kernel),
@@ -64,24 +47,8 @@ def rounded(
     return freeze(quantized)
 
 
-def _uncalibrated(
-    model: keras.Model,
-    widths: Mapping[str, int],
-    config: QuantizationConfig,
-    ranges: Ranges | None,
-) -> QuantizedModel:
-    config = resolve_activations(model, config)
-    assert isinstance(config.activation_bits, Mapping)
-    wrapped = wrap(
-        model,
-        weight_bits=widths,
-        per_channel=layer_granularity(model, widths, config),
-        requantization=layer_requantizations(model, widths, config),
-        activation_bits=config.activation_bits,
-        ranges=ranges,
-        input_ranges=input_ranges(model, config.input_range),
-    )
-    quantized = QuantizedModel(wrapped.inputs, wrapped.outputs, name=model.name)
+def _uncalibrated(plan: QuantizationPlan) -> QuantizedModel:
+    quantized = QuantizedModel(*wrap(plan), name=plan.model.name)
     free = (q for q in quantized.activation_quantizers if q.fixed is None)
     for index, quantizer in enumerate(free):
         # Unequal scales, as learned ones are: equal ones would make requantizations vanish.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import keras
-
-from tfeptq.canonical import linear
-from tfeptq.config import QuantizationConfig
-from tfeptq.plan.widths import asked_candidates, container
+from tfeptq.goals import Budget
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import least_compressed_bytes, weight_bytes
 
 #: Layers that a sentence lists by name.
@@ -16,71 +13,52 @@ _NAMES = 3
 _WIDEST = 8
 
 
-def dropped(
-    model: keras.Model, candidates: Mapping[str, Sequence[int]], config: QuantizationConfig
-) -> list[str]:
-    """Sentences about the candidates that the target cannot store, a sentence for equal ones.
-
-    Args:
-        candidates: layer name -> what is left.
-        config: with candidates of weight_bits, otherwise nothing is dropped.
-    """
-    if not isinstance(config.weight_bits, tuple):
-        return []
+def dropped(plan: QuantizationPlan) -> list[str]:
+    """Sentences about the candidates that the target cannot store, a sentence for equal ones."""
     layers: dict[tuple[int, ...], list[str]] = {}
-    for name, asked in asked_candidates(model, config).items():
-        missing = tuple(bits for bits in asked if bits not in candidates[name])
+    for name, asked in plan.asked.items():
+        missing = tuple(bits for bits in asked if bits not in plan.candidates[name])
         if missing:
             layers.setdefault(missing, []).append(name)
     return [
-        f"weight_bits: target {config.target!r} does not store {_listed(missing)} bits in "
+        f"weight_bits: target {plan.target!r} does not store {_listed(missing)} bits in "
         f"{named(names)}: they are no candidates there"
         for missing, names in layers.items()
     ]
 
 
-def unrewarded(
-    model: keras.Model, widths: Mapping[str, Sequence[int]], config: QuantizationConfig
-) -> list[str]:
-    """Sentences about widths that take as many bytes as wider ones do.
-
-    Args:
-        widths: layer name -> widths of its weights.
-        config: with the widths of activations resolved.
-    """
+def unrewarded(plan: QuantizationPlan, budget: Budget | None) -> list[str]:
+    """Sentences about candidates that take as many bytes as wider ones do."""
     layers: dict[tuple[int, int, str], list[str]] = {}
-    for layer in filter(linear.is_weighted, model.layers):
-        for bits in widths[layer.name]:
-            size = weight_bytes(layer, bits, config)
+    for name, widths in plan.candidates.items():
+        for bits in widths:
+            held = plan.storage(name, bits)
+            size = weight_bytes(plan, held, budget)
             wider = [
                 more
                 for more in range(bits + 1, _WIDEST + 1)
-                if weight_bytes(layer, more, config) <= size
+                if weight_bytes(plan, plan.storage(name, more), budget) <= size
             ]
             if wider:
-                key = bits, max(wider), container(layer, bits, config)
-                layers.setdefault(key, []).append(layer.name)
+                layers.setdefault((bits, max(wider), held.container), []).append(name)
     return [
-        f"weight_bits={bits} of {named(names)} is stored as {stored} on target {config.target!r}, "
-        f"where {more} bits take no more bytes{_tables(config)}"
+        f"weight_bits={bits} of {named(names)} is stored as {stored} on target {plan.target!r}, "
+        f"where {more} bits take no more bytes{_tables(plan.target)}"
         for (bits, more, stored), names in sorted(layers.items())
     ]
 
 
-def _tables(config: QuantizationConfig) -> str:
-    if config.target != "microcontroller":
+def _tables(target: str) -> str:
+    if target != "microcontroller":
         return ""
     return "; look-up tables make it smaller (Budget(compressed=True), `tfeptq package --compress`)"
 
 
-def by_tables(
-    model: keras.Model, candidates: Mapping[str, Sequence[int]], config: QuantizationConfig
-) -> str:
+def by_tables(plan: QuantizationPlan, budget: Budget | None) -> str:
     """What to add to the refusal of a budget that look-up tables alone can meet, or nothing."""
-    budget = config.budget
-    if config.target != "microcontroller" or budget is None or budget.compressed:
+    if plan.target != "microcontroller" or budget is None or budget.compressed:
         return ""
-    least = least_compressed_bytes(model, candidates, config)
+    least = least_compressed_bytes(plan, budget)
     if budget.weight_bytes is None or least > budget.weight_bytes:
         return ""
     return (

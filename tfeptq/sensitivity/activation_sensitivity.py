@@ -14,24 +14,21 @@ import keras
 import numpy as np
 
 from tfeptq.calibrate.histograms import Histogram
-from tfeptq.calibrate.ranges import best_range, calibration_histograms
-from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.calibrate.ranges import best_range
+from tfeptq.canonical.layer_graph import Key
 from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.activations import TRACED, Grid, activation_moments
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, pair_terms
-from tfeptq.plan.activation_groups import ActivationGroups
-from tfeptq.plan.input_ranges import fixed_by_range, input_ranges
-from tfeptq.plan.slots import Plan, fixed_parameters
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.quantizers import asymmetric_parameters
 from tfeptq.sensitivity.sensitivity import Losses, augmented
 
 
 def activation_sensitivity(
-    model: keras.Model,
+    plan: QuantizationPlan,
     samples: Sequence[np.ndarray],
-    groups: ActivationGroups,
     config: QuantizationConfig,
     checkpoint: Checkpoint,
     scores: FloatScores,
@@ -45,12 +42,12 @@ def activation_sensitivity(
       with other quantizers at the same width. Terms between weights and activations are left out.
 
     Args:
-        model: canonical float model.
         samples: one array a model input, float32 (N, ...).
         checkpoint: where curvatures are kept.
-        scores: of `model`; is told how many samples were used.
+        scores: of the plan's model; is told how many samples were used.
     """
-    grids = activation_grids(model, samples, groups, config, scores.histograms)
+    model = plan.model
+    grids = activation_grids(plan, scores.histograms)
     if config.sensitivity == "inter_layer":
         scores.note("pair terms", PAIRED)
         arrays = checkpoint.arrays(
@@ -60,9 +57,9 @@ def activation_sensitivity(
     else:
         scores.note("activation traces", TRACED)
         losses = _from_moments(model, samples, grids, config, checkpoint)
-    result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in groups.by_name.items()}
+    result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in plan.groups.items()}
     for (name, bits), loss in losses.items():
-        result[groups.of_tensor(grids[name, bits].keys[0])][bits] += loss
+        result[plan.group_of(grids[name, bits].keys[0])][bits] += loss
     return result
 
 
@@ -98,38 +95,25 @@ def _moments(**inputs: Any) -> dict[str, np.ndarray]:
 
 
 def activation_grids(
-    model: keras.Model,
-    samples: Sequence[np.ndarray],
-    groups: ActivationGroups,
-    config: QuantizationConfig,
-    histograms: Mapping[Key, Histogram] | None = None,
+    plan: QuantizationPlan, histograms: Mapping[Key, Histogram]
 ) -> dict[Candidate, Grid]:
     """(Quantizer name, width) -> what it does, at every candidate width of its group.
 
     Ranges are those of calibration. Copies in another integer type are left out: they are as wide
     as what they copy, or have 8 bits where their readers do.
+
+    Args:
+        histograms: of every tensor of the file.
     """
-    histograms = histograms or calibration_histograms(model, samples)
     ranges = {key: (found.minimum, found.maximum) for key, found in histograms.items()}
-    graph = LayerGraph.of(model)
-    layers = {call.output: call.layer for call in graph.calls}
-    eight = dict.fromkeys((name for g in groups.by_name.values() for name in g.layers), 8)
-    bounds = input_ranges(model, config.input_range)
-    plan = Plan(graph, eight, ranges, bounds)
-    slots = {slot.name: slot for slot in plan.slots.values()}
+    plan = plan.with_ranges(ranges).with_widths(activations=dict.fromkeys(plan.groups, 8))
     grids: dict[Candidate, Grid] = {}
-    for name, slot in slots.items():
-        source = slot.sources[0]
-        values = Histogram.pooled([histograms[key] for key in slot.sources])
-        for bits in groups.by_name[groups.of_tensor(source)].widths:
-            parameters: tuple[Any, int] | None
-            if slot.fixed is None:
+    for name, quantizer in {t.quantizer.name: t.quantizer for t in plan.tensors.values()}.items():
+        values = Histogram.pooled([histograms[key] for key in quantizer.sources])
+        for bits in plan.groups[plan.group_of(quantizer.sources[0])].widths:
+            parameters: tuple[Any, int] | None = plan.fixed_parameters(quantizer, bits)
+            if parameters is None:
                 parameters = asymmetric_parameters(*best_range(values, bits=bits), bits=bits)
-            elif source in graph.inputs:
-                parameters = fixed_by_range(bounds[source[0]], bits)
-            else:
-                parameters = fixed_parameters(layers[source], bits)
-            assert parameters is not None
             scale, zero_point = parameters
-            grids[name, bits] = Grid(tuple(slot.sources), float(scale), int(zero_point), bits)
+            grids[name, bits] = Grid(quantizer.sources, float(scale), int(zero_point), bits)
     return grids

@@ -21,7 +21,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
-from tfeptq.plan.widths import granularity
+from tfeptq.plan.weights import WeightStorage
 from tfeptq.rounding.layerwise import float_moments, rounded
 
 #: Samples behind mean inputs, and behind the covariances of "optq".
@@ -77,7 +77,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> WeightErrors:
 def weight_errors(
     model: keras.Model,
     samples: Sequence[np.ndarray],
-    candidates: Mapping[str, tuple[int, ...]],
+    candidates: Mapping[str, tuple[WeightStorage, ...]],
     scores: Mapping[str, np.ndarray],
     config: QuantizationConfig,
     *,
@@ -88,14 +88,16 @@ def weight_errors(
     Args:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); the first `count` are used.
+        candidates: layer name -> how its weights may be held.
         scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
     """
     means = _mean_inputs(model, samples, min(count, len(samples[0])))
     found = WeightErrors({}, {}, {})
     for layer, covariance in _covariances(model, samples, config):
         name = layer.name
-        for bits in candidates.get(name, ()):
-            steps = _steps(layer, scores.get(name), bits, config)
+        for held in candidates.get(name, ()):
+            bits = held.bits
+            steps = _steps(layer, scores.get(name), held, config.threshold)
             nearest = _nearest(layer, steps, bits)
             shipped = (
                 nearest if covariance is None else _optq(layer, steps, bits, covariance, config)
@@ -104,7 +106,7 @@ def weight_errors(
                 bias = _mean_shift(layer, kernel, means[name])
                 errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
             found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
-    order = [(name, bits) for name, widths in candidates.items() for bits in widths]
+    order = [(name, held.bits) for name, several in candidates.items() for held in several]
     return WeightErrors(
         {key: found.shipped[key] for key in order},
         {key: found.nearest[key] for key in order},
@@ -126,18 +128,17 @@ def _covariances(
 
 
 def _steps(
-    layer: keras.Layer, scores: np.ndarray | None, bits: int, config: QuantizationConfig
+    layer: keras.Layer, scores: np.ndarray | None, held: WeightStorage, threshold: str
 ) -> np.ndarray:
     """Broadcast against the kernel."""
     kernel = np.asarray(layer.kernel)
-    per_channel = granularity(layer, bits, config) == "per_channel"
     return weight_steps(
         linear.by_channel(layer, kernel),
         None if scores is None else linear.by_channel(layer, scores),
-        bits=bits,
-        method=config.threshold,
-        per_channel=per_channel,
-    ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=per_channel))
+        bits=held.bits,
+        method=threshold,
+        per_channel=held.per_channel,
+    ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=held.per_channel))
 
 
 def _nearest(layer: keras.Layer, steps: np.ndarray, bits: int) -> np.ndarray:

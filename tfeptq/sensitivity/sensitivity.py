@@ -22,6 +22,7 @@ from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.rounding.layerwise import fitting_samples
 from tfeptq.sensitivity import rounding_errors as rounding
 from tfeptq.sensitivity.rounding_errors import AVERAGED, CORRELATED, WeightErrors
@@ -59,9 +60,8 @@ class Sensitivity:
 
 
 def sensitivity(
-    model: keras.Model,
+    plan: QuantizationPlan,
     samples: Sequence[np.ndarray],
-    candidates: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
     scores: FloatScores,
@@ -70,13 +70,12 @@ def sensitivity(
     """Predicted loss of every layer at every candidate width, by `config.sensitivity`.
 
     Args:
-        model: canonical float model.
         samples: one array a model input, float32 (N, ...).
-        candidates: layer name -> widths.
         checkpoint: where traces and pair terms are kept.
-        scores: of `model`.
+        scores: of the plan's model.
         labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
+    model = plan.model
     shaping = scores.weights if config.threshold == "hmse" else {}
     scores.note("rounding errors", AVERAGED)
     if config.untrained_rounding == "optq":
@@ -87,7 +86,10 @@ def sensitivity(
             _rounding_errors,
             model=model,
             samples=samples,
-            candidates=candidates,
+            candidates={
+                name: tuple(plan.storage(name, bits) for bits in widths)
+                for name, widths in plan.candidates.items()
+            },
             scores=shaping,
             # What is asked of a choice does not change what it is made of.
             config=dataclasses.replace(

@@ -11,36 +11,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import keras
 
-from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_dtype, activation_range
-from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import legal_name, unique_name
 from tfeptq.plan.input_ranges import fixed_by_range
 from tfeptq.plan.sharing import Ranges, extent, shared
+from tfeptq.plan.topology import (
+    EQUAL_INPUT_LAYERS,
+    Topology,
+    averages,
+    cuts_nothing,
+    keeps_grid,
+    relu_cap,
+)
 
-#: Layers that move integers and leave them as they are.
-EXACT_LAYERS = (
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.MaxPooling2D,
-)
-#: Layers whose kernel computes in the input's scale and rounds back to it.
-SAME_SCALE_LAYERS = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
-#: Layers whose inputs must share one scale; the output then has it too, exactly.
-EQUAL_INPUT_LAYERS = (keras.layers.Concatenate, keras.layers.Maximum, keras.layers.Minimum)
-#: Producers that can clamp their own output: a ReLU behind them costs nothing.
-FUSING_LAYERS = (
-    *linear.WEIGHTED_LAYERS,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-)
 _FIXED_8 = {"softmax": (1 / 256, -128), "sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
 _FIXED_16 = (1 / 32768, 0)
 
@@ -49,29 +38,124 @@ _FIXED_16 = (1 / 32768, 0)
 _CURVE_EXTENT = 510.0
 
 
-def keeps_grid(layer: keras.Layer) -> bool:
-    """Whether a layer's result lies on the grid of its (first) input."""
-    if isinstance(layer, keras.layers.UpSampling2D):
-        return layer.interpolation == "nearest"
-    return isinstance(layer, EXACT_LAYERS + EQUAL_INPUT_LAYERS)
+@dataclasses.dataclass(frozen=True)
+class Quantizer:
+    """Scale and zero point of one or more tensors; becomes one `ActivationQuantizer`.
+
+    Attributes:
+        name: no other quantizer and no layer has it.
+        bits: width of its codes.
+        fixed: scale and zero point where the kernel demands them, or a request fixes them.
+        sources: tensors of the canonical model that its range must cover.
+        narrows: it makes the 8-bit copy of a 16-bit tensor.
+    """
+
+    name: str
+    bits: int
+    fixed: tuple[float, int] | None
+    sources: tuple[Key, ...]
+    narrows: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Type of its tensors in the file: "int8" or "int16"."""
+        return activation_dtype(self.bits)
 
 
-def averages(layer: keras.Layer) -> bool:
-    """Whether a layer that keeps its input's scale computes new values between the old ones."""
-    return isinstance(layer, SAME_SCALE_LAYERS) and not keeps_grid(layer)
+@dataclasses.dataclass(frozen=True)
+class TensorPlan:
+    """A tensor of the file.
+
+    Attributes:
+        origin: where its quantizer comes from: "own", "tied" (its input's), "fixed" (by its kernel,
+            or by a request) or "shared" (one with other tensors that a kernel joins).
+        is_exact: its kernel only moves integers, or drops some: they are on the grid already.
+    """
+
+    quantizer: Quantizer
+    origin: str
+    is_exact: bool
+
+    @property
+    def bits(self) -> int:
+        return self.quantizer.bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """A tensor as a kernel reads it.
+
+    Attributes:
+        key: the tensor.
+        quantizer: in whose scale it is read; None: it is no tensor of the file, but in the kernel.
+        is_copy: a requantization stands in front; of an array: it is written in this scale.
+        is_private: the copy is for this operand alone; others are shared by all that need them.
+    """
+
+    key: Key
+    quantizer: Quantizer | None
+    is_copy: bool = False
+    is_private: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorPlans:
+    """The tensors of a file and how its kernels read them.
+
+    Attributes:
+        tensors: of every tensor of the file.
+        operands: output of a call -> what it reads, in order; but for arrays.
+    """
+
+    tensors: Mapping[Key, TensorPlan]
+    operands: Mapping[Key, tuple[Operand, ...]]
+
+
+def tensor_plans(
+    topology: Topology,
+    bits: Mapping[str, int],
+    ranges: Ranges | None = None,
+    input_ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> TensorPlans:
+    """Gives every tensor that the file holds its quantizer, and every kernel what it reads.
+
+    Args:
+        bits: layer name -> width of its output; see `tfeptq.plan.activations`.
+        ranges: of the canonical model's tensors; None: not known, as before there are samples.
+            Then whatever can share a scale does, which takes the fewest operators.
+        input_ranges: input name -> the range that its quantizer is fixed to.
+    """
+    assignment = _Assignment(topology, bits, ranges, input_ranges or {})
+    reads = {
+        call.output: [assignment.read(call, key) for key in call.inputs]
+        for call in topology.graph.calls
+        if not isinstance(call.layer, Constant)
+    }
+    made: dict[_Slot, Quantizer] = {}
+
+    def quantizer(slot: _Slot) -> Quantizer:
+        if slot not in made:
+            found = Quantizer(slot.name, slot.bits, slot.fixed, tuple(slot.sources), slot.narrows)
+            made[slot] = found
+        return made[slot]
+
+    tensors = {
+        key: TensorPlan(quantizer(slot), assignment.origin(key), assignment.is_exact(key))
+        for key, slot in assignment.slots.items()
+    }
+    operands = {
+        output: tuple(
+            dataclasses.replace(operand, quantizer=None if slot is None else quantizer(slot))
+            for operand, slot in found
+        )
+        for output, found in reads.items()
+    }
+    return TensorPlans(MappingProxyType(tensors), MappingProxyType(operands))
 
 
 @dataclasses.dataclass(eq=False)
-class Slot:
-    """Parameters shared by one or more tensors; becomes one `ActivationQuantizer`.
-
-    Attributes:
-        name: of the quantizer; no other slot and no layer has it.
-        bits: width of its codes.
-        fixed: scale and zero point where the kernel demands them.
-        sources: tensors of the canonical model that the range must cover.
-        narrows: it makes the 8-bit copy of a 16-bit tensor.
-    """
+class _Slot:
+    """A quantizer while it is not decided yet which tensors share it."""
 
     name: str
     bits: int
@@ -84,56 +168,8 @@ class Slot:
         return activation_dtype(self.bits)
 
 
-class Topology:
-    """Facts of a canonical model's graph that do not depend on widths."""
-
-    def __init__(self, graph: LayerGraph) -> None:
-        self.graph = graph
-        self.producers = {call.output: call for call in graph.calls}
-        self.consumers = graph.consumers()
-
-    def fused_relu(self, call: Call) -> Call | None:
-        """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""
-        readers = self.consumers.get(call.output, [])
-        fuses = (
-            isinstance(call.layer, FUSING_LAYERS)
-            and len(readers) == 1
-            and isinstance(readers[0].layer, keras.layers.ReLU)
-            and call.output not in self.graph.outputs
-        )
-        return readers[0] if fuses else None
-
-    def owner(self, key: Key) -> Key:
-        """The tensor whose quantizer a tensor has, past the layers that only move integers."""
-        call = self.producers.get(key)
-        while call is not None and self.is_tied(call):
-            key = call.inputs[0]
-            call = self.producers.get(key)
-        return key
-
-    def is_tied(self, call: Call) -> bool:
-        """Whether the output has its input's quantizer: the layer only moves or clips integers."""
-        if isinstance(call.layer, EXACT_LAYERS + SAME_SCALE_LAYERS):
-            return True
-        if not isinstance(call.layer, keras.layers.ReLU) or relu_cap(call.layer) is not None:
-            return False
-        producer = self.producers.get(call.inputs[0])
-        return producer is None or self.fused_relu(producer) is None
-
-    def written(self) -> list[Key]:
-        """Every tensor of the file, in order: what no kernel keeps to itself."""
-        made = [call.output for call in self.graph.calls if self.fused_relu(call) is None]
-        return [*self.graph.inputs, *made]
-
-
-class Plan:
-    """Assigns a slot to every tensor that the file holds.
-
-    Args:
-        bits: layer name -> width of its output; see `tfeptq.plan.activations`.
-        ranges: of the canonical model's tensors; None: not known, as before there are samples.
-            Then whatever can share a scale does, which takes the fewest operators.
-        input_ranges: input name -> the range that its quantizer is fixed to.
+class _Assignment:
+    """Walks the calls in order; see `tensor_plans`.
 
     Attributes:
         slots: tensor -> its quantizer.
@@ -141,38 +177,62 @@ class Plan:
 
     def __init__(
         self,
-        graph: LayerGraph,
+        topology: Topology,
         bits: Mapping[str, int],
-        ranges: Ranges | None = None,
-        input_ranges: Mapping[str, tuple[float, float]] | None = None,
+        ranges: Ranges | None,
+        input_ranges: Mapping[str, tuple[float, float]],
     ) -> None:
+        graph = topology.graph
         self._bits = bits
         self._ranges = ranges
-        self._topology = Topology(graph)
-        self.slots: dict[Key, Slot] = {}
-        self._borders: dict[tuple[Key, str], Slot] = {}
+        self._topology = topology
+        self.slots: dict[Key, _Slot] = {}
+        self._borders: dict[tuple[Key, str], _Slot] = {}
         # A layer of the user's may be named like anything that is made up here.
         self._names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
         for key in graph.inputs:
-            bounds = (input_ranges or {}).get(key[0])
+            bounds = input_ranges.get(key[0])
             fixed = None if bounds is None else fixed_by_range(bounds, bits[key[0]])
-            self.slots[key] = Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
+            self.slots[key] = _Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
         for call in graph.calls:
             self._assign(call)
 
-    def target(self, call: Call) -> Slot:
-        """The quantizer in which the kernel of `call` writes."""
-        relu = self._topology.fused_relu(call)
-        return self.slots[(relu or call).output]
+    def read(self, call: Call, key: Key) -> tuple[Operand, _Slot | None]:
+        """How the kernel of `call` reads a tensor, and the quantizer in whose scale."""
+        slot, target = self.slots.get(key), self.slots[self._topology.result(call)]
+        is_constant = self._topology.is_constant(key)
+        if slot is None or (slot is target and not is_constant):
+            return Operand(key, None), slot
+        if isinstance(call.layer, EQUAL_INPUT_LAYERS):
+            return Operand(key, None, is_copy=True, is_private=True), target
+        if slot.dtype != target.dtype or self._is_beyond_curve(call, key):
+            return Operand(key, None, is_copy=True), self._border(key, target.dtype)
+        return Operand(key, None, is_copy=is_constant), slot
 
-    def border(self, key: Key, dtype: str) -> Slot:
+    def origin(self, key: Key) -> str:
+        """See `TensorPlan`."""
+        call = self._topology.producers.get(key)
+        if call is not None and self._topology.is_tied(call):
+            return "tied"
+        if self.slots[key].fixed is not None:
+            return "fixed"
+        return "shared" if len(self._owners(self.slots[key])) > 1 else "own"
+
+    def is_exact(self, key: Key) -> bool:
+        """See `TensorPlan`."""
+        call = self._topology.producers.get(key)
+        if call is None or keeps_grid(call.layer):
+            return call is not None
+        same_slot = self.slots.get(call.inputs[0]) is self.slots[key]
+        return isinstance(call.layer, keras.layers.ReLU) and same_slot and cuts_nothing(call.layer)
+
+    def _border(self, key: Key, dtype: str) -> _Slot:
         """The quantizer of the copy of a tensor that kernels of another integer type read."""
         if (key, dtype) not in self._borders:
             bits = 16 if dtype == "int16" else 8
             # A constant is no 16-bit tensor of the file: it is written in either type.
-            producer = self._topology.producers.get(key)
-            is_constant = producer is not None and isinstance(producer.layer, Constant)
-            self._borders[key, dtype] = Slot(
+            is_constant = self._topology.is_constant(key)
+            self._borders[key, dtype] = _Slot(
                 self._name(key, f"to_{dtype}"),
                 bits,
                 None,
@@ -181,7 +241,7 @@ class Plan:
             )
         return self._borders[key, dtype]
 
-    def is_beyond_curve(self, call: Call, key: Key) -> bool:
+    def _is_beyond_curve(self, call: Call, key: Key) -> bool:
         """Whether a sigmoid or tanh reads a tensor in steps so coarse that TFLM cannot count them.
 
         Then it reads a copy that ends where it is flat; others may need the whole range.
@@ -191,17 +251,6 @@ class Plan:
         slot = self.slots[key]
         found = [self._ranges[source] for source in slot.sources if source in self._ranges]
         return slot.bits != 16 and extent(found, 8) > _CURVE_EXTENT
-
-    def copies(self, call: Call) -> list[Key]:
-        """Inputs of a kernel that copies integers which are requantized for it alone."""
-        if not isinstance(call.layer, EQUAL_INPUT_LAYERS):
-            return []
-        made = self.slots[call.output]
-        return [
-            key
-            for key in call.inputs
-            if self.slots[key] is not made and not _same_fixed(self.slots[key], made)
-        ]
 
     def _name(self, key: Key, role: str) -> str:
         """A free name for what belongs to a tensor; later calls of a layer are numbered."""
@@ -219,9 +268,9 @@ class Plan:
             bits = self._bits[call.layer.name]
             fixed = fixed_parameters(call.layer, bits)
             name = self._name(call.output, "quantizer")
-            self.slots[call.output] = Slot(name, bits, fixed, [call.output])
+            self.slots[call.output] = _Slot(name, bits, fixed, [call.output])
 
-    def _unite(self, call: Call) -> Slot:
+    def _unite(self, call: Call) -> _Slot:
         """The slot of a kernel that copies integers; inputs with another are requantized to it."""
         bits = self._bits[call.layer.name]
         slots = list(dict.fromkeys(self.slots[key] for key in call.inputs))
@@ -229,14 +278,14 @@ class Plan:
         if first.bits == bits and (len(slots) == 1 or all(_same_fixed(first, s) for s in slots)):
             return first
         joined = self._joined(call, [s for s in slots if s.fixed is None and s.bits == bits])
-        united = joined[0] if joined else Slot(self._name(call.output, "quantizer"), bits)
+        united = joined[0] if joined else _Slot(self._name(call.output, "quantizer"), bits)
         united.sources = self._united_sources(call, joined)
         for key, slot in self.slots.items():
             if slot in joined:
                 self.slots[key] = united
         return united
 
-    def _joined(self, call: Call, candidates: list[Slot]) -> list[Slot]:
+    def _joined(self, call: Call, candidates: list[_Slot]) -> list[_Slot]:
         """Those candidates whose tensors all get the scale of the kernel's result."""
         indices = shared(
             [self._owners(slot) for slot in candidates],
@@ -268,12 +317,12 @@ class Plan:
             if reader is not call
         )
 
-    def _owners(self, slot: Slot) -> list[Key]:
+    def _owners(self, slot: _Slot) -> list[Key]:
         """The tensors that a quantizer serves, without those that only move their integers."""
         keys = (self._topology.owner(key) for key, other in self.slots.items() if other is slot)
         return list(dict.fromkeys(keys))
 
-    def _united_sources(self, call: Call, joined: list[Slot]) -> list[Key]:
+    def _united_sources(self, call: Call, joined: list[_Slot]) -> list[Key]:
         """Tensors whose values the range of a shared slot must cover.
 
         What a maximum or minimum does not let through may be clipped in its inputs, if it reads
@@ -292,15 +341,8 @@ class Plan:
         return list(dict.fromkeys(source for keys in sources for source in keys))
 
 
-def _same_fixed(left: Slot, right: Slot) -> bool:
+def _same_fixed(left: _Slot, right: _Slot) -> bool:
     return (left.fixed, left.bits) == (right.fixed, right.bits) and left.fixed is not None
-
-
-def relu_cap(layer: keras.Layer) -> float | None:
-    """Upper bound of a ReLU that is neither absent nor 6, which the file states by its range."""
-    if isinstance(layer, keras.layers.ReLU) and layer.max_value not in (None, 6.0):
-        return float(layer.max_value)
-    return None
 
 
 def has_fixed_parameters(layer: keras.Layer) -> bool:

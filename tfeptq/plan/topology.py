@@ -1,0 +1,122 @@
+"""Which layers of a canonical model become operators of the file, whatever the widths."""
+
+from __future__ import annotations
+
+import keras
+
+from tfeptq.canonical import linear
+from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+
+#: Layers that move integers and leave them as they are.
+EXACT_LAYERS = (
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+    keras.layers.MaxPooling2D,
+)
+#: Layers whose kernel computes in the input's scale and rounds back to it.
+SAME_SCALE_LAYERS = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
+#: Layers whose inputs must share one scale; the output then has it too, exactly.
+EQUAL_INPUT_LAYERS = (keras.layers.Concatenate, keras.layers.Maximum, keras.layers.Minimum)
+#: Producers that can clamp their own output: a ReLU behind them costs nothing.
+FUSING_LAYERS = (
+    *linear.WEIGHTED_LAYERS,
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+)
+
+
+def keeps_grid(layer: keras.Layer) -> bool:
+    """Whether a layer's result lies on the grid of its (first) input."""
+    if isinstance(layer, keras.layers.UpSampling2D):
+        return layer.interpolation == "nearest"
+    return isinstance(layer, EXACT_LAYERS + EQUAL_INPUT_LAYERS)
+
+
+def averages(layer: keras.Layer) -> bool:
+    """Whether a layer that keeps its input's scale computes new values between the old ones."""
+    return isinstance(layer, SAME_SCALE_LAYERS) and not keeps_grid(layer)
+
+
+def relu_cap(layer: keras.Layer) -> float | None:
+    """Upper bound of a ReLU that is neither absent nor 6, which the file states by its range."""
+    if isinstance(layer, keras.layers.ReLU) and layer.max_value not in (None, 6.0):
+        return float(layer.max_value)
+    return None
+
+
+def cuts_nothing(relu: keras.layers.ReLU) -> bool:
+    """Whether a ReLU has no upper bound: it only drops integers."""
+    return relu.max_value is None
+
+
+class Topology:
+    """Facts of a canonical model's graph that do not depend on widths."""
+
+    def __init__(self, graph: LayerGraph) -> None:
+        self.graph = graph
+        self.producers = {call.output: call for call in graph.calls}
+        self.consumers = graph.consumers()
+
+    def fused_relu(self, call: Call) -> Call | None:
+        """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""
+        readers = self.consumers.get(call.output, [])
+        fuses = (
+            isinstance(call.layer, FUSING_LAYERS)
+            and len(readers) == 1
+            and isinstance(readers[0].layer, keras.layers.ReLU)
+            and call.output not in self.graph.outputs
+        )
+        return readers[0] if fuses else None
+
+    def owner(self, key: Key) -> Key:
+        """The tensor whose quantizer a tensor has, past the layers that only move integers."""
+        call = self.producers.get(key)
+        while call is not None and self.is_tied(call):
+            key = call.inputs[0]
+            call = self.producers.get(key)
+        return key
+
+    def is_tied(self, call: Call) -> bool:
+        """Whether the output has its input's quantizer: the layer only moves or clips integers."""
+        if isinstance(call.layer, EXACT_LAYERS + SAME_SCALE_LAYERS):
+            return True
+        if not isinstance(call.layer, keras.layers.ReLU) or relu_cap(call.layer) is not None:
+            return False
+        producer = self.producers.get(call.inputs[0])
+        return producer is None or self.fused_relu(producer) is None
+
+    def written(self) -> list[Key]:
+        """Every tensor of the file, in order: what no kernel keeps to itself."""
+        made = [call.output for call in self.graph.calls if self.fused_relu(call) is None]
+        return [*self.graph.inputs, *made]
+
+    def fused_producer(self, relu: Call) -> Call | None:
+        """The call whose kernel applies `relu`, if it is a ReLU that one does."""
+        producer = self.producers.get(relu.inputs[0])
+        is_fused = (
+            isinstance(relu.layer, keras.layers.ReLU)
+            and producer is not None
+            and self.fused_relu(producer) is not None
+        )
+        return producer if is_fused else None
+
+    def is_constant(self, key: Key) -> bool:
+        """Whether a tensor is an array, which is written in the type of its reader."""
+        producer = self.producers.get(key)
+        return producer is not None and isinstance(producer.layer, Constant)
+
+    def operators(self) -> list[Call]:
+        """Calls that are operators of the file: neither arrays nor what another kernel applies."""
+        return [
+            call
+            for call in self.graph.calls
+            if self.fused_producer(call) is None and not isinstance(call.layer, Constant)
+        ]
+
+    def result(self, call: Call) -> Key:
+        """The tensor in which the kernel of `call` writes."""
+        return (self.fused_relu(call) or call).output
