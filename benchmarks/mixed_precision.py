@@ -48,8 +48,7 @@ from tfeptq.data.samples import take_samples
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.plan.activation_groups import ActivationGroups
-from tfeptq.plan.widths import first_and_last
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
@@ -115,9 +114,8 @@ class Bench:
             begin = time.perf_counter()
             config = dataclasses.replace(self.config, sensitivity=method)
             with open_checkpoint(keep) as checkpoint:
-                self.choices[method] = prepare_choice(
-                    self.canonical, self.samples, config, checkpoint
-                )
+                plan = QuantizationPlan.of(self.canonical, config)
+                self.choices[method] = prepare_choice(plan, self.samples, config, checkpoint)
             self.seconds[method] = time.perf_counter() - begin
         costs = self.choices["label_free"].costs
         self.table = costs.tables["weight_bytes"]
@@ -147,9 +145,7 @@ class Bench:
 
     def uniform(self, bits: int) -> dict[str, int]:
         """One width, but for the first and last layers where those are pinned."""
-        pinned = self.config.first_last_bits is not None
-        ends = first_and_last(self.canonical) if pinned else []
-        return {name: 8 if name in ends else bits for name in self.table}
+        return {name: bits if len(has) > 1 else 8 for name, has in self.table.items()}
 
     def random(self, fraction: float, seed: int) -> dict[str, int]:
         """Random widths, then random single changes until no layer can be raised any more."""
@@ -283,28 +279,22 @@ def activation_correlation(bench: Bench) -> Iterator[dict[str, Any]]:
         config = dataclasses.replace(
             bench.config, weight_bits=8, activation_bits=ACTIVATION_WIDTHS, sensitivity=method
         )
-        groups = ActivationGroups(bench.canonical, config)
+        plan = QuantizationPlan.of(bench.canonical, config)
+        scores = FloatScores(bench.canonical, bench.samples, config.seed)
         begin = time.perf_counter()
-        losses = activation_sensitivity(
-            bench.canonical,
-            bench.samples,
-            groups,
-            config,
-            Checkpoint(),
-            FloatScores(bench.canonical, bench.samples, config.seed),
-        )
+        losses = activation_sensitivity(plan, bench.samples, config, Checkpoint(), scores)
         seconds = round(time.perf_counter() - begin, 1)
-        grids = activation_grids(bench.canonical, bench.samples, groups, config)
+        grids = activation_grids(plan, scores.histograms)
         reference = graph.execute([images])
         for bits in ACTIVATION_WIDTHS:
             predicted, found = [], []
-            for name, group in groups.by_name.items():
+            for name, group in plan.groups.items():
                 if bits in group.widths and len(group.widths) > 1:
                     keys = {
                         key: grid
                         for (_, width), grid in grids.items()
                         for key in grid.keys
-                        if width == bits and groups.of_tensor(key) == name
+                        if width == bits and plan.group_of(key) == name
                     }
                     moved = graph.execute([images], hook=_rounding(keys))
                     divergence = distillation.divergence(reference, moved)
@@ -412,7 +402,8 @@ def joint(bench: Bench) -> Iterator[dict[str, Any]]:
     Ends have 8 bits in both; OPTQ without training.
     """
     config = dataclasses.replace(bench.config, activation_bits=ACTIVATION_WIDTHS)
-    choice = prepare_choice(bench.canonical, bench.samples, config)
+    plan = QuantizationPlan.of(bench.canonical, config)
+    choice = prepare_choice(plan, bench.samples, config)
     for weights, activations in ((8, 4), (4, 6), (4, 4), (3, 4)):
         plain = dataclasses.replace(
             config, weight_bits=bench.uniform(weights), activation_bits=activations

@@ -16,8 +16,7 @@ from tests.tfeptq import small_models
 from tfeptq.before_data import look_ahead
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import AccuracyTarget, Budget
-from tfeptq.plan.activations import resolve_activations
-from tfeptq.plan.widths import layer_widths
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.outline import outline
 from tfeptq.selection.skeleton import peak_activation_bytes, skeleton
@@ -70,9 +69,8 @@ NETWORKS = {
 @pytest.mark.parametrize("activation_bits", [8, 16])
 def test_an_outline_has_the_operators_of_the_whole_graph(name, activation_bits):
     model = prepare(NETWORKS[name]())
-    config = resolve_activations(model, QuantizationConfig(activation_bits=activation_bits))
-    widths = layer_widths(model, config)
-    graphs = outline(model, widths, config), skeleton(model, widths, config)
+    plan = QuantizationPlan.of(model, QuantizationConfig(activation_bits=activation_bits))
+    graphs = outline(plan), skeleton(plan)
     found, expected = (
         [
             (
@@ -90,6 +88,10 @@ def test_an_outline_has_the_operators_of_the_whole_graph(name, activation_bits):
     )
     assert found == expected
     assert peak_activation_bytes(graphs[0]) <= peak_activation_bytes(graphs[1])
+
+
+def looked_ahead(model, config):
+    return look_ahead(QuantizationPlan.of(model, config), config)
 
 
 def candidates(**settings):
@@ -136,7 +138,7 @@ def test_the_least_that_is_said_is_the_least(cost, activation_bits):
 
     def ask(limit):
         budget = Budget(**{cost: limit})
-        look_ahead(model, candidates(budget=budget, activation_bits=activation_bits))
+        looked_ahead(model, candidates(budget=budget, activation_bits=activation_bits))
 
     with pytest.raises(ValueError, match="cannot be met") as refusal:
         ask(1)
@@ -153,16 +155,16 @@ def test_a_budget_that_look_up_tables_alone_meet_says_so():
     model = keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x)))
     settings = {"weight_bits": (2, 8), "target": "microcontroller", "first_last_bits": None}
     with pytest.raises(ValueError, match=r"compressed=True counts (\d+) bytes") as refusal:
-        look_ahead(prepare(model), candidates(budget=Budget(weight_bytes=16_000), **settings))
+        looked_ahead(prepare(model), candidates(budget=Budget(weight_bytes=16_000), **settings))
     least = int(re.search(r"counts (\d+)", str(refusal.value))[1])
     for limit, compressed in ((least, True), (least - 1, True)):
         budget = Budget(weight_bytes=limit, compressed=compressed)
         config = candidates(budget=budget, **settings)
         if limit == least:
-            look_ahead(prepare(model), config)
+            looked_ahead(prepare(model), config)
         else:
             with pytest.raises(ValueError, match="cannot be met") as refusal:
-                look_ahead(prepare(model), config)
+                looked_ahead(prepare(model), config)
             assert "compressed=True" not in str(refusal.value)
 
 
@@ -259,21 +261,21 @@ def test_rules_of_coral_are_told_before_training():
     x = L.Conv2D(6, 3, dilation_rate=(1, 2), name="uneven")(inputs)
     model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
     with pytest.warns(UserWarning, match=r"CONV_2D \(uneven\) dilations 1 and 2 differ"):
-        notes = look_ahead(prepare(model), QuantizationConfig(target="coral"))
+        notes = looked_ahead(prepare(model), QuantizationConfig(target="coral"))
     assert len(notes) == 1
 
 
 def test_candidates_that_the_target_does_not_store_are_named():
     config = candidates(target="coral", first_last_bits=None, budget=Budget(weight_bytes=10**6))
     with pytest.warns(UserWarning, match=r"does not store 2 and 4 bits in layers 'first', "):
-        notes = look_ahead(prepare(network()), config)
+        notes = looked_ahead(prepare(network()), config)
     assert any("and 1 more: they are no candidates there" in note for note in notes)
 
 
 def test_candidates_that_save_nothing_are_named():
     config = candidates(weight_bits=(2, 3, 4, 8), budget=Budget(weight_bytes=10**6))
     with pytest.warns(UserWarning, match="no more bytes") as told:
-        look_ahead(prepare(network()), config)
+        looked_ahead(prepare(network()), config)
     said = [str(found.message) for found in told if found.category is UserWarning]
     assert said == [
         f"weight_bits={bits} of layers 'middle', 'wide' is stored as int4 on target 'android', "
@@ -295,7 +297,7 @@ def test_candidates_that_save_nothing_are_named():
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_fixed_widths_that_no_container_holds_are_in_the_report(target, bits, message):
     config = QuantizationConfig(weight_bits=bits, target=target)
-    notes = look_ahead(prepare(network()), config)
+    notes = looked_ahead(prepare(network()), config)
     assert len(notes) == (message is not None)
     assert message is None or message in notes[0]
 

@@ -12,7 +12,7 @@ from keras import layers as L
 import tfeptq
 from tests.tfeptq.preparation.canonical_check import randomize
 from tests.tfeptq.preparation.random_graphs import RandomGraph
-from tfeptq.plan.widths import layer_widths
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.skeleton import rounded
 from tflite_export import IntegerGraph
@@ -95,7 +95,7 @@ def integers(graph: IntegerGraph) -> list[object]:
 def without_data(model: keras.Model, bits: int) -> IntegerGraph:
     canonical = prepare(model)
     config = tfeptq.QuantizationConfig(activation_bits=bits)
-    return rounded(canonical, layer_widths(canonical, config), config)
+    return rounded(QuantizationPlan.of(canonical, config))
 
 
 @settings(max_examples=25)

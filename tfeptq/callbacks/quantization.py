@@ -20,6 +20,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken, configured_samples
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare, prove
 from tfeptq.settings import whole
 from tflite_export.file.atomic import destination, path_of
@@ -83,7 +84,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         if self._export_path is not None:
             destination(self._export_path)
         canonical = prepare(self.model)
-        look_ahead(canonical, self.config)
+        look_ahead(QuantizationPlan.of(canonical, self.config), self.config)
         if self._taken is None:
             self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
         prove(self.model, canonical, self._taken.arrays)

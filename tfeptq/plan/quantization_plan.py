@@ -115,18 +115,17 @@ class QuantizationPlan:
                 cannot have; names the layer.
         """
         topology = Topology(LayerGraph.of(model))
-        asked = config.activation_bits
-        candidates: tuple[int, ...] = ()
-        if isinstance(asked, tuple):
-            asked, candidates = 8, asked
-        bits = activation_widths(model, topology, asked, config.target)
+        given = config.activation_bits
+        candidates = given if isinstance(given, tuple) else ()
+        fixed = 8 if isinstance(given, tuple) else given
+        bits = activation_widths(model, topology, fixed, config.target)
         groups = activation_groups(model, topology, bits, candidates, config.target)
-        weight_bits = asked_widths(model, topology.graph, config)
+        asked = asked_widths(model, topology.graph, config)
         storable = {
             name: storable_widths(
                 model.get_layer(name), widths, activation_dtype(bits[name]), config.target
             )
-            for name, widths in weight_bits.items()
+            for name, widths in asked.items()
         }
         bounds = input_ranges(model, config.input_range)
         widest = {name: max(widths) for name, widths in storable.items()}
@@ -134,7 +133,7 @@ class QuantizationPlan:
             model=model,
             graph=topology.graph,
             target=config.target,
-            asked=MappingProxyType(weight_bits),
+            asked=MappingProxyType(asked),
             candidates=MappingProxyType(storable),
             groups=MappingProxyType(groups),
             input_ranges=MappingProxyType(bounds),

@@ -18,6 +18,7 @@ from tfeptq.data import memory
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.sensitivity.measured import MeasuredDivergence
 from tfeptq.sensitivity.rounding_errors import weight_errors
@@ -83,11 +84,14 @@ def attention(canonical):
 
 
 def errors(canonical):
-    candidates = dict.fromkeys(("pointwise", "skip"), (2, 4))
     # OPTQ takes fewer samples instead of smaller batches: its walk holds all of them.
     config = tfeptq.QuantizationConfig(
         weight_bits=(2, 4), threshold="mse", initial_rounding="nearest"
     )
+    plan = QuantizationPlan.of(canonical, config)
+    candidates = {
+        name: (plan.storage(name, 2), plan.storage(name, 4)) for name in ("pointwise", "skip")
+    }
     found = weight_errors(canonical, SAMPLES, candidates, {}, config)
     return {key: error.bias for key, error in found.shipped.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from fractions import Fraction
 
@@ -18,6 +19,7 @@ from tfeptq.calibrate.thresholds import weight_steps
 from tfeptq.canonical import linear
 from tfeptq.freeze.kernel_scales import settle
 from tfeptq.model import QuantizedModel
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.quantized.wrap import wrap
 from tflite_export import operators as reference
@@ -42,16 +44,25 @@ def network() -> keras.Model:
 
 @functools.cache
 def quantized(bits: int, activation_bits: int, per_channel: bool) -> QuantizedModel:
-    canonical = prepare(network())
-    names = [layer.name for layer in canonical.layers]
-    wrapped = wrap(
-        canonical,
-        weight_bits=dict.fromkeys(names, bits),
-        per_channel=dict.fromkeys(names, per_channel),
-        requantization=dict.fromkeys(names, "once"),
-        activation_bits=dict.fromkeys(names, activation_bits),
+    """Whatever a target has: kernels of all widths and granularities."""
+    plan = QuantizationPlan.of(prepare(network()), tfeptq.QuantizationConfig())
+    weights = {
+        name: dataclasses.replace(held, bits=bits, per_channel=per_channel, requantization="once")
+        for name, held in plan.weights.items()
+    }
+    tensors = {
+        key: dataclasses.replace(
+            tensor, quantizer=dataclasses.replace(tensor.quantizer, bits=activation_bits)
+        )
+        for key, tensor in plan.tensors.items()
+    }
+    plan = dataclasses.replace(
+        plan,
+        weights=weights,
+        tensors=tensors,
+        requantizations=dict.fromkeys(plan.requantizations, "once"),
     )
-    return QuantizedModel(wrapped.inputs, wrapped.outputs, name="extremes")
+    return QuantizedModel(*wrap(plan), name="extremes")
 
 
 class Extremes:

@@ -8,8 +8,7 @@ from keras import layers as L
 
 from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
-from tfeptq.plan.activations import kernel_dtype, resolve_activations
-from tfeptq.plan.widths import container, layer_requantizations
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 
 H, W, C = small_models.H, small_models.W, small_models.C
@@ -22,7 +21,7 @@ def small():
 
 def resolved(model, bits, **settings):
     config = QuantizationConfig(activation_bits=bits, **settings)
-    return resolve_activations(model, config)
+    return QuantizationPlan.of(model, config)
 
 
 def model_of(build):
@@ -91,8 +90,8 @@ def test_kernels_that_fix_their_codes_have_eight_bits_or_sixteen():
 
 def test_resolving_twice_changes_nothing(small):
     for bits in (4, 16, {"sum": 16, "depthwise": 5}):
-        once = resolved(small, bits)
-        assert resolve_activations(small, once) == once
+        once = resolved(small, bits).activation_bits
+        assert resolved(small, once).activation_bits == once
 
 
 def test_unknown_layers_are_refused_with_a_suggestion(small):
@@ -119,9 +118,8 @@ def test_what_a_target_lacks_at_sixteen_bits_is_refused_by_layer(target, build, 
 
 
 def test_sixteen_bit_weighted_layers_are_refused_where_the_target_has_none(small):
-    config = resolved(small, {"stem": 16}, target="coral")
     with pytest.raises(ValueError, match=r"'stem', weight_bits=8.*int16"):
-        container(small.get_layer("stem"), 8, config)
+        resolved(small, {"stem": 16}, target="coral")
 
 
 @pytest.mark.parametrize(
@@ -138,15 +136,13 @@ def test_containers_depend_on_the_type_that_the_kernel_computes_in(
     small, target, name, bits, expected
 ):
     """Above all: never 4-bit weights under a 16-bit depthwise convolution."""
-    config = resolved(small, {name: bits}, target=target)
-    layer = small.get_layer(name)
-    assert kernel_dtype(layer, config) == ("int16" if bits == 16 else "int8")
-    assert container(layer, 4, config) == expected
+    held = resolved(small, {name: bits}, target=target).storage(name, 4)
+    assert held.dtype == ("int16" if bits == 16 else "int8")
+    assert held.container == expected
 
 
 def test_only_eight_bit_kernels_imitate_the_targets_rounding(small):
-    config = resolved(small, {"sum": 16, "skip": 16}, target="microcontroller")
-    widths = dict.fromkeys(("stem", "depthwise", "pointwise", "skip", "classes"), 8)
-    found = layer_requantizations(small, widths, config)
+    plan = resolved(small, {"sum": 16, "skip": 16}, target="microcontroller")
+    found = plan.requantizations
     assert found["skip"] == "once"
     assert found["stem"] == "twice"

@@ -16,7 +16,8 @@ import tfeptq
 import tflite_export
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.plan.sharing import extent, shared
-from tfeptq.plan.slots import EQUAL_INPUT_LAYERS, Plan, Topology
+from tfeptq.plan.tensors import tensor_plans
+from tfeptq.plan.topology import EQUAL_INPUT_LAYERS, Topology
 from tfeptq.preparation import prepare
 
 H, W, C = 6, 5, 3
@@ -173,23 +174,24 @@ def check_plan(model: keras.Model, samples: list[np.ndarray]) -> None:
     ranges = {key: (float(np.min(t)), float(np.max(t))) for key, t in tensors.items()}
     topology, readers = Topology(graph), graph.consumers()
     names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
-    plan = Plan(graph, dict.fromkeys(names, 8), ranges)
+    plans = tensor_plans(topology, dict.fromkeys(names, 8), ranges)
+    slots = {key: tensor.quantizer for key, tensor in plans.tensors.items()}
 
     def is_read_elsewhere(key, slot, call):
         """By a kernel that writes in another scale, or by the caller."""
         others = (reader for reader in readers.get(key, ()) if reader is not call)
-        return key in graph.outputs or any(plan.slots.get(o.output) is not slot for o in others)
+        return key in graph.outputs or any(slots.get(o.output) is not slot for o in others)
 
     for call in graph.calls:
         if not isinstance(call.layer, EQUAL_INPUT_LAYERS):
             continue
-        made = plan.slots[call.output]
+        made = slots[call.output]
         for key in call.inputs:
-            slot, owner = plan.slots[key], topology.owner(key)
+            slot, owner = slots[key], topology.owner(key)
             if slot.fixed is not None:
                 continue
             if slot is not made:
-                served = [k for k, other in plan.slots.items() if other is slot]
+                served = [k for k, other in slots.items() if other is slot]
                 assert any(is_read_elsewhere(k, slot, call) for k in served), (key, call)
             elif is_read_elsewhere(owner, slot, call):
                 widest = extent((ranges[source] for source in slot.sources), 8)

@@ -15,7 +15,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.linear import is_weighted
 from tfeptq.config import QuantizationConfig
 from tfeptq.model import QuantizedModel
-from tfeptq.plan.activations import resolve_activations
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.quantized.correspondence import corresponding_tensors, require_equal
 from tfeptq.quantized.wrap import wrap
@@ -25,16 +25,7 @@ WIDTH = 5
 
 
 def wrapped(canonical: keras.Model) -> QuantizedModel:
-    config = resolve_activations(canonical, QuantizationConfig())
-    names = [layer.name for layer in canonical.layers]
-    ends = wrap(
-        canonical,
-        weight_bits=dict.fromkeys(names, 8),
-        per_channel=dict.fromkeys(names, True),
-        requantization=dict.fromkeys(names, "once"),
-        activation_bits=config.activation_bits,
-    )
-    return QuantizedModel(ends.inputs, ends.outputs)
+    return QuantizedModel(*wrap(QuantizationPlan.of(canonical, QuantizationConfig())))
 
 
 def random_graph(steps: list[tuple[int, int, int]], outputs: list[int]) -> keras.Model:

@@ -14,6 +14,7 @@ import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
 from tfeptq.hessian import float_scores
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.choice import Choice, labelled_loss, prepare_choice
 from tfeptq.selection.costs import Costs
@@ -33,6 +34,10 @@ def configuration(**settings):
     return tfeptq.QuantizationConfig(**{**CANDIDATES, **settings})
 
 
+def chosen(canonical, samples, config):
+    return prepare_choice(QuantizationPlan.of(canonical, config), samples, config)
+
+
 @pytest.fixture(scope="module")
 def model():
     return small_models.residual_network()
@@ -41,7 +46,7 @@ def model():
 @pytest.fixture(scope="module", params=METHODS)
 def choice(request, model):
     config = configuration(sensitivity=request.param)
-    return prepare_choice(prepare(model), [small_models.images(32)], config)
+    return chosen(prepare(model), [small_models.images(32)], config)
 
 
 def test_fewer_bits_lose_more(choice):
@@ -82,7 +87,7 @@ def test_the_activation_budget_is_checked(choice):
 
 def test_the_ordering_rule_gives_flatter_layers_no_more_bits(model):
     config = configuration(sensitivity="hawq_v2", ordered_widths=True)
-    choice = prepare_choice(prepare(model), [small_models.images(32)], config)
+    choice = chosen(prepare(model), [small_models.images(32)], config)
     free = [name for name in choice.order if len(choice.sensitivity.losses[name]) > 1]
     for point in choice.frontier("weight_bytes"):
         bits = [point.widths[name] for name in free]
@@ -91,7 +96,7 @@ def test_the_ordering_rule_gives_flatter_layers_no_more_bits(model):
 
 def test_the_augmented_score_adds_half_of_every_positive_pair_term(model):
     config = configuration(sensitivity="inter_layer", weight_bits=(2, 4))
-    found = prepare_choice(prepare(model), [small_models.images(32)], config).sensitivity
+    found = chosen(prepare(model), [small_models.images(32)], config).sensitivity
     matrix = found.pairs.terms
     np.testing.assert_allclose(matrix, matrix.T)
     assert np.linalg.eigvalsh(matrix).min() > -1e-6 * matrix.max()
@@ -123,7 +128,7 @@ def test_a_budget_is_met_and_the_file_carries_the_widths(tmp_path, model):
 def test_measured_moves_never_make_a_choice_worse(model):
     canonical, samples = prepare(model), [small_models.images(32)]
     plain, moved = (
-        prepare_choice(canonical, samples, configuration(measured_moves=moves)) for moves in (0, 6)
+        chosen(canonical, samples, configuration(measured_moves=moves)) for moves in (0, 6)
     )
     limit = {"weight_bytes": 810}
     before, after = plain.within(limit), moved.within(limit)
@@ -138,9 +143,9 @@ def test_measured_moves_never_make_a_choice_worse(model):
 def test_what_is_not_trained_is_measured(model, rounding, moves):
     canonical, samples = prepare(model), [small_models.images(32)]
     config = configuration(rounding=rounding, sensitivity="label_free")
-    assert prepare_choice(canonical, samples, config).moves == moves
+    assert chosen(canonical, samples, config).moves == moves
     config = dataclasses.replace(config, measured_moves=5)
-    assert prepare_choice(canonical, samples, config).moves == 5
+    assert chosen(canonical, samples, config).moves == 5
 
 
 def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused(model):

@@ -13,7 +13,7 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import Budget
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.plan.widths import candidate_widths
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.costs import layer_multiplications, model_costs
 from tfeptq.selection.skeleton import peak_activation_bytes
@@ -25,8 +25,7 @@ WIDTHS = (2, 3, 4, 8)
 
 def costs_of(model, ranges=None, **settings):
     config = QuantizationConfig(weight_bits=WIDTHS, **settings)
-    canonical = prepare(model)
-    return model_costs(canonical, candidate_widths(canonical, config), config, ranges)
+    return model_costs(QuantizationPlan.of(prepare(model), config, ranges), config.budget)
 
 
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
@@ -84,9 +83,9 @@ def test_first_and_last_layers_have_one_candidate():
 def test_candidates_that_the_target_cannot_store_are_left_out_or_refused():
     model = prepare(small_models.residual_network())
     coral = QuantizationConfig(weight_bits=WIDTHS, target="coral")
-    assert set(candidate_widths(model, coral).values()) == {(8,)}
+    assert set(QuantizationPlan.of(model, coral).candidates.values()) == {(8,)}
     with pytest.raises(ValueError, match=r"layer 'depthwise', weight_bits=4.*Edge TPU"):
-        candidate_widths(model, QuantizationConfig(weight_bits=(2, 4), target="coral"))
+        QuantizationPlan.of(model, QuantizationConfig(weight_bits=(2, 4), target="coral"))
 
 
 def test_multiplications_of_every_layer_kind_and_of_shared_layers():
@@ -95,7 +94,8 @@ def test_multiplications_of_every_layer_kind_and_of_shared_layers():
     x = shared(shared(inputs))
     x = L.DepthwiseConv2D((2, 3), depth_multiplier=2, strides=2, name="depthwise")(x)
     x = L.Dense(5, name="dense")(L.Flatten()(x))
-    found = layer_multiplications(prepare(keras.Model(inputs, x)))
+    plan = QuantizationPlan.of(prepare(keras.Model(inputs, x)), QuantizationConfig())
+    found = layer_multiplications(plan)
     assert found == {
         "shared": 2 * 9 * 7 * 3 * (3 * 2 * 3),
         "depthwise": 4 * 3 * 6 * (2 * 3),

@@ -14,9 +14,9 @@ import tflite_export
 from tests.tfeptq import small_models
 from tfeptq.cli.main import main
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.plan.activation_groups import ActivationGroups
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
-from tfeptq.selection.choice import check_widths, prepare_choice
+from tfeptq.selection.choice import prepare_choice
 from tfeptq.selection.joint_costs import activations, weights
 from tfeptq.selection.search import hold_accuracy
 from tfeptq.selection.skeleton import file_bytes, peak_activation_bytes, skeleton
@@ -37,6 +37,10 @@ def configuration(**settings):
     return tfeptq.QuantizationConfig(**{**common, **settings})
 
 
+def chosen(model, config):
+    return prepare_choice(QuantizationPlan.of(model, config), [IMAGES], config)
+
+
 @pytest.fixture(scope="module")
 def model():
     return prepare(small_models.residual_network())
@@ -44,7 +48,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def choice(model):
-    return prepare_choice(model, [IMAGES], configuration())
+    return chosen(model, configuration())
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def widths_of(of_weights, of_groups):
 
 
 def test_additions_and_concatenations_tie_what_they_read(model):
-    groups = ActivationGroups(model, configuration()).by_name
+    groups = QuantizationPlan.of(model, configuration()).groups
     assert {name: set(group.layers) for name, group in groups.items()} == {
         "image": {"image"},
         "stem_relu": {"stem", "stem_relu", "pointwise", "sum", "sum_relu", "skip", "joined"},
@@ -71,25 +75,25 @@ def test_additions_and_concatenations_tie_what_they_read(model):
 
 
 def test_ends_and_fixed_codes_keep_eight_bits_and_targets_their_operators(model):
-    groups = ActivationGroups(model, configuration()).by_name
+    groups = QuantizationPlan.of(model, configuration()).groups
     assert groups["mean"].widths == groups["stem_relu"].widths == (4, 8, 16)
     assert groups["image"].widths == groups["classes"].widths == (8, 16)
-    narrow = ActivationGroups(model, configuration(activation_bits=(4, 6))).by_name
+    narrow = QuantizationPlan.of(model, configuration(activation_bits=(4, 6))).groups
     assert narrow["image"].widths == (8,)
     assert narrow["depthwise_relu6"].widths == (4, 6)
-    coral = ActivationGroups(model, configuration(target="coral")).by_name
+    coral = QuantizationPlan.of(model, configuration(target="coral")).groups
     assert coral["stem_relu"].widths == (4, 8)
     with pytest.raises(ValueError, match=r"layer 'sum', activation_bits=16"):
-        ActivationGroups(model, configuration(target="coral", activation_bits=(16,)))
+        QuantizationPlan.of(model, configuration(target="coral", activation_bits=(16,)))
 
 
 def test_widths_are_checked_before_any_work(model):
-    check_widths(model, configuration())
-    check_widths(model, configuration(activation_bits={"mean": 4}))
+    QuantizationPlan.of(model, configuration())
+    QuantizationPlan.of(model, configuration(activation_bits={"mean": 4}))
     with pytest.raises(ValueError, match="layer 'sum', activation_bits=16"):
-        check_widths(model, configuration(target="coral", activation_bits=(16,)))
+        QuantizationPlan.of(model, configuration(target="coral", activation_bits=(16,)))
     with pytest.raises(ValueError, match="layer 'depthwise', weight_bits=4"):
-        check_widths(model, configuration(target="coral", weight_bits=(2, 4)))
+        QuantizationPlan.of(model, configuration(target="coral", weight_bits=(2, 4)))
 
 
 MIXES = (
@@ -105,7 +109,7 @@ def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
     widths = widths_of({"pointwise": 2, "skip": 4}, mix)
     point = choice.point(widths)
     config = choice.configured(configuration(), widths)
-    graph = skeleton(model, config.weight_bits, config, ranges)
+    graph = skeleton(QuantizationPlan.of(model, config, ranges))
     assert point.costs["activation_bytes"] == peak_activation_bytes(graph)
     assert point.file_bytes == pytest.approx(file_bytes(graph, "ethos-u"), rel=0.03)
     bits = {
@@ -129,10 +133,10 @@ def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
 @pytest.mark.parametrize("method", ["label_free", "hawq_v2", "inter_layer"])
 def test_fewer_bits_lose_more(model, method):
     config = configuration(sensitivity=method, weight_bits=8)
-    found = prepare_choice(model, [IMAGES], config)
+    found = chosen(model, config)
     same = dict.fromkeys(("image", "stem_relu", "depthwise_relu6", "mean", "classes"), 8)
     for name in same:
-        allowed = ActivationGroups(model, config).by_name[name].widths
+        allowed = QuantizationPlan.of(model, config).groups[name].widths
         losses = [found.point(widths_of({}, {**same, name: bits})).loss for bits in allowed]
         assert losses == sorted(losses, reverse=True)
         assert losses[-1] < losses[0]
@@ -144,7 +148,7 @@ def test_a_bound_of_activation_bytes_is_met_by_the_graph(model, choice, ranges):
     limit = 0.7 * free.costs["activation_bytes"]
     config = choice.configured(configuration(), choice.within({"activation_bytes": limit}))
     assert set(config.activation_bits.values()) >= {8, 16}
-    assert peak_activation_bytes(skeleton(model, config.weight_bits, config, ranges)) <= limit
+    assert peak_activation_bytes(skeleton(QuantizationPlan.of(model, config, ranges))) <= limit
 
 
 def test_several_bounds_at_once_and_one_that_cannot_be_met(choice):
@@ -217,7 +221,7 @@ def test_an_accuracy_target_lowers_the_cost_that_is_asked_for(choice):
 )
 def test_what_does_not_go_with_activations_is_refused_at_once(model, settings, message):
     with pytest.raises(ValueError, match=message):
-        prepare_choice(model, [IMAGES], configuration(**settings))
+        chosen(model, configuration(**settings))
 
 
 def test_candidates_of_activations_on_the_command_line(tmp_path, capsys):

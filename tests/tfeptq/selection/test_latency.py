@@ -10,6 +10,7 @@ import pytest
 from tests.tfeptq import small_models
 from tfeptq.cli.main import main
 from tfeptq.config import QuantizationConfig
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.latency import (
     LatencyTable,
@@ -66,14 +67,18 @@ def test_equal_operators_are_timed_once_and_containers_tell_them_apart(model, mo
         Stopwatch, "_timed", lambda self, content: float(len(timed.append(content) or timed))
     )
     stopwatch = Stopwatch("android")
-    config = configuration("android")
-    wide, same = (stopwatch(rounded(model, dict.fromkeys(NAMES, 8), config)) for _ in range(2))
+    plan = QuantizationPlan.of(model, configuration("android"))
+
+    def times(bits):
+        return stopwatch(rounded(plan.with_widths(weights=dict.fromkeys(NAMES, bits))))
+
+    wide, same = times(8), times(8)
     assert wide == same
     assert len(timed) == len(wide)
-    narrow = stopwatch(rounded(model, dict.fromkeys(NAMES, 4), config))
+    narrow = times(4)
     # All five layers have int4 weights now; 3 bits sit in the same containers.
     assert len(timed) == len(wide) + 5
-    assert stopwatch(rounded(model, dict.fromkeys(NAMES, 3), config)) == narrow
+    assert times(3) == narrow
     assert len(timed) == len(wide) + 5
 
 
@@ -82,7 +87,7 @@ def test_velas_estimates_of_layers_add_up_to_those_of_mixed_files(model):
     config = configuration("ethos-u", (2, 8))
     table = measure_latencies(model, config, times=functools.partial(vela_times, target="ethos-u"))
     widths = dict(zip(NAMES, (8, 2, 8, 2, 8), strict=True))
-    graph = rounded(model, widths, config)
+    graph = rounded(QuantizationPlan.of(model, config).with_widths(weights=widths))
     report = vela_report(write(graph, plan_storage(graph, "ethos-u")))
     predicted = sum(table.weighted[entry] for entry in widths.items()) + table.others
     assert predicted == pytest.approx(1000 * report.inference_seconds, rel=0.02)

@@ -12,6 +12,7 @@ from tests.tfeptq import small_models
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.sensitivity.rounding_errors import weight_errors
 
@@ -33,7 +34,9 @@ def images():
 
 def errors(model, data, **settings):
     config = dataclasses.replace(CONFIG, **settings)
-    return weight_errors(model, [data], dict.fromkeys(LAYERS, (2, 3)), {}, config)
+    plan = QuantizationPlan.of(model, config)
+    candidates = {name: tuple(plan.storage(name, bits) for bits in (2, 3)) for name in LAYERS}
+    return weight_errors(model, [data], candidates, {}, config)
 
 
 def output_shift(model, data, name, error):
