@@ -71,7 +71,11 @@ class QuantizedModel(keras.Model):
 
     @property
     def bit_widths(self) -> dict[str, tuple[int | None, int]]:
-        """Layer name -> (weight bits, or None without weights; bits of its output)."""
+        """Layer name -> (weight bits, or None without weights; bits of its output).
+
+        Of a layer that is called several times: the widest of its outputs. `ExportResult.layers`
+        has an entry for every call.
+        """
         from tfeptq.freeze.freeze import bit_widths
 
         return bit_widths(self)

@@ -171,9 +171,27 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
 
 
 def _layer_reports(graph: IntegerGraph, storage: Mapping[str, str]) -> tuple[LayerReport, ...]:
-    # The last operator of a layer writes what other layers read.
-    bits = {op.layer: graph.tensors[op.outputs[0]].bits for op in graph.operators}
-    return tuple(_layer_report(op, graph, storage, bits[op.layer]) for op in graph.operators)
+    ends = _call_ends(graph)
+    return tuple(
+        _layer_report(op, graph, storage, graph.tensors[ends[op.outputs[0]]].bits)
+        for op in graph.operators
+    )
+
+
+def _call_ends(graph: IntegerGraph) -> dict[str, str]:
+    """Tensor that an operator writes -> the one in which that call of its layer ends.
+
+    Behind a layer's own operator may stand others that clamp or requantize for it. A layer that is
+    called several times has operators of the same kind, which belong to other calls.
+    """
+    ends: dict[str, str] = {}
+    readers = {(op.layer, name): op for op in graph.operators for name in op.inputs}
+    for op in reversed(graph.operators):
+        own = op.outputs[0]
+        reader = readers.get((op.layer, own))
+        goes_on = reader is not None and reader.kind not in (op.kind, *WEIGHTED)
+        ends[own] = ends[reader.outputs[0]] if reader is not None and goes_on else own
+    return ends
 
 
 def _layer_report(

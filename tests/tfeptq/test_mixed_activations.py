@@ -207,3 +207,24 @@ def test_the_scales_of_borders_are_learned():
         for name in borders
     ]
     assert all(moved)
+
+
+@pytest.mark.parametrize("widths", [(5, 8), (8, 5), (5, None), (None, 5)])
+def test_a_shared_layer_tells_the_widest_of_its_calls(tmp_path, widths):
+    """In either order of the calls; the file's operators have each call's own."""
+    dense, x = L.Dense(6, name="shared"), keras.Input((5,), name="x")
+    ends, bits = [], {}
+    for index, width in enumerate(widths):
+        end = dense(L.Rescaling(1.0 + index)(x))
+        if width is not None:
+            end = L.ReLU(name=f"relu_{index}")(end)
+            bits[f"relu_{index}"] = width
+        ends.append(end)
+    config = tfeptq.QuantizationConfig(**QUICK, activation_bits=bits)
+    data = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")
+    found = tfeptq.quantize(keras.Model(x, ends), data, config)
+    assert found.bit_widths["shared"] == (8, 8)
+    assert {name: found.bit_widths[name][1] for name in bits} == bits
+    result = tflite_export.export(found, tmp_path / "m.tflite", target="android")
+    calls = [layer for layer in result.layers if layer.kind == "FULLY_CONNECTED"]
+    assert [layer.activation_bits for layer in calls] == [width or 8 for width in widths]

@@ -61,7 +61,11 @@ def freeze(model: QuantizedModel) -> IntegerGraph:
 
 
 def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
-    """Layer name -> (weight bits or None, bits of its output), inputs too, in execution order."""
+    """Layer name -> (weight bits or None, bits of its output), inputs too, in execution order.
+
+    A layer that is called several times has one width of its weights, but may have outputs of
+    several: where, say, its calls feed ReLUs of 8 and of 5 bits. The widest is told.
+    """
     graph = LayerGraph.of(model)
     written, consumers = written_bits(graph), graph.consumers()
 
@@ -78,7 +82,8 @@ def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
     for call in graph.calls:
         if not isinstance(call.layer, ActivationQuantizer):
             weights = call.layer.bits if isinstance(call.layer, QuantizedWeights) else None
-            result[call.layer.name] = (weights, output_bits(call.output))
+            _, earlier = result.get(call.layer.name, (weights, 0))
+            result[call.layer.name] = (weights, max(earlier, output_bits(call.output)))
     return result
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import keras
@@ -72,6 +73,8 @@ class _Resolver:
         names = [*(name for name, _ in graph.inputs), *(call.layer.name for call in graph.calls)]
         self._given = by_legal_name(asked, names) if isinstance(asked, Mapping) else {}
         refuse_unknown("activation_bits", self._given, names, "layers")
+        calls = Counter(call.layer.name for call in graph.calls)
+        self._shared = {name for name, count in calls.items() if count > 1}
         self._writing = {
             call.layer.name for call in graph.calls if self._topology.fused_relu(call) is None
         }
@@ -89,9 +92,11 @@ class _Resolver:
         self.by_layer[key[0]] = bits
         producer = self._topology.producers.get(key)
         fused = self._topology.fused_producer(producer) if producer is not None else None
-        # Of a shared layer that writes some results itself, the width is that of these.
+        # Of a shared layer that writes some results itself, the width is that of these, otherwise
+        # the widest that a ReLU behind a call has.
         if fused is not None and fused.layer.name not in self._writing:
-            self.by_layer[fused.layer.name] = bits
+            name = fused.layer.name
+            self.by_layer[name] = max(bits, self.by_layer.get(name, bits))
 
     def _own(self, name: str) -> int:
         return self._given.get(name, 8 if name in self._wide else self._default)
@@ -108,6 +113,9 @@ class _Resolver:
         if fused is None or fused.layer.name not in self._given:
             return self._own(name)
         bits = self._given[fused.layer.name]
+        if fused.layer.name in self._shared:
+            # The ReLU is one call's, the layer stands for all.
+            return self._given.get(name, bits)
         if self._given.get(name, bits) != bits:
             raise ValueError(
                 f"activation_bits gives {bits} to {fused.layer.name!r} and {self._given[name]} to "

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfeptq.config import QuantizationConfig
+from tfeptq.report.quality import LEAST_SQNR
 from tfeptq.report.scores import Score, score
+from tfeptq.report.tables import quality_table
 from tfeptq.report.target_section import target_section
 from tflite_export import ExportResult
 from tflite_export.file.atomic import destination, write_atomically
@@ -126,6 +128,9 @@ def _content(
         "layers": _layers(result),
         "runtimes": runtimes,
         "sizes": _sizes(result),
+        "report": quantized.report,
+        "nearness": quality_table(quality) if (quality := quantized.report.quality) else None,
+        "least_sqnr": LEAST_SQNR,
         "seconds": quantized.stage_seconds,
         "search": quantized.accuracy_search,
         "section": target_section(result.path, result.target),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -101,10 +102,19 @@ def show_latencies(table: LatencyTable) -> None:
     show("Milliseconds of one inference", ("layer", *(f"{bits} bits" for bits in widths)), rows)
 
 
-def show_quality(quality: Quality) -> None:
-    """How near every output is to the float model's."""
+@dataclasses.dataclass(frozen=True)
+class QualityTable:
+    """How near every output is to the float model's, as text."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def quality_table(quality: Quality) -> QualityTable:
+    """What the terminal and the report show of a quality."""
     kind = "held-back" if quality.is_held_back else "calibration"
-    show(
+    return QualityTable(
         f"Nearness to the float model on {quality.samples} {kind} samples",
         ("output", "SQNR dB", "worst channel", "cosine", "same largest", "codes"),
         [
@@ -114,8 +124,14 @@ def show_quality(quality: Quality) -> None:
                 f"{min(output.channel_sqnr):.1f}",
                 f"{output.cosine:.4f}",
                 "-" if output.agreement is None else f"{100 * output.agreement:.1f} %",
-                output.codes,
+                str(output.codes),
             )
             for output in quality.outputs
         ],
     )
+
+
+def show_quality(quality: Quality) -> None:
+    """How near every output is to the float model's."""
+    table = quality_table(quality)
+    show(table.title, table.header, table.rows)

@@ -100,6 +100,8 @@ def content_of(model: str | Path | bytes) -> bytes:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Content of a file. Raises ValueError with the reason when it is not TensorFlow Lite."""
     path = path_of(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the path of a .tflite file")
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:

@@ -18,6 +18,7 @@ import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
 from tfeptq.cli.main import main
+from tfeptq.quantization_report import QuantizationReport
 from tfeptq.report.html import write_scored_report
 
 pytest.importorskip("jinja2", reason="extra 'report' is missing")
@@ -96,6 +97,33 @@ def test_accuracies_sizes_seconds_and_settings_are_told(work, text):
     assert found["augmentation"] == ["RandomFlip"]
     assert '<tr class="set"><td>weight_bits</td>' in text
     assert "<tr><td>seed</td>" in text
+
+
+def test_nearness_to_float_is_told_with_what_it_means(work, text):
+    _, quantized, _ = work
+    (output,) = quantized.report.quality.outputs
+    found = next(row for row in rows(text) if len(row) == 6 and row[0] == output.name)
+    assert found[1:] == [
+        f"{output.sqnr:.1f}",
+        f"{min(output.channel_sqnr):.1f}",
+        f"{output.cosine:.4f}",
+        f"{100 * output.agreement:.1f} %",
+        str(output.codes),
+    ]
+    assert f"Nearness to the float model on {quantized.report.samples['quality']} " in text
+    assert "No samples were given beside those" in text
+    assert "signal-to-quantization-noise ratio" in text
+
+
+def test_warnings_and_repairs_are_told(work, tmp_path):
+    _, quantized, result = work
+    kept = quantized.report
+    quantized.report = QuantizationReport(warnings=["layer <b>: hot"], repairs=["layer 'c': wide"])
+    text = write_scored_report(tmp_path / "r.html", quantized, result, {}).read_text("utf-8")
+    quantized.report = kept
+    assert "<li>layer &lt;b&gt;: hot</li>" in text
+    assert "<li>layer &#39;c&#39;: wide</li>" in text
+    assert "Nearness" not in text
 
 
 def test_flash_and_ram_of_a_microcontroller_are_told(work, text):
