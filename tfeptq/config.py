@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.goals import AccuracyTarget, Budget
-from tfeptq.settings import bounds, member, real, shown, switch, whole, width, widths
+from tfeptq.settings import bounds, member, real, shapes, shown, switch, whole, width, widths
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +22,10 @@ INITIAL_ROUNDINGS = ("optq", "nearest")
 SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
 #: Measurements that improve predicted widths which are not trained afterwards.
 DEFAULT_MOVES = 32
+
+
+#: Sizes without the batch: of one input, of several in their order, or by name.
+InputShape = tuple[int, ...] | list[tuple[int, ...]] | Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,9 @@ class QuantizationConfig:
         input_range: fixes scale and zero point of the model's inputs, which are then never
             learned: (low, high) for all of them or `{input name: (low, high)}`, as they reach the
             model. (0, 255) gives scale 1 and zero point -128. The range is widened to hold zero.
+        input_shape: fixes the sizes of inputs that the model leaves open, without the batch:
+            (224, 224, 3) of the one input, a list in the order of the inputs, or
+            `{input name: sizes}`. None: the sizes that the model was built with.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
         sensitivity: what tells how much a layer's width matters when candidates are given:
@@ -83,6 +90,7 @@ class QuantizationConfig:
     activation_bits: int | tuple[int, ...] | Mapping[str, int] = 8
     target: str = "android"
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
+    input_shape: InputShape | None = None
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
@@ -181,7 +189,7 @@ class QuantizationConfig:
     def get_config(self) -> dict[str, Any]:
         """Settings as plain values; the metric of an accuracy target by its name."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("weight_bits", "activation_bits", "input_range"):
+        for name in ("weight_bits", "activation_bits", "input_range", "input_shape"):
             if isinstance(config[name], Mapping):
                 config[name] = dict(config[name])
         for name in ("budget", "accuracy_target"):
@@ -245,6 +253,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "activation_bits": partial(widths, allowed=ACTIVATION_BITS),
     "target": partial(member, allowed=TARGETS),
     "input_range": _or_none(bounds),
+    "input_shape": _or_none(shapes),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
     "threshold": partial(member, allowed=THRESHOLDS),
     "rounding": partial(member, allowed=ROUNDINGS),

@@ -13,7 +13,7 @@ from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import prepare, prove
+from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.selection.choice import labelled_loss, prepare_choice
 from tfeptq.selection.frontier_point import FrontierPoint
 from tflite_export.file.atomic import require_folder
@@ -51,13 +51,14 @@ def pareto_frontier(
             f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
-    canonical = prepare(model)
+    functional = as_functional(model, config.input_shape)
+    canonical = prepare(functional)
     labelled = labelled_loss(model, labels, config)
     plan = QuantizationPlan.of(canonical, config)
     look_ahead(plan, config, cost=cost)
     taken = configured_samples(calibration, canonical.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
-    prove(model, canonical, taken.arrays)
+    prove(functional, canonical, taken.arrays)
     with open_checkpoint(checkpoint_dir) as checkpoint:
         choice = prepare_choice(plan, taken.arrays, config, checkpoint, labelled)
     return choice.frontier(cost)

@@ -37,7 +37,7 @@ from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.input_ranges import doubts
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import prepare, prove
+from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.progress import Stopwatch
 from tfeptq.quantized.correspondence import require_equal
 from tfeptq.quantized.quantizers import ActivationQuantizer
@@ -72,7 +72,8 @@ def quantize(
     sums gradients: otherwise scales and biases differ in their last digits.
 
     Args:
-        model: functional or Sequential, built, of any precision; it is left untouched.
+        model: functional, Sequential or subclassed, built, of any precision; its weights are left
+            untouched.
         calibration: unlabelled inputs, as arrays (a tuple or dict for several inputs), a
             `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator of batches.
         config: what to do; the default learns 8-bit weights.
@@ -114,7 +115,8 @@ def _quantize(
     # Who exports the result finds the runtimes that verify it ready.
     isolation.start(*targets.capabilities(config.target).runtimes)
     with watch("prepare"):
-        canonical = prepare(model)
+        functional = as_functional(model, config.input_shape)
+        canonical = prepare(functional)
         labelled = labelled_loss(model, labels, config)
         plan = QuantizationPlan.of(canonical, config)
         ahead = look_ahead(plan, config)

@@ -130,6 +130,29 @@ def bounds(name: str, value: Any) -> tuple[float, float] | dict[str, tuple[float
     return {key: _pair(f"{name}[{key!r}]", pair) for key, pair in value.items()}
 
 
+def shapes(name: str, value: Any) -> Any:
+    """Sizes of one input as a tuple, or those of several as a list or a dictionary of tuples.
+
+    Raises:
+        ValueError: anything else, or sizes that are no positive integers.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _shape(f"{name}[{key!r}]", sizes) for key, sizes in value.items()}
+    several = isinstance(value, (list, tuple)) and any(np.ndim(entry) for entry in value)
+    if several:
+        return [_shape(f"{name}[{index}]", sizes) for index, sizes in enumerate(value)]
+    return _shape(name, value)
+
+
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple, np.ndarray)) or not len(value):
+        raise ValueError(
+            f"{name}={shown(value)} must be the sizes of an input without the batch, for example "
+            "(224, 224, 3)"
+        )
+    return tuple(whole(f"{name}[{axis}]", size, 1) for axis, size in enumerate(value))
+
+
 def _pair(name: str, value: Any) -> tuple[float, float]:
     is_pair = isinstance(value, (tuple, list, np.ndarray)) and len(value) == 2
     if not is_pair or not all(_is_finite(bound) for bound in value) or value[0] >= value[1]:

@@ -21,7 +21,7 @@ from tfeptq.data.samples import Taken, configured_samples
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import prepare, prove
+from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.settings import whole
 from tflite_export.file.atomic import destination, path_of
 
@@ -83,11 +83,12 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.quantized = self.result = None
         if self._export_path is not None:
             destination(self._export_path)
-        canonical = prepare(self.model)
+        functional = as_functional(self.model, self.config.input_shape)
+        canonical = prepare(functional)
         look_ahead(QuantizationPlan.of(canonical, self.config), self.config)
         if self._taken is None:
             self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
-        prove(self.model, canonical, self._taken.arrays)
+        prove(functional, canonical, self._taken.arrays)
         if self._validation is not None:
             self._validation.require_scorable(self.model)
         self._ends_last = finish_last(self, self._finish)

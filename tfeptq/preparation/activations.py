@@ -77,14 +77,19 @@ def activate(node: Node, layer: Any, name: str | None = None) -> Node:
     title = getattr(function, "__name__", type(function).__name__)
     if title not in _FUNCTIONS:
         raise UnsupportedLayerError(layer, f"activation {title!r} has no integer kernel", NEAREST)
-    # A function of the user's may bear a known name and compute something else.
-    if function.__module__.partition(".")[0] not in ("keras", "tensorflow"):
-        raise UnsupportedLayerError(
-            layer,
-            f"activation {title!r} is a function of {function.__module__!r}",
-            "give the activation by its Keras name",
-        )
     return _FUNCTIONS[title](node, name or f"{layer.name}_{title}")
+
+
+def is_foreign(function: Any) -> bool:
+    """Whether an activation is a user's function or a layer, which says itself what it computes.
+
+    A function of a user's may bear a known name and compute something else.
+    """
+    if function is None or type(function) in (keras.layers.ReLU, keras.layers.LeakyReLU):
+        return False
+    if isinstance(function, keras.Layer):
+        return True
+    return getattr(function, "__module__", "").partition(".")[0] not in ("keras", "tensorflow")
 
 
 def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -11,11 +11,20 @@ from tfeptq.preparation.affine import fold_affine
 from tfeptq.preparation.calls import bound_layer_call, bound_operation_call
 from tfeptq.preparation.constants import computed, refuse_constant_outputs
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.expansion import inner_model
 from tfeptq.preparation.finite import check_constants, check_folded, check_weights
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Shape
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
-from tfeptq.preparation.trace import Symbol, Trace, TracedCall, TracedInput, symbols, trace
+from tfeptq.preparation.trace import (
+    Symbol,
+    Trace,
+    TracedCall,
+    TracedInput,
+    shows_its_graph,
+    symbols,
+    trace,
+)
 from tfeptq.preparation.weighted import Shared
 
 
@@ -29,7 +38,8 @@ def prepare(model: keras.Model) -> keras.Model:
     with weights keep their names. `model` is left untouched.
 
     Args:
-        model: functional or Sequential, built; nested models are flattened.
+        model: functional or Sequential, built (`as_functional` makes one of a subclassed model);
+            nested models and layers made of layers are flattened.
 
     Raises:
         ValueError: the model is not built or not functional, or holds infinite or NaN weights.
@@ -64,8 +74,8 @@ def _static(given: TracedInput) -> Shape:
     where = f"input {given.name!r} has shape {(None, *given.shape)}"
     if len(sizes) < len(given.shape):
         raise ValueError(
-            f"{where}; a file needs fixed sizes: rebuild the model with an Input of the size you "
-            "deploy"
+            f"{where}; a file needs fixed sizes: give input_shape= (of the configuration) the "
+            "size you deploy"
         )
     if not sizes:
         raise ValueError(f"{where}: one number a sample; give it an axis, as Input((1,)) does")
@@ -100,15 +110,18 @@ def _outputs(
     call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str
 ) -> list[Node]:
     operation = call.operation
-    if isinstance(operation, keras.Model):
-        nested = _nested(operation)
+    if isinstance(operation, keras.Model) and shows_its_graph(operation):
+        nested = trace(operation)
         inner = _translate(nested, bound_layer_call(call, values), shared, operation.name)
         return [inner[symbol] for symbol in nested.outputs]
     if isinstance(operation, keras.Layer):
-        layers.refuse_unsupported(operation)
+        layers.refuse_modes(operation)
+        if not layers.is_known(operation):
+            return _expanded(call, values, shared)
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:
         outputs = operations.translate(operation, bound_operation_call(call, values))
+        _share(outputs, call, values, shared)
     if len(outputs) != len(call.outputs):
         raise UnsupportedLayerError(
             operation, f"has {len(call.outputs)} outputs", "use a layer with one"
@@ -119,23 +132,42 @@ def _outputs(
     return [computed(node) for node in outputs] if is_constant else outputs
 
 
-def _nested(model: keras.Model) -> Trace:
+def _expanded(call: TracedCall, values: dict[Symbol, Node], shared: Shared) -> list[Node]:
+    """The primitives of a layer that no table knows, from its own `call`."""
     try:
-        return trace(model)
-    except UnsupportedLayerError:
-        raise
-    except ValueError as error:
-        raise UnsupportedLayerError(
-            model, "is a subclassed model", "rebuild it as a functional model"
-        ) from error
+        inside, read = inner_model(call)
+        nested = trace(inside)
+        inner = _translate(nested, [values[symbol] for symbol in read], shared, call.operation.name)
+    except UnsupportedLayerError as error:
+        raise layers.refusal(call.operation, error) from error
+    return [inner[symbol] for symbol in nested.outputs]
+
+
+def _share(
+    outputs: Sequence[Node], call: TracedCall, values: dict[Symbol, Node], shared: Shared
+) -> None:
+    """Gives the weights of operations on the same variables to both of them."""
+    given = keras.tree.flatten((call.arguments, dict(call.keywords)))
+    variables = tuple(value for value in given if isinstance(value, keras.Variable))
+    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
+    for node in _made(outputs, sources) if variables else ():
+        if node.weights is not None:
+            key = (node.kind, *map(id, variables), str(node.options))
+            node.weights = shared.setdefault(key, node.weights)
 
 
 def _mark(outputs: Sequence[Node], sources: Sequence[Node], scope: str, name: str) -> None:
     """Tells the nodes of one call which nested model it is in and which of them is its own."""
+    for node in _made(outputs, sources):
+        node.scope, node.is_own = scope, node.name == name
+
+
+def _made(outputs: Sequence[Node], sources: Sequence[Node]) -> Iterator[Node]:
+    """The nodes of one call."""
     waiting, seen = list(outputs), set(sources)
     while waiting:
         node = waiting.pop()
         if node not in seen:
             seen.add(node)
-            node.scope, node.is_own = scope, node.name == name
+            yield node
             waiting.extend(node.inputs)

@@ -8,10 +8,15 @@ import keras
 
 
 class UnsupportedLayerError(ValueError):
-    """A layer that has no place in an integer file."""
+    """A layer that has no place in an integer file.
+
+    Attributes:
+        operation: the layer, or the operation.
+    """
 
     def __init__(self, operation: Any, problem: str, advice: str) -> None:
         kind = type(operation).__name__
+        self.operation = operation
         super().__init__(f"layer {operation.name!r} ({kind}): {problem}; {advice}")
 
 

@@ -34,15 +34,25 @@ def translate(layer: keras.Layer, inputs: list[Node], shared: Shared) -> Node:
     Raises:
         UnsupportedLayerError: names the layer, its class and the nearest supported way.
     """
-    refuse_unsupported(layer)
     return LAYERS[type(layer)](layer, inputs, shared)
 
 
-def refuse_unsupported(layer: keras.Layer) -> None:
-    """Raises UnsupportedLayerError for a layer of a class that cannot be placed."""
-    # Exact classes only: a subclass may compute something else.
-    if type(layer) not in LAYERS:
-        raise UnsupportedLayerError(layer, "is not supported", _advice(layer))
+def is_known(layer: keras.Layer) -> bool:
+    """Whether a layer has an entry of its own; of exact classes: others may compute otherwise."""
+    return type(layer) in LAYERS and not activations.is_foreign(getattr(layer, "activation", None))
+
+
+def refusal(layer: keras.Layer, inside: UnsupportedLayerError) -> UnsupportedLayerError:
+    """What to say of a layer whose parts cannot be placed."""
+    if type(layer).__module__.partition(".")[0] == "keras" and type(layer).__name__ in _NEAREST:
+        return UnsupportedLayerError(layer, "is not supported", _NEAREST[type(layer).__name__])
+    if inside.operation is layer:
+        return inside
+    return UnsupportedLayerError(layer, f"holds what is not supported ({inside})", _advice(layer))
+
+
+def refuse_modes(layer: keras.Layer) -> None:
+    """Raises UnsupportedLayerError for a layer that computes in what a canonical model lacks."""
     if getattr(layer, "quantization_mode", None) is not None:
         raise UnsupportedLayerError(
             layer, f"is quantized by Keras ({layer.quantization_mode})", "pass the float model"

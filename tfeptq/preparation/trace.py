@@ -97,7 +97,7 @@ def trace(model: keras.Model) -> Trace:
     copy = keras.models.clone_model(
         model, input_tensors=inputs, clone_function=_itself, call_function=record
     )
-    names = {id(layer.output): layer.name for layer in model.layers if _is_input(layer)}
+    names = input_names(model)
     read = [
         TracedInput(
             names.get(id(tensor), tensor.name),
@@ -133,29 +133,43 @@ def _itself(operation: keras.Operation) -> keras.Operation:
     return operation
 
 
-def _is_input(layer: keras.Layer) -> bool:
-    return isinstance(layer, keras.layers.InputLayer)
+def input_names(model: keras.Model) -> dict[int, str]:
+    """Name of the input layer by the identity of its tensor."""
+    return {
+        id(layer.output): layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
 
 
 def flat_functional(model: keras.Model) -> keras.Model:
     """The model over the same layers with flat lists of inputs and outputs."""
     require_model(model)
-    inputs, outputs = _symbolic_endpoints(model)
+    inputs, outputs = symbolic_endpoints(model)
     if not inputs or not outputs:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) has no symbolic inputs and outputs; "
             "pass a functional model, or a Sequential model built on an Input (or by build)"
         )
-    flat = keras.Model(inputs, outputs, name=model.name)
-    if type(model).call not in (type(flat).call, keras.Sequential.call):
+    if not shows_its_graph(model):
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) overrides call(), which its graph of "
             "layers does not show; rebuild it as a functional model"
         )
-    return flat
+    return keras.Model(inputs, outputs, name=model.name)
 
 
-def _symbolic_endpoints(model: keras.Model) -> tuple[Any, Any]:
+def shows_its_graph(model: keras.Model) -> bool:
+    """Whether a model has symbolic inputs and outputs and computes what lies between them."""
+    inputs, outputs = symbolic_endpoints(model)
+    if not inputs or not outputs:
+        return False
+    plain = type(keras.Model(inputs, outputs))
+    return type(model).call in (plain.call, keras.Sequential.call)
+
+
+def symbolic_endpoints(model: keras.Model) -> tuple[Any, Any]:
+    """Inputs and outputs of a functional or built Sequential model, (None, None) of any other."""
     try:
         return model.inputs, model.outputs
     except (AttributeError, ValueError):

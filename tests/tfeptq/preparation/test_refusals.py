@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers as L
 from keras import ops
 
-from tests.tfeptq.preparation.canonical_check import C, H, N, W, image_model
+from tests.tfeptq.preparation.canonical_check import C, H, W, image_model
 from tfeptq.preparation import UnsupportedLayerError, prepare
 
 REFUSED = {
@@ -24,7 +25,7 @@ REFUSED = {
     ),
     "TimeDistributed": (L.TimeDistributed(L.LSTM(2), name="culprit"), "use Dense"),
     "ELU": (L.ELU(name="culprit"), "use ReLU"),
-    "Lambda": (L.Lambda(lambda x: x * 2, name="culprit"), "keras.ops"),
+    "Lambda": (L.Lambda(lambda x: tf.sort(x), name="culprit"), "keras.ops"),
     "UpSampling2D": (L.UpSampling2D(interpolation="lanczos3", name="culprit"), "bilinear"),
 }
 
@@ -36,15 +37,6 @@ def test_refusals_name_the_layer_its_class_and_the_way_out(kind):
         prepare(image_model(layer))
     assert f"layer 'culprit' ({kind})" in str(refusal.value)
     assert advice in str(refusal.value)
-
-
-def test_a_subclassed_layer_is_refused():
-    class Strange(L.Conv2D):
-        def call(self, inputs):
-            return super().call(inputs) * 2
-
-    with pytest.raises(UnsupportedLayerError, match=r"'odd' \(Strange\)"):
-        prepare(image_model(Strange(N, 3, name="odd")))
 
 
 def test_unsupported_operations_are_refused_by_name():
@@ -73,27 +65,6 @@ def test_groups_of_several_channels_are_refused():
         prepare(image_model(*stack))
 
 
-def test_layers_of_the_users_are_refused_by_name_whatever_their_configuration():
-    class Secret(L.Layer):
-        def __init__(self, function):
-            super().__init__(name="culprit")
-            self.function = function
-
-        def call(self, inputs):
-            return self.function(inputs)
-
-    with pytest.raises(UnsupportedLayerError, match=r"'culprit' \(Secret\)"):
-        prepare(image_model(Secret(lambda x: x * 2)))
-
-
-def test_functions_that_borrow_the_name_of_an_activation_are_refused():
-    def relu(x):
-        return ops.tanh(x)
-
-    with pytest.raises(UnsupportedLayerError, match="give the activation by its Keras name"):
-        prepare(image_model(L.Conv2D(N, 3, activation=relu)))
-
-
 def test_masks_are_refused():
     inputs, mask = keras.Input((W,)), keras.Input((W,), dtype="bool")
     model = keras.Model([inputs, mask], L.Softmax(name="culprit")(inputs, mask=mask))
@@ -115,12 +86,3 @@ def test_a_model_that_overrides_call_is_refused():
     inputs = keras.Input((W,))
     with pytest.raises(ValueError, match=r"overrides call\(\)"):
         prepare(Doubled(inputs, L.Dense(2)(inputs)))
-
-
-def test_nested_subclassed_models_are_refused_by_name():
-    class Inner(keras.Model):
-        def call(self, inputs):
-            return 2 * inputs
-
-    with pytest.raises(UnsupportedLayerError, match=r"'inner' \(Inner\)"):
-        prepare(image_model(Inner(name="inner")))

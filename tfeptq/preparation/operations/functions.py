@@ -62,6 +62,7 @@ def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 HANDLERS: dict[str, Handler] = {
     "Cast": _cast,
     "Clip": _clip,
+    "ConvertToTensor": _cast,
     "HardSigmoid": _unary(activations.hard_sigmoid),
     "HardSilu": _unary(activations.named("hard_silu")),
     "HardTanh": _unary(lambda node, name: activations.clip(node, name, -1.0, 1.0)),

@@ -1,0 +1,116 @@
+"""Layers made of layers and operations, read by calling their `call` on symbolic tensors.
+
+The inner graph of a layer is that of its `call`: sub-layers are shared as they are, and what they
+are made of is read in the same way. A `call` that computes with TensorFlow itself, or that looks at
+values, cannot be read; the reason is said.
+"""
+
+from __future__ import annotations
+
+import collections
+import inspect
+from typing import Any
+
+import keras
+
+from tfeptq.preparation import variable_operators
+from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
+
+#: Operations that take their weights as an argument.
+_WEIGHTED = ("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "Einsum", "Matmul", "SeparableConv")
+
+
+class UnreadableCallError(ValueError):
+    """A `call` that does not run on symbolic tensors; the message is the reason, in one line."""
+
+
+def inner_model(call: TracedCall) -> tuple[keras.Model, list[Symbol]]:
+    """A functional model of one call of a layer, and the tensors that are its inputs.
+
+    Raises:
+        UnsupportedLayerError: its `call` cannot be read.
+    """
+    read = list(dict.fromkeys(symbols((call.arguments, call.keywords))))
+    inputs = {
+        symbol: keras.Input(batch_shape=symbol.shape, dtype=symbol.dtype, name=f"input_{index}")
+        for index, symbol in enumerate(read)
+    }
+
+    def filled(argument: Any) -> Any:
+        return inputs[argument] if is_symbol(argument) else argument
+
+    arguments, keywords = keras.tree.map_structure(filled, (call.arguments, dict(call.keywords)))
+    layer = call.operation
+    try:
+        outputs = called(layer, *arguments, **keywords)
+        return functional(list(inputs.values()), outputs, layer), read
+    except UnreadableCallError as error:
+        raise UnsupportedLayerError(
+            layer,
+            f"is not supported, and its call cannot be read as a graph of layers ({error})",
+            "write it with supported layers and keras.ops",
+        ) from error
+
+
+def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
+    """Outputs of a layer's `call` in inference mode, with the graph behind them.
+
+    `Layer.__call__` would hide what is inside the layer.
+
+    Raises:
+        UnreadableCallError: it does not run on symbolic tensors.
+    """
+    if _takes_training(layer):
+        keywords["training"] = False
+    try:
+        with variable_operators.reflected():
+            return layer.call(*arguments, **keywords)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UnreadableCallError(f"{type(error).__name__}: {reason[:200]}") from error
+
+
+def functional(inputs: Any, outputs: Any, layer: keras.Layer) -> keras.Model:
+    """A functional model of tensors that the `call` of a layer gave, named after the layer.
+
+    Raises:
+        UnreadableCallError: an output is no tensor of the graph.
+    """
+    for leaf in keras.tree.flatten(outputs):
+        if not is_symbol(leaf):
+            raise UnreadableCallError(f"it returns {type(leaf).__name__}, which no input reaches")
+    model = keras.Model(inputs, outputs, name=layer.name)
+    _name_operations(model, layer)
+    return model
+
+
+def _name_operations(model: keras.Model, layer: keras.Layer) -> None:
+    """Names the operations that a `call` has just made after its layer and their kind.
+
+    Keras counts them through the process, and the same layer read twice would have other names.
+    The only operation with weights of a layer without sub-layers has the layer's own name, by which
+    its width is asked for.
+    """
+    # A functional model whose `call` was overridden has operations of the user's making.
+    old = {id(operation) for operation in getattr(layer, "operations", ())}
+    parts = [
+        operation
+        for operation in model.operations
+        if id(operation) not in old and not isinstance(operation, keras.layers.InputLayer)
+    ]
+    weighted = [part for part in parts if type(part).__name__ in _WEIGHTED]
+    has_layers = any(isinstance(part, keras.Layer) for part in parts)
+    counts: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        if isinstance(part, keras.Layer):
+            continue
+        kind = type(part).__name__.lower()
+        number = f"_{counts[kind]}" if counts[kind] else ""
+        counts[kind] += 1
+        is_whole = [part] == weighted and not has_layers
+        part.name = layer.name if is_whole else f"{layer.name}_{kind}{number}"
+
+
+def _takes_training(layer: keras.Layer) -> bool:
+    return "training" in inspect.signature(layer.call).parameters

@@ -1,0 +1,133 @@
+"""Subclassed models and models of free size as functional models of fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfeptq.config import InputShape
+from tfeptq.preparation.expansion import UnreadableCallError, called, functional
+from tfeptq.preparation.received import require_model
+from tfeptq.preparation.trace import input_names, shows_its_graph, symbolic_endpoints
+
+
+def as_functional(model: keras.Model, input_shape: InputShape | None = None) -> keras.Model:
+    """The model itself where it is functional, or a functional model over the same layers.
+
+    Args:
+        model: any Keras model that has its weights.
+        input_shape: sizes without the batch of the one input, such as (224, 224, 3); of several
+            inputs, a list in their order or a dictionary by name. None: the sizes that the model
+            was built with.
+
+    Returns:
+        A functional model; the weights are those of `model`, which keeps its own graph.
+
+    Raises:
+        ValueError: the model was never built, its `call` does not run on symbolic tensors, or
+            `input_shape` does not fit its inputs.
+    """
+    require_model(model)
+    has_graph = shows_its_graph(model)
+    if has_graph and input_shape is None:
+        return model
+    inputs = _inputs(model, input_shape)
+    try:
+        # A functional model may be called; what is inside any other would be hidden by that.
+        outputs = model(inputs, training=False) if has_graph else called(model, inputs)
+        return functional(inputs, outputs, model)
+    except UnreadableCallError as error:
+        raise ValueError(
+            f"model {model.name!r} ({type(model).__name__}) is no functional model, and its call "
+            f"cannot be read as a graph of layers ({error}); write call with layers and keras.ops, "
+            "or rebuild it as a functional model"
+        ) from error
+    except ValueError as error:
+        if input_shape is None:
+            raise
+        raise ValueError(
+            f"model {model.name!r} does not take inputs of input_shape={input_shape!r} "
+            f"({' '.join(str(error).split())[:200]}); give the size that you deploy"
+        ) from error
+
+
+def _inputs(model: keras.Model, input_shape: InputShape | None) -> Any:
+    """Symbolic inputs in the structure that the model's `call` takes."""
+    known, _ = symbolic_endpoints(model)
+    if known:
+        structure = model.input
+        shapes = None if input_shape is None else _fitted(model, structure, input_shape)
+        return _symbols(model, structure, shapes)
+    shapes = _built_shapes(model) if input_shape is None else input_shape
+    if shapes is None:
+        raise ValueError(
+            f"model {model.name!r} ({type(model).__name__}) was never built, so that the shape of "
+            "its inputs is not known; call it once on a sample, or give input_shape="
+        )
+    return _named_inputs("input", shapes)
+
+
+def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list[tuple[int, ...]]:
+    """One shape a leaf of the structure, in the order of the leaves."""
+    leaves = keras.tree.flatten(structure)
+    if isinstance(input_shape, Mapping):
+        known = input_names(model)
+        names = [known.get(id(leaf), leaf.name) for leaf in leaves]
+        missing = [name for name in names if name not in input_shape]
+        if missing:
+            raise ValueError(
+                f"input_shape has no entry for the inputs {missing} of model {model.name!r}; it "
+                f"has {sorted(input_shape)}"
+            )
+        return [tuple(input_shape[name]) for name in names]
+    shapes = [input_shape] if is_shape(input_shape) else list(input_shape)
+    if len(shapes) != len(leaves):
+        raise ValueError(
+            f"input_shape={input_shape!r} has {len(shapes)} shapes, model {model.name!r} has "
+            f"{len(leaves)} inputs; give one shape for each"
+        )
+    return [tuple(shape) for shape in shapes]
+
+
+def _symbols(model: keras.Model, structure: Any, shapes: Sequence[tuple[int, ...]] | None) -> Any:
+    leaves = keras.tree.flatten(structure)
+    wanted = [tuple(leaf.shape[1:]) for leaf in leaves] if shapes is None else shapes
+    names = input_names(model)
+    made = [
+        keras.Input(shape, dtype=leaf.dtype, name=names.get(id(leaf), leaf.name))
+        for leaf, shape in zip(leaves, wanted, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(structure, made)
+
+
+def _named_inputs(name: str, shapes: Any) -> Any:
+    """Inputs that are named after their places: Keras would count them through the process."""
+    if is_shape(shapes):
+        return keras.Input(shapes, name=name)
+    if isinstance(shapes, Mapping):
+        return {key: _named_inputs(str(key), value) for key, value in shapes.items()}
+    return [_named_inputs(f"{name}_{index}", value) for index, value in enumerate(shapes)]
+
+
+def _built_shapes(model: keras.Model) -> Any:
+    """What `call` was given when the model was built, without the batch; None if it never was."""
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    return None if shapes is None else _map_shapes(lambda shape: tuple(shape[1:]), shapes)
+
+
+def _map_shapes(function: Callable[[Any], Any], shapes: Any) -> Any:
+    """Applies a function to every shape of a structure of shapes."""
+    if is_shape(shapes):
+        return function(shapes)
+    if isinstance(shapes, Mapping):
+        return {key: _map_shapes(function, value) for key, value in shapes.items()}
+    return [_map_shapes(function, value) for value in shapes]
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value is one shape, and no structure of shapes."""
+    return isinstance(value, (tuple, list)) and all(
+        size is None or isinstance(size, int) for size in value
+    )
