@@ -124,7 +124,7 @@ def _quantize(
         baseline = None if target is None else float_values(target, model)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
-        prove(model, canonical, samples)
+        prove(functional, canonical, samples)
         notes = doubts(canonical, samples, plan.input_ranges)
         taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint)
