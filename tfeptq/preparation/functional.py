@@ -58,8 +58,8 @@ def _inputs(model: keras.Model, input_shape: InputShape | None) -> Any:
     known, _ = symbolic_endpoints(model)
     if known:
         structure = model.input
-        shapes = None if input_shape is None else _fitted(model, structure, input_shape)
-        return _symbols(model, structure, shapes)
+        fitted = None if input_shape is None else _fitted(model, structure, input_shape)
+        return _symbols(model, structure, fitted)
     shapes = _built_shapes(model) if input_shape is None else input_shape
     if shapes is None:
         raise ValueError(
@@ -82,7 +82,7 @@ def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list
                 f"has {sorted(input_shape)}"
             )
         return [tuple(input_shape[name]) for name in names]
-    shapes = [input_shape] if is_shape(input_shape) else list(input_shape)
+    shapes: list[Any] = [input_shape] if is_shape(input_shape) else list(input_shape)
     if len(shapes) != len(leaves):
         raise ValueError(
             f"input_shape={input_shape!r} has {len(shapes)} shapes, model {model.name!r} has "
