@@ -25,8 +25,7 @@ from tfeptq.calibrate.flat_ends import useful_magnitudes
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.lost_features import lost_features
 from tfeptq.calibrate.ranges import best_range
-from tfeptq.calibrate.thresholds import weight_steps
-from tfeptq.canonical import linear
+from tfeptq.calibrate.thresholds import fitted_grid
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
@@ -327,16 +326,14 @@ def _set_thresholds(
     quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
 ) -> None:
     for layer in quantized.weighted_layers:
-        score = scores.get(layer.name)
-        layer.set_step(
-            weight_steps(
-                linear.by_channel(layer.layer, layer.float_kernel),
-                None if score is None else linear.by_channel(layer.layer, score),
-                bits=layer.bits,
-                method=config.threshold,
-                per_channel=layer.per_channel,
-            )
+        grid = fitted_grid(
+            layer.layer,
+            scores.get(layer.name),
+            bits=layer.bits,
+            method=config.threshold,
+            per_channel=layer.per_channel,
         )
+        layer.set_step(grid.step)
 
 
 def _attention(

@@ -6,15 +6,37 @@ h_w = 1 that is the plain squared error. Step = tau / 2^(bits - 1).
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
-from tfeptq.canonical.integer_types import weight_range
+from tfeptq.canonical import linear
+from tfeptq.quantized.weight_grid import UniformGrid, WeightGrid
 from tflite_export.graph import limits
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
 #: everything sensible, then refinements around the best of each channel.
 _LOWEST, _HIGHEST, _COARSE_STEP = 0.2, 1.2, 0.0125
 _REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
+
+
+def fitted_grid(
+    layer: keras.Layer, scores: np.ndarray | None, *, bits: int, method: str, per_channel: bool
+) -> UniformGrid:
+    """Grid of the kernel of a weighted primitive, with the steps that suit its weights best.
+
+    Args:
+        scores: h_w in the kernel's shape; see `weight_steps`, for `method` too.
+    """
+    kernel = np.asarray(layer.kernel)
+    steps = weight_steps(
+        linear.by_channel(layer, kernel),
+        None if scores is None else linear.by_channel(layer, scores),
+        bits=bits,
+        method=method,
+        per_channel=per_channel,
+    )
+    shape = linear.scale_shape(layer, kernel.shape, per_channel=per_channel)
+    return UniformGrid(bits, steps.reshape(shape), per_channel)
 
 
 def weight_steps(
@@ -42,9 +64,9 @@ def weight_steps(
         weights, importance = weights.reshape(1, -1), importance.reshape(1, -1)
     largest = _largest(weights)
     if method == "max":
-        return (largest / weight_range(bits)[1]).astype(np.float32)
+        return UniformGrid.holding(largest, bits=bits).step.astype(np.float32)
     thresholds = _search(weights.astype(np.float64), importance.astype(np.float64), largest, bits)
-    return (thresholds / 2 ** (bits - 1)).astype(np.float32)
+    return UniformGrid.of_threshold(thresholds, bits=bits).step.astype(np.float32)
 
 
 def _largest(weights: np.ndarray) -> np.ndarray:
@@ -69,9 +91,8 @@ def _search(
         center = thresholds
         for fraction in fractions:
             candidate = center + fraction * largest
-            error = weighted_error(
-                weights, importance, steps=candidate / 2 ** (bits - 1), bits=bits
-            )
+            grid = UniformGrid.of_threshold(candidate[:, None], bits=bits)
+            error = weighted_error(weights, importance, grid)
             better = error < errors
             thresholds = np.where(better, candidate, thresholds)
             errors = np.where(better, error, errors)
@@ -80,15 +101,10 @@ def _search(
 
 def _coarse(bits: int) -> np.ndarray:
     # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
-    highest = max(_HIGHEST, 2 ** (bits - 1) / (2 ** (bits - 1) - 1))
+    highest = max(_HIGHEST, UniformGrid.holding(1.0, bits=bits).threshold)
     return np.arange(_LOWEST, highest + _COARSE_STEP / 2, _COARSE_STEP)
 
 
-def weighted_error(
-    weights: np.ndarray, importance: np.ndarray, *, steps: np.ndarray, bits: int
-) -> np.ndarray:
-    """Mean over each channel of importance * (w - Q(w))^2; all (channels, n), steps (channels,)."""
-    low, high = weight_range(bits)
-    scaled = weights / steps[:, None]
-    error = (np.clip(np.round(scaled), low, high) - scaled) * steps[:, None]
-    return np.mean(importance * np.square(error), axis=1)
+def weighted_error(weights: np.ndarray, importance: np.ndarray, grid: WeightGrid) -> np.ndarray:
+    """Mean over each channel of importance * (w - Q(w))^2; all (channels, n), (channels,)."""
+    return np.mean(importance * np.square(grid.error(weights)), axis=1)

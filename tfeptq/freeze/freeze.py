@@ -243,17 +243,17 @@ class _Freezer:
         self, layer: QuantizedWeights, source: Tensor, like: Tensor, kind: str
     ) -> list[str]:
         """Weight and bias constants; a shared layer's weights are written once."""
-        scales = layer.scales()
+        stored = layer.stored()
         if layer not in self._written:
-            integers, axis = _file_layout(layer.integers(), kind)
+            integers, axis = _file_layout(stored.codes, kind)
             self._written[layer] = self._add(
                 Tensor(
                     self._unique(f"{layer.name}/weights"),
                     integers.shape,
                     "int8",
-                    Quantization(scales, 0, axis),
+                    Quantization(stored.scale, 0, axis),
                     integers,
-                    layer.bits,
+                    stored.bits,
                 )
             )
         bias = layer.integer_bias(
@@ -262,7 +262,7 @@ class _Freezer:
             reach=largest_distance(source),
             dtype=like.dtype,
         ).astype(np.int64 if source.dtype == "int16" else np.int32)
-        unit = np.float64(source.quantization.scale[0]) * scales.astype(np.float64)
+        unit = np.float64(source.quantization.scale[0]) * stored.scale.astype(np.float64)
         return [
             self._written[layer],
             self._add(
@@ -279,11 +279,10 @@ class _Freezer:
 
     def _slopes(self, layer: QuantizedPReLU) -> str:
         if layer not in self._written:
-            integers = layer.integers()
-            quantization = Quantization(np.atleast_1d(layer.scale()))
+            stored = layer.stored()
             name = self._unique(f"{layer.name}/alpha")
             self._written[layer] = self._add(
-                Tensor(name, integers.shape, "int8", quantization, integers)
+                Tensor(name, stored.codes.shape, "int8", Quantization(stored.scale), stored.codes)
             )
         return self._written[layer]
 

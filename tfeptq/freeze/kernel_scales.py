@@ -174,7 +174,7 @@ def _of_mean(kernel: KernelCall, share: float) -> float:
 
 
 def _of_slopes(kernel: KernelCall, share: float) -> float:
-    steepest = 127.0 * float(kernel.layer.scale())
+    steepest = 127.0 * float(kernel.layer.stored().scale[0])
     return _of_rescaling(kernel, share) * max(steepest, 1.0)
 
 
@@ -251,8 +251,7 @@ def _visible_bias(layer: QuantizedWeights, target: ActivationQuantizer, reach: n
 
 def _rows(layer: QuantizedWeights) -> np.ndarray:
     """Quantized weights, (output channels, weights of a channel), float64."""
-    rows = linear.by_channel(layer.layer, layer.integers().astype(np.float64))
-    return rows * layer.scales().astype(np.float64)[:, None]
+    return linear.by_channel(layer.layer, layer.integer_kernel())
 
 
 def _scale(quantizer: ActivationQuantizer) -> float:

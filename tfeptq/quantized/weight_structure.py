@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from tfeptq.canonical import linear
+from tfeptq.quantized.weight_grid import WeightGrid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,24 +31,22 @@ class WeightStructure:
     shared: np.ndarray | None
 
     @classmethod
-    def of(
-        cls, layer: keras.Layer, kernel: np.ndarray, *, bits: int, per_channel: bool
-    ) -> WeightStructure:
+    def of(cls, layer: keras.Layer, kernel: np.ndarray, grid: WeightGrid) -> WeightStructure:
         """Structure of the kernel of a weighted primitive.
 
         Args:
             kernel: float weights.
-            bits: width of the integers; a scale with more than 2^bits values keeps its zeros only.
-            per_channel: one scale an output channel, otherwise one for the kernel.
+            grid: of the kernel; more different weights under one step than it has levels keep their
+                zeros only.
         """
         places = np.arange(kernel.size).reshape(kernel.shape)
         rows = linear.by_channel(layer, places)
         shared = np.arange(kernel.size)
-        for row in rows if per_channel else rows.reshape(1, -1):
+        for row in rows if grid.per_channel else rows.reshape(1, -1):
             values, first, inverse = np.unique(
                 kernel.reshape(-1)[row], return_index=True, return_inverse=True
             )
-            if len(values) <= 2**bits:
+            if len(values) <= grid.levels:
                 shared[row] = row[first[inverse]]
         is_shared = bool(np.any(shared != places.reshape(-1)))
         return cls(kernel == 0.0, shared.reshape(kernel.shape) if is_shared else None)

@@ -13,7 +13,6 @@ import numpy as np
 from keras import ops
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.integer_types import weight_range
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.quantized.integer_bias import integer_bias
 from tfeptq.quantized.quantizers import (
@@ -21,8 +20,11 @@ from tfeptq.quantized.quantizers import (
     rectified_sigmoid_inverse,
     straight_through,
 )
+from tfeptq.quantized.weight_grid import StoredWeights, UniformGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 
+#: Slopes have a scale even where all of them are zero.
+_FLATTEST = 1e-8
 #: Part of a grid step: above the noise of float32, below anything that changes a result.
 TIE_NUDGE = 0.01
 #: Rounding variable of a weight that is rounded down for good: its soft rounding is exactly 0.
@@ -57,9 +59,10 @@ def multiplier_exponent(multiplier: Any) -> np.ndarray:
 class QuantizedWeights(keras.layers.Wrapper):
     """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
 
-    w_q = step * exp(log_scale) * clip(floor(w / step) + h', low, high), where h' goes from the
-    soft rounding h(a) to the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients
-    always flow through h(a). Rounding and bias are learned in units of their own (`rounding_unit`,
+    w_q = step * exp(log_scale) * between(place, h'), see `tfeptq.quantized.weight_grid`; of
+    uniform integers clip(floor(w / step) + h', low, high). h' goes from the soft rounding h(a) to
+    the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients always flow through h(a).
+    Rounding and bias are learned in units of their own (`rounding_unit`,
     `bias_unit`), so that one Adam optimizer with one learning rate suits every variable.
 
     Args:
@@ -103,7 +106,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         # Of one call there is no axis: files of models without shared layers are as ever.
         by_call = (self.calls, *channels) if self.calls > 1 else channels
         self.step = self._weight("step", scales, "ones", trainable=False)
-        self.floor = self._weight("floor", shape, "zeros", trainable=False)
+        self.place = self._weight("floor", shape, "zeros", trainable=False)
         self.soft_share = self._weight("soft_share", (), "zeros", trainable=False)
         self.bias_unit = self._weight("bias_unit", (), "ones", trainable=False)
         self.rounding_unit = self._weight("rounding_unit", (), "ones", trainable=False)
@@ -122,6 +125,11 @@ class QuantizedWeights(keras.layers.Wrapper):
     def float_kernel(self) -> np.ndarray:
         return ops.convert_to_numpy(self.layer.kernel)
 
+    @property
+    def weight_grid(self) -> UniformGrid:
+        """Of the kernel, with float32 steps; factors that are learned are not in them yet."""
+        return UniformGrid(self.bits, ops.convert_to_numpy(self.step), self.per_channel)
+
     def set_step(self, step: np.ndarray) -> None:
         """Starts from nearest rounding with the given scales.
 
@@ -133,12 +141,8 @@ class QuantizedWeights(keras.layers.Wrapper):
             raise ValueError(
                 f"layer {self.name!r}: weight scales must be positive, received {step}"
             )
-        scaled = self.float_kernel / step
-        floor = np.floor(scaled)
         self.step.assign(step)
-        self.floor.assign(floor)
-        unit = ops.convert_to_numpy(self.rounding_unit)
-        self.rounding.assign(rectified_sigmoid_inverse(scaled - floor) / unit)
+        self._start(*self.weight_grid.place(self.float_kernel))
         self.log_scale.assign(np.zeros(step.shape, np.float32))
 
     def set_integers(self, integers: np.ndarray) -> None:
@@ -147,13 +151,14 @@ class QuantizedWeights(keras.layers.Wrapper):
         Each can change by one towards the float weight. Soft rounding starts `PULL` of the way
         from that weight, or the end of the range that is nearer to it, to the integer.
         """
-        scaled = self.float_kernel / ops.convert_to_numpy(self.step)
-        floor = np.where(scaled < integers, integers - 1.0, integers)
-        hard = integers - floor
-        soft = (1.0 - PULL) * np.clip(scaled - floor, 0.0, 1.0) + PULL * hard
+        place, share, is_upper = self.weight_grid.place_beside(integers, self.float_kernel)
+        self._start(place, (1.0 - PULL) * share + PULL * is_upper)
+
+    def _start(self, place: np.ndarray, share: np.ndarray) -> None:
+        """Soft rounding begins with a share of the way between the neighbours of a place."""
         unit = ops.convert_to_numpy(self.rounding_unit)
-        self.floor.assign(floor)
-        self.rounding.assign(rectified_sigmoid_inverse(soft) / unit)
+        self.place.assign(place)
+        self.rounding.assign(rectified_sigmoid_inverse(share) / unit)
 
     def call(self, inputs: Any, call_index: int = 0) -> Any:
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
@@ -188,13 +193,12 @@ class QuantizedWeights(keras.layers.Wrapper):
         variable.assign(values)
 
     def quantized_kernel(self) -> Any:
-        low, high = weight_range(self.bits)
         rounding = self._rounding()
         soft = rectified_sigmoid(rounding * self.rounding_unit)
         hard = ops.cast(rounding >= 0.0, soft.dtype)
         chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
-        integers = ops.clip(self.floor + chosen, low, high)
-        return integers * (self.step * ops.exp(self.log_scale))
+        grid = UniformGrid(self.bits, self.step * ops.exp(self.log_scale), self.per_channel)
+        return grid.values(grid.between(self.place, chosen))
 
     def quantized_bias(self) -> Any:
         return self.layer.bias + self.bias_unit * self.bias_offset
@@ -214,9 +218,7 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def keep_structure(self) -> None:
         """Has training keep the structure of the float weights, until `settle_structure`."""
-        self.structure = WeightStructure.of(
-            self.layer, self.float_kernel, bits=self.bits, per_channel=self.per_channel
-        )
+        self.structure = WeightStructure.of(self.layer, self.float_kernel, self.weight_grid)
 
     def settle_structure(self) -> None:
         """Gives every weight the rounding that it has had by the structure."""
@@ -247,9 +249,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         bias = ops.convert_to_numpy(self.quantized_bias())
         self.step.assign(step)
         self.log_scale.assign(np.zeros_like(step))
-        self.floor.assign(integers)
-        settled = rectified_sigmoid_inverse(np.zeros(integers.shape))
-        self.rounding.assign(settled / ops.convert_to_numpy(self.rounding_unit))
+        self._start(self.weight_grid.place_above(integers), np.zeros(integers.shape))
         self.layer.bias.assign(bias)
         self.bias_offset.assign(np.zeros_like(bias))
         self.soft_share.assign(0.0)
@@ -262,9 +262,10 @@ class QuantizedWeights(keras.layers.Wrapper):
                 first.
         """
         wider = np.asarray(step, np.float32).reshape(self.step.shape)
-        weights = self.integers() * ops.convert_to_numpy(self.step).astype(np.float64)
+        weights = self.integer_kernel()
         self.step.assign(wider)
-        self.floor.assign(np.round(weights / wider))
+        grid = self.weight_grid
+        self.place.assign(grid.place_above(grid.nearest(weights)))
 
     def integer_bias(
         self, input_scale: np.float32, output_scale: np.float32, *, reach: int, dtype: str
@@ -300,9 +301,20 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def integers(self) -> np.ndarray:
         """The integer weights that ship, int8, in the kernel's shape."""
-        low, high = weight_range(self.bits)
         rounded_up = ops.convert_to_numpy(self._rounding()) >= 0.0
-        return np.clip(ops.convert_to_numpy(self.floor) + rounded_up, low, high).astype(np.int8)
+        place = ops.convert_to_numpy(self.place)
+        return self.weight_grid.between(place, rounded_up).astype(np.int8)
+
+    def integer_kernel(self) -> np.ndarray:
+        """Values of the integer weights, float64, in the kernel's shape. Call `fold` first."""
+        return self._precise_grid().values(self.integers())
+
+    def _precise_grid(self) -> UniformGrid:
+        return self.weight_grid.arranged(lambda step: step.astype(np.float64))
+
+    def stored(self) -> StoredWeights:
+        """The weights as they ship. Call `fold` first."""
+        return self.weight_grid.stored(self.integers())
 
     def scales(self) -> np.ndarray:
         """Float32 weight scales, one an output channel or one in all. Call `fold` first."""
@@ -334,17 +346,20 @@ class QuantizedPReLU(keras.layers.Wrapper):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        scale = ops.maximum(ops.max(ops.abs(self.layer.alpha)), 1e-8) / 127.0
-        slopes = ops.round(self.layer.alpha / scale) * scale
+        alpha = ops.convert_to_tensor(self.layer.alpha)
+        grid = self._grid(ops.maximum(ops.max(ops.abs(alpha)), _FLATTEST))
+        slopes = grid.values(grid.nearest(alpha))
         return ops.maximum(inputs, 0.0) + slopes * ops.minimum(inputs, 0.0)
 
-    def scale(self) -> np.float32:
-        slopes = ops.convert_to_numpy(self.layer.alpha)
-        return np.float32(max(float(np.abs(slopes).max()), 1e-8)) / np.float32(127.0)
+    @staticmethod
+    def _grid(largest: Any) -> UniformGrid:
+        return UniformGrid.holding(largest, bits=8, per_channel=False)
 
-    def integers(self) -> np.ndarray:
-        """Slopes as int8, in the shape of `alpha`."""
-        return np.round(ops.convert_to_numpy(self.layer.alpha) / self.scale()).astype(np.int8)
+    def stored(self) -> StoredWeights:
+        """Slopes as they ship, in the shape of `alpha`."""
+        slopes = ops.convert_to_numpy(self.layer.alpha)
+        grid = self._grid(np.maximum(np.abs(slopes).max(), np.float32(_FLATTEST)))
+        return grid.stored(grid.nearest(slopes))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfeptq.canonical.integer_types import weight_range
+from tfeptq.quantized.weight_grid import Bounds, WeightGrid
 
 #: Added to every variance, as a fraction of the mean variance: few samples estimate the covariance
 #: of many inputs poorly, and inputs that never vary say nothing about their weights.
@@ -43,24 +43,24 @@ def refitted(weights: np.ndarray, covariance: np.ndarray, cross: np.ndarray) -> 
 
 def compensated_integers(
     weights: np.ndarray,
-    steps: np.ndarray,
+    grid: WeightGrid,
     covariance: np.ndarray,
     *,
-    bits: int,
     around: np.ndarray | None = None,
     zeros: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Integers of `bits` width that lose least of each channel's output, greedily, float64.
+    """Integers of a grid that lose least of each channel's output, greedily, float64.
 
     Args:
         weights: (groups, K, channels of a group), float64.
-        steps: (groups, 1, channels of a group), positive.
+        grid: in the same arrangement, the same for all weights of a channel: its arrays are
+            (groups, 1, channels of a group).
         covariance: of the K inputs, (groups, K, K); damped here.
         around: weights in the same shape; only the two integers next to each are allowed.
         zeros: in the same shape, whether an integer must be zero.
     """
     size = weights.shape[1]
-    low, high = _bounds(weights.shape, steps, around, bits)
+    low, high = _bounds(weights.shape, grid, around)
     if zeros is not None:
         low, high = np.where(zeros, 0.0, low), np.where(zeros, 0.0, high)
     # The weights of the strongest inputs are rounded while many others can make up for them.
@@ -75,7 +75,7 @@ def compensated_integers(
         rest = slice(block.stop, size)
         factors = feedback[:, block, block]
         bounds = low[:, block], high[:, block]
-        integers[:, block], errors = _rounded_block(left[:, block], steps, factors, bounds)
+        integers[:, block], errors = _rounded_block(left[:, block], grid, factors, bounds)
         left[:, rest] -= np.swapaxes(feedback[:, block, rest], 1, 2) @ errors
     result = np.empty_like(integers)
     np.put_along_axis(result, order[:, :, None], integers, axis=1)
@@ -83,29 +83,28 @@ def compensated_integers(
 
 
 def _bounds(
-    shape: tuple[int, ...], steps: np.ndarray, around: np.ndarray | None, bits: int
+    shape: tuple[int, ...], grid: WeightGrid, around: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest integer of every weight."""
-    low, high = weight_range(bits)
-    if around is None:
-        return np.full(shape, float(low)), np.full(shape, float(high))
-    below = np.floor(around / steps)
-    return np.clip(below, low, high), np.clip(below + 1.0, low, high)
+    low, high = grid.bounds() if around is None else grid.neighbours(around)
+    low, high = (np.asarray(each, np.float64) for each in (low, high))
+    return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
 def _rounded_block(
     left: np.ndarray,
-    steps: np.ndarray,
+    grid: WeightGrid,
     feedback: np.ndarray,
-    bounds: tuple[np.ndarray, np.ndarray],
+    bounds: Bounds,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers of some weights, and the errors that the weights behind them have to make up for."""
     left, integers, errors = left.copy(), np.empty_like(left), np.empty_like(left)
+    grid = grid.arranged(lambda by_channel: by_channel[:, 0])
     for index in range(left.shape[1]):
         current = left[:, index]
         low, high = (bound[:, index] for bound in bounds)
-        integers[:, index] = np.clip(np.round(current / steps[:, 0]), low, high)
-        errors[:, index] = current - integers[:, index] * steps[:, 0]
+        integers[:, index] = grid.nearest(current, within=(low, high))
+        errors[:, index] = current - grid.values(integers[:, index])
         left[:, index:] -= feedback[:, index, index:, None] * errors[:, None, index]
     return integers, errors
 

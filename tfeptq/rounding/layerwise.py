@@ -30,6 +30,7 @@ from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import progress
 from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.gptq import refitted
@@ -202,17 +203,15 @@ def _round(layer: QuantizedWeights, moments: InputMoments, *, is_trained_later: 
     integers = rounded(
         layer.layer,
         linear.from_groups(layer.layer, targets),
-        keras.ops.convert_to_numpy(layer.step),
+        layer.weight_grid,
         moments.covariance,
-        bits=layer.bits,
         is_trained_later=is_trained_later,
     )
     layer.set_integers(integers)
 
 
 def _correct_bias(layer: QuantizedWeights, moments: InputMoments) -> None:
-    steps = keras.ops.convert_to_numpy(layer.step).astype(np.float64)
-    kernels = layer.float_kernel.astype(np.float64), layer.integers() * steps
+    kernels = layer.float_kernel.astype(np.float64), layer.integer_kernel()
     weights, rounded_weights = (linear.by_group(layer.layer, kernel) for kernel in kernels)
     shift = moments.float_mean @ weights - moments.mean @ rounded_weights
     layer.shift_bias(shift.reshape(-1).astype(np.float32))
@@ -221,10 +220,9 @@ def _correct_bias(layer: QuantizedWeights, moments: InputMoments) -> None:
 def rounded(
     layer: keras.Layer,
     kernel: np.ndarray,
-    steps: np.ndarray,
+    grid: WeightGrid,
     covariance: np.ndarray,
     *,
-    bits: int,
     is_trained_later: bool,
 ) -> np.ndarray:
     """Integers for a kernel, in its shape, float64; see
@@ -235,24 +233,26 @@ def rounded(
     Args:
         layer: the weighted primitive, with the float weights.
         kernel: what it is fitted to.
-        steps: broadcast against the kernel.
+        grid: of the kernel.
     """
-    original, per_channel = np.asarray(layer.kernel), np.size(steps) > 1
-    structure = WeightStructure.of(layer, original, bits=bits, per_channel=per_channel)
-    spread = np.broadcast_to(steps, kernel.shape)
-    weights, targets, steps = (
-        linear.by_group(layer, each).astype(np.float64) for each in (original, kernel, spread)
+    original = np.asarray(layer.kernel)
+    structure = WeightStructure.of(layer, original, grid)
+    weights, targets = (
+        linear.by_group(layer, each).astype(np.float64) for each in (original, kernel)
     )
+
+    def by_group(by_channel: np.ndarray) -> np.ndarray:
+        spread = np.broadcast_to(by_channel, kernel.shape)
+        return linear.by_group(layer, spread)[:, :1].astype(np.float64)
+
     shared = structure.shared
     integers = structured_integers(
         weights,
         targets,
-        steps[:, :1],
+        grid.arranged(by_group),
         covariance,
         zeros=linear.by_group(layer, structure.zeros),
         shared=None if shared is None else linear.by_group(layer, shared),
-        per_channel=per_channel,
-        bits=bits,
         stays_around=is_trained_later,
     )
     return linear.from_groups(layer, integers)

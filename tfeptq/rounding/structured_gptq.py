@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.rounding.gptq import compensated_integers, damped
 
 #: Conjugate gradients: what is left after so many steps changes hardly an integer.
@@ -17,13 +18,11 @@ _ITERATIONS, _TOLERANCE = 40, 1e-5
 def structured_integers(
     weights: np.ndarray,
     targets: np.ndarray,
-    steps: np.ndarray,
+    grid: WeightGrid,
     covariance: np.ndarray,
     *,
     zeros: np.ndarray,
     shared: np.ndarray | None,
-    per_channel: bool,
-    bits: int,
     stays_around: bool,
 ) -> np.ndarray:
     """Integers that lose least of what `targets` compute, with the structure of `weights`.
@@ -31,39 +30,35 @@ def structured_integers(
     Args:
         weights: (groups, K, channels of a group), float64, the float weights.
         targets: in the same shape, what the integers are fitted to.
-        steps: (groups, 1, channels of a group), positive.
+        grid: in the same arrangement; its arrays are (groups, 1, channels of a group).
         covariance: of the K inputs, (groups, K, K); damped here.
         zeros: weights whose integer is zero.
         shared: labels: weights of one step with equal labels get one integer; None: none do.
-        per_channel: one step a channel, otherwise one in all.
         stays_around: only the two integers next to each weight are allowed.
     """
     is_pruned = bool(zeros.any())
     fitted = weights + _without(zeros, targets - weights, covariance) if is_pruned else targets
     integers = compensated_integers(
         fitted,
-        steps,
+        grid,
         covariance,
-        bits=bits,
         around=weights if stays_around else None,
         zeros=zeros if is_pruned else None,
     )
     if shared is None:
         return integers
     channels = np.array(list(np.ndindex(len(weights), weights.shape[2])))
-    for together in channels[:, None] if per_channel else channels[None]:
+    for together in channels[:, None] if grid.per_channel else channels[None]:
         variables = _variables(zeros, shared, together)
         if variables is not None:
             group, channel = together.T
             values, changes = (each[group, :, channel] for each in (weights, targets - weights))
-            step = steps[group[0], 0, channel[0]]
             integers[group, :, channel] = _of_variables(
                 values,
                 changes,
                 covariance[group],
                 variables,
-                step,
-                bits=bits,
+                _of_channel(grid, group[0], channel[0]),
                 stays_around=stays_around,
             )
     return integers
@@ -113,14 +108,18 @@ def _variables(zeros: np.ndarray, shared: np.ndarray, channels: np.ndarray) -> n
     return variables
 
 
+def _of_channel(grid: WeightGrid, group: int, channel: int) -> WeightGrid:
+    """Of one channel alone: its arrays are (1, 1, 1)."""
+    return grid.arranged(lambda array: array[group, 0, channel].reshape(1, 1, 1))
+
+
 def _of_variables(
     values: np.ndarray,
     changes: np.ndarray,
     covariance: np.ndarray,
     variables: np.ndarray,
-    step: float,
+    grid: WeightGrid,
     *,
-    bits: int,
     stays_around: bool,
 ) -> np.ndarray:
     """Integers of the n channels under one scale, (n, K).
@@ -129,6 +128,7 @@ def _of_variables(
         values, changes: float weights, and what the targets add to them, (n, K).
         covariance: of each channel's inputs, (n, K, K).
         variables: see `_variables`.
+        grid: that all of them are on.
     """
     size = int(variables.max()) + 1
     matrix, right, levels = np.zeros((size, size)), np.zeros(size), np.zeros(size)
@@ -143,9 +143,8 @@ def _of_variables(
     fitted = levels + np.linalg.solve(damped(matrix[None])[0], right)
     found = compensated_integers(
         fitted[None, :, None],
-        np.full((1, 1, 1), step),
+        grid,
         matrix[None],
-        bits=bits,
         around=levels[None, :, None] if stays_around else None,
     )
     return np.append(found, 0.0)[variables]

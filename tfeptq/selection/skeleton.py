@@ -6,8 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from tfeptq.calibrate.thresholds import weight_steps
-from tfeptq.canonical import linear
+from tfeptq.calibrate.thresholds import fitted_grid
 from tfeptq.freeze.freeze import freeze
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
@@ -36,14 +35,10 @@ def rounded(plan: QuantizationPlan) -> IntegerGraph:
     """
     quantized = _uncalibrated(plan)
     for layer in quantized.weighted_layers:
-        steps = weight_steps(
-            linear.by_channel(layer.layer, layer.float_kernel),
-            None,
-            bits=layer.bits,
-            method="mse",
-            per_channel=layer.per_channel,
+        grid = fitted_grid(
+            layer.layer, None, bits=layer.bits, method="mse", per_channel=layer.per_channel
         )
-        layer.set_step(steps)
+        layer.set_step(grid.step)
     return freeze(quantized)
 
 

@@ -13,15 +13,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.calibrate.thresholds import fitted_grid
 from tfeptq.canonical import linear
-from tfeptq.canonical.integer_types import weight_range
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.weights import WeightStorage
+from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.rounding.layerwise import float_moments, rounded
 
 #: Samples behind mean inputs, and behind the covariances of "optq".
@@ -97,11 +97,15 @@ def weight_errors(
         name = layer.name
         for held in candidates.get(name, ()):
             bits = held.bits
-            steps = _steps(layer, scores.get(name), held, config.threshold)
-            nearest = _nearest(layer, steps, bits)
-            shipped = (
-                nearest if covariance is None else _optq(layer, steps, bits, covariance, config)
+            grid = fitted_grid(
+                layer,
+                scores.get(name),
+                bits=bits,
+                method=config.threshold,
+                per_channel=held.per_channel,
             )
+            nearest = _nearest(layer, grid)
+            shipped = nearest if covariance is None else _optq(layer, grid, covariance, config)
             for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
                 bias = _mean_shift(layer, kernel, means[name])
                 errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
@@ -127,35 +131,17 @@ def _covariances(
         yield layer, found.covariance
 
 
-def _steps(
-    layer: keras.Layer, scores: np.ndarray | None, held: WeightStorage, threshold: str
-) -> np.ndarray:
-    """Broadcast against the kernel."""
+def _nearest(layer: keras.Layer, grid: WeightGrid) -> np.ndarray:
     kernel = np.asarray(layer.kernel)
-    return weight_steps(
-        linear.by_channel(layer, kernel),
-        None if scores is None else linear.by_channel(layer, scores),
-        bits=held.bits,
-        method=threshold,
-        per_channel=held.per_channel,
-    ).reshape(linear.scale_shape(layer, kernel.shape, per_channel=held.per_channel))
-
-
-def _nearest(layer: keras.Layer, steps: np.ndarray, bits: int) -> np.ndarray:
-    kernel = np.asarray(layer.kernel)
-    return np.clip(np.round(kernel / steps), *weight_range(bits)) * steps - kernel
+    return grid.values(grid.nearest(kernel)) - kernel
 
 
 def _optq(
-    layer: keras.Layer,
-    steps: np.ndarray,
-    bits: int,
-    covariance: np.ndarray,
-    config: QuantizationConfig,
+    layer: keras.Layer, grid: WeightGrid, covariance: np.ndarray, config: QuantizationConfig
 ) -> np.ndarray:
     kernel, is_trained = np.asarray(layer.kernel), config.rounding == "eptq"
-    integers = rounded(layer, kernel, steps, covariance, bits=bits, is_trained_later=is_trained)
-    return (integers * steps - kernel).astype(np.float32)
+    integers = rounded(layer, kernel, grid, covariance, is_trained_later=is_trained)
+    return (grid.values(integers) - kernel).astype(np.float32)
 
 
 def _share(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfeptq.calibrate.thresholds import weight_steps, weighted_error
+from tfeptq.quantized.weight_grid import UniformGrid
 
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = (GENERATOR.normal(size=(5, 21)) ** 3).astype("float32")
@@ -44,10 +45,10 @@ def test_scaling_a_channel_scales_its_step():
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_the_search_is_as_good_as_a_fine_grid(bits):
     steps = weight_steps(WEIGHTS, SCORES, bits=bits, method="hmse").astype(np.float64)
-    found = weighted_error(WEIGHTS, SCORES, steps=steps, bits=bits)
+    found = weighted_error(WEIGHTS, SCORES, UniformGrid(bits, steps[:, None]))
     largest = np.abs(WEIGHTS).max(axis=1) / 2 ** (bits - 1)
     grid = [
-        weighted_error(WEIGHTS, SCORES, steps=largest * fraction, bits=bits)
+        weighted_error(WEIGHTS, SCORES, UniformGrid(bits, largest[:, None] * fraction))
         for fraction in np.linspace(0.2, 2.0, 1801)
     ]
     assert np.all(found <= np.min(grid, axis=0) * 1.02)

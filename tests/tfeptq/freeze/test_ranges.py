@@ -79,8 +79,8 @@ class Extremes:
     def fill(self, model: QuantizedModel) -> None:
         for layer in model.weighted_layers:
             axes = linear.channel_axes(layer.layer)
-            shape = [size if axis in axes else 1 for axis, size in enumerate(layer.floor.shape)]
-            kernel = self.generator.normal(size=layer.floor.shape)
+            shape = [size if axis in axes else 1 for axis, size in enumerate(layer.place.shape)]
+            kernel = self.generator.normal(size=layer.place.shape)
             kernel = kernel * self.sizes(int(np.prod(shape))).reshape(shape)
             signs = self.generator.choice([-1.0, 1.0], layer.layer.bias.shape)
             bias = self.sizes(len(signs)) * signs

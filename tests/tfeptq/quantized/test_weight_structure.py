@@ -14,6 +14,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.integer_types import weight_range
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
+from tfeptq.quantized.weight_grid import UniformGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding import gptq as optq
@@ -101,9 +102,8 @@ def test_optq_keeps_zeros_and_levels(
     integers = layerwise.rounded(
         layer,
         targets,
-        steps,
+        UniformGrid(bits, steps, per_channel),
         covariance_of(layer, seed),
-        bits=bits,
         is_trained_later=is_trained_later,
     )
     low, high = weight_range(bits)
@@ -128,7 +128,7 @@ def test_the_others_make_up_for_what_is_frozen(kind, clusters, bits):
         covariance_of(layer, 5),
     )
     targets = kernel + 0.1 * np.random.default_rng(6).normal(size=kernel.shape)
-    found = layerwise.rounded(layer, targets, steps, of, bits=bits, is_trained_later=False)
+    found = layerwise.rounded(layer, targets, UniformGrid(bits, steps), of, is_trained_later=False)
     nearest = np.clip(np.round(kernel / steps), *weight_range(bits))
 
     losses = [output_error(layer, each * steps - targets, of) for each in (found, nearest)]
@@ -141,7 +141,7 @@ def test_zeros_are_left_out_of_the_problem():
     kernel, of = np.asarray(layer.kernel, np.float64), covariance_of(layer, 3)
     targets = kernel + 0.3 * np.random.default_rng(4).normal(size=kernel.shape)
     steps = steps_of(layer, 8, True) * 1.5
-    found = layerwise.rounded(layer, targets, steps, of, bits=8, is_trained_later=False)
+    found = layerwise.rounded(layer, targets, UniformGrid(8, steps), of, is_trained_later=False)
     matrix, best = optq.damped(of)[0], np.zeros(kernel.shape)
     for channel in range(5):
         free = kernel[:, channel] != 0.0
@@ -154,12 +154,12 @@ def test_zeros_are_left_out_of_the_problem():
 def test_kernels_without_structure_are_rounded_as_ever():
     layer = layer_of("convolution", 0)
     kernel, steps, of = np.asarray(layer.kernel), steps_of(layer, 3, True), covariance_of(layer, 0)
-    found = layerwise.rounded(layer, kernel, steps, of, bits=3, is_trained_later=False)
+    found = layerwise.rounded(layer, kernel, UniformGrid(3, steps), of, is_trained_later=False)
+    spread = linear.by_group(layer, np.broadcast_to(steps, kernel.shape))[:, :1]
     plain = optq.compensated_integers(
         linear.by_group(layer, kernel).astype(np.float64),
-        linear.by_group(layer, np.broadcast_to(steps, kernel.shape))[:, :1].astype(np.float64),
+        UniformGrid(3, spread.astype(np.float64)),
         of,
-        bits=3,
     )
     np.testing.assert_array_equal(found, linear.from_groups(layer, plain))
 
@@ -167,8 +167,10 @@ def test_kernels_without_structure_are_rounded_as_ever():
 def test_values_of_different_scales_are_not_the_same():
     layer = layer_of("dense", 0, clusters=3)
     kernel = np.asarray(layer.kernel)
-    alone = WeightStructure.of(layer, kernel, bits=4, per_channel=True).shared
-    together = WeightStructure.of(layer, kernel, bits=4, per_channel=False).shared
+    alone, together = (
+        WeightStructure.of(layer, kernel, UniformGrid(4, 1.0, per_channel)).shared
+        for per_channel in (True, False)
+    )
     assert len(np.unique(together)) == 3
     assert len(np.unique(alone)) == sum(len(np.unique(column)) for column in kernel.T)
 
