@@ -16,8 +16,9 @@ from tflite_export.file.atomic import destination, write_atomically
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
+from tflite_export.graph.kinds import weights_of
 from tflite_export.graph.proofs import prove
-from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator
+from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.graph.validation import validated
 from tflite_export.packaging.end_types import check_ends, with_ends
 from tflite_export.runtimes import isolation
@@ -197,9 +198,9 @@ def _call_ends(graph: IntegerGraph) -> dict[str, str]:
 def _layer_report(
     operator: Operator, graph: IntegerGraph, storage: Mapping[str, str], bits: int
 ) -> LayerReport:
-    if operator.kind not in WEIGHTED:
+    weights = weights_of(operator, graph.tensors)
+    if weights is None:
         return LayerReport(operator.layer, operator.kind, None, bits, None, 0)
-    weights = graph.tensors[operator.inputs[1]]
     container = storage[weights.name]
     stored = -(-int(np.prod(weights.shape)) * CONTAINER_BITS[container] // 8)
     return LayerReport(operator.layer, operator.kind, weights.bits, bits, container, stored)

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tflite_export import operators as reference
 from tflite_export.file.reader import StoredModel, parse, to_graph
 from tflite_export.file.writer import write
+from tflite_export.graph.case import Case
 from tflite_export.graph.codes import is_narrow, lowest_code
+from tflite_export.graph.kinds import tolerance
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
-from tflite_export.operators.tolerances import tolerance
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.culprit import culprit
 from tflite_export.runtimes.sessions import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities, wide_softmax
@@ -259,7 +260,7 @@ def _report(
     _check_narrow(graph, run.tensors, runtime)
     differences = tuple(compare_operators(graph, run.tensors))
     for operator, difference in zip(graph.operators, differences, strict=True):
-        allowed = tolerance(runtime, operator, graph.tensors)
+        allowed = tolerance(runtime, Case.of(operator, graph.tensors))
         _check_difference(operator, difference, runtime, allowed)
     equal = [
         np.mean(output == expected[name])

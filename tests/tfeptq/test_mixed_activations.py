@@ -14,9 +14,9 @@ import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
 from tfeptq.canonical.layer_graph import LayerGraph
-from tflite_export import operators as reference
 from tflite_export.file.reader import parse
 from tflite_export.graph.codes import lowest_code
+from tflite_export.runtimes import reference
 from tflite_export.targets.tflite_runtime import obstacles
 from tflite_export.verify import witness_tensors
 

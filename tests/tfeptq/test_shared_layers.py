@@ -21,7 +21,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.preparation import prepare
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.wrappers import QuantizedWeights
-from tflite_export import operators as reference
+from tflite_export.runtimes import reference
 
 PLAIN = {"rounding": "nearest", "threshold": "max", "bias_correction": False}
 

@@ -9,11 +9,11 @@ import pytest
 
 import tflite_export
 from tests.tflite_export import one_operator as one
-from tflite_export import operators as reference
 from tflite_export import verify
 from tflite_export.file.reader import parse, to_graph
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.runtimes import reference
 from tflite_export.targets.containers import plan_storage
 
 GENERATOR = np.random.default_rng(0)

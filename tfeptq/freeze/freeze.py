@@ -23,8 +23,9 @@ from tfeptq.quantized.grids import written_bits
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tflite_export.graph import limits
+from tflite_export.graph.case import largest_distance
 from tflite_export.graph.codes import lowest_code, stays_within
-from tflite_export.graph.proofs import largest_distance, prove
+from tflite_export.graph.proofs import prove
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
 

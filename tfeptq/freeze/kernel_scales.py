@@ -28,6 +28,7 @@ from tfeptq.quantized.integer_bias import largest_total
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tflite_export.graph import limits
+from tflite_export.graph.kinds import kind_of
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -111,7 +112,8 @@ def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Rep
         source = kernel.sources[0]
         if kind is None or source.fixed is not None:
             continue
-        low, high = limits.INPUT_SCALES[kind].get(source.container, (0.0, limits.HIGHEST_SCALE))
+        bounds = kind_of(kind).input_scales.get(source.container)
+        low, high = (bounds.low, bounds.high) if bounds else (0.0, limits.HIGHEST_SCALE)
         scale = float(source.parameters()[0])
         if scale * share < low:
             source.widen(low / share * _MARGIN)

@@ -15,9 +15,9 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file import packing
 from tflite_export.file.atomic import path_of
 from tflite_export.file.damage import damaged, names_damage
-from tflite_export.file.options import OPERATORS, decode
+from tflite_export.file.options import decode, parted
+from tflite_export.graph.kinds import is_known, kind_of
 from tflite_export.graph.names import unique_name
-from tflite_export.graph.operand_rules import INPUTS
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 _TYPE_NAMES = {
@@ -63,6 +63,21 @@ class StoredOperator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Any
+
+    def operand(self, role: str) -> int | None:
+        """The tensor with a role; None where it is absent, or where we do not know the operator."""
+        if not is_known(self.kind):
+            return None
+        order = kind_of(self.kind).order(len(self.inputs))
+        index = self.inputs[order.index(role)] if role in order else -1
+        return index if index >= 0 else None
+
+    @property
+    def source(self) -> int | None:
+        """The first tensor that it computes with, of an unknown operator its first input."""
+        if is_known(self.kind):
+            return self.operand(kind_of(self.kind).roles[0])
+        return next((index for index in self.inputs if index >= 0), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +152,7 @@ def _stored_model(model: Any) -> StoredModel:
         raise damaged("it has no subgraph")
     subgraph = model.subgraphs[0]
     tensors = tuple(_stored_tensor(tensor, model) for tensor in subgraph.tensors or ())
-    operators = tuple(_stored_operator(operator, model) for operator in subgraph.operators or ())
+    operators = tuple(stored_operator(operator, model) for operator in subgraph.operators or ())
     inputs, outputs = _indices(subgraph.inputs), _indices(subgraph.outputs)
     _check_indices(operators, (*inputs, *outputs), len(tensors))
     signature = next((s for s in model.signatureDefs or () if s.subgraphIndex == 0), None)
@@ -170,9 +185,9 @@ def _check_indices(
 
 def _check_counts(operator: StoredOperator) -> None:
     """Operators that we know have the operands that none of their kernels can do without."""
-    if operator.kind not in OPERATORS:
+    if not is_known(operator.kind):
         return
-    needed = min(INPUTS.get(operator.kind, (1, 1))[0], 2)
+    needed = min(kind_of(operator.kind).fewest_inputs, 2)
     if len(operator.inputs) < needed or -1 in operator.inputs[:needed] or not operator.outputs:
         raise damaged(
             f"operator {operator.kind} has the inputs {operator.inputs} and the outputs "
@@ -240,7 +255,8 @@ def _other_bits(kind: str) -> int | None:
     return 8 * np.dtype(kind).itemsize
 
 
-def _stored_operator(operator: Any, model: Any) -> StoredOperator:
+def stored_operator(operator: Any, model: Any) -> StoredOperator:
+    """An operator of a model in object form."""
     count = len(model.operatorCodes or ())
     if not 0 <= operator.opcodeIndex < count:
         raise damaged(f"an operator has code number {operator.opcodeIndex} of {count}")
@@ -282,9 +298,8 @@ def to_graph(model: StoredModel) -> IntegerGraph:
     operators, names = [], _unique_names(model)
     for operator in model.operators:
         operators.append(_graph_operator(operator, model, names))
-        inputs = _present(operator)
-        count = len(inputs) - len(OPERATORS[operator.kind].constants)
-        used.update((*inputs[:count], *operator.outputs))
+        inputs, _ = parted(kind_of(operator.kind), _present(operator))
+        used.update((*inputs, *operator.outputs))
     tensors = {
         names[index]: _graph_tensor(dataclasses.replace(model.tensors[index], name=names[index]))
         for index in sorted(used)
@@ -328,18 +343,19 @@ def _unique_names(model: StoredModel) -> list[str]:
 
 
 def _graph_operator(operator: StoredOperator, model: StoredModel, names: Sequence[str]) -> Operator:
-    if operator.kind not in OPERATORS:
+    if not is_known(operator.kind):
         raise ValueError(f"operator {operator.kind} is not known to the integer reference")
-    inputs = _present(operator)
-    count = len(inputs) - len(OPERATORS[operator.kind].constants)
-    operands = [model.tensors[index].values for index in inputs[max(count, 0) :]]
-    absent = -1 in (*inputs, *operator.outputs)
-    if count < 1 or absent or any(operand is None for operand in operands):
+    kind = kind_of(operator.kind)
+    inputs, constants = parted(kind, _present(operator))
+    absent = -1 in (*inputs, *constants, *operator.outputs)
+    operands = [None if absent else model.tensors[index].values for index in constants]
+    is_short = not inputs or len(operands) < len(kind.constants)
+    if absent or is_short or any(operand is None for operand in operands):
         raise ValueError(f"operator {operator.kind} has computed or absent operands")
     outputs = tuple(names[index] for index in operator.outputs)
     return Operator(
         operator.kind,
-        tuple(names[index] for index in inputs[:count]),
+        tuple(names[index] for index in inputs),
         outputs,
         outputs[0],
         decode(operator.kind, operator.options, [o for o in operands if o is not None]),

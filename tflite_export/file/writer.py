@@ -15,9 +15,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file import packing
-from tflite_export.file.options import encode
+from tflite_export.file.options import arranged, encode
+from tflite_export.graph.kinds import kind_of
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
-from tflite_export.operators.versions import operator_version
 
 _ALIGNMENT = 16
 _SCHEMA_VERSION = 3
@@ -146,19 +146,19 @@ class _ModelBuilder:
 
     def _operator(self, operator: Operator) -> schema.OperatorT:
         options_type, options, operands = encode(operator)
+        kind = kind_of(operator.kind)
         source = self._graph.tensors[operator.inputs[0]]
-        version = operator_version(
-            operator.kind,
-            activation_dtype=source.dtype,
-            keep_num_dims=bool(operator.attributes.get("keep_num_dims", False)),
-        )
+        version = kind.version(source.dtype, operator.attributes)
         code = getattr(schema.BuiltinOperator, operator.kind)
         entry = schema.OperatorT()
         entry.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        entry.inputs = [self._tensor_index[name] for name in operator.inputs] + [
-            self._add_operand(f"{operator.outputs[0]}/{name}", values)
+        constants = {
+            name: self._add_operand(f"{operator.outputs[0]}/{name}", values)
             for name, values in operands.items()
-        ]
+        }
+        entry.inputs = arranged(
+            kind, [self._tensor_index[name] for name in operator.inputs], constants
+        )
         entry.outputs = [self._tensor_index[name] for name in operator.outputs]
         entry.builtinOptionsType = options_type
         entry.builtinOptions = options

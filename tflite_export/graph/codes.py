@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tflite_export.graph.structure import TIED, IntegerGraph, Operator, Tensor
-
-_RELUS = ("RELU", "RELU6")
+from tflite_export.graph.activations import RELUS
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import clamp_of
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 
 
 def lowest_code(bits: int) -> int:
@@ -51,21 +52,17 @@ def stays_within(operator: Operator, tensors: Mapping[str, Tensor]) -> bool:
     made = tensors[operator.outputs[0]]
     if not is_narrow(made):
         return True
-    low, zero_point = lowest_code(made.bits), made.quantization.zero_point
-    if {operator.kind, operator.attributes.get("activation")} & set(_RELUS) and zero_point >= low:
+    low = lowest_code(made.bits)
+    if clamp_of(operator) in RELUS and made.quantization.zero_point >= low:
         return True
-    given = [tensors[name] for name in operator.inputs]
-    bounded = [_lowest(tensor) >= low for tensor in given]
-    if operator.kind == "MAXIMUM":
-        return any(bounded)
-    if operator.kind == "MEAN":
-        # A mean of numbers that are not negative is not negative.
-        return zero_point >= low and _lowest(given[0]) >= given[0].quantization.zero_point
+    case = Case.of(operator, tensors)
+    if case.kind.keeps_codes is not None:
+        return case.kind.keeps_codes(case, low)
     # What these write lies between their inputs' integers.
-    return operator.kind in TIED and all(bounded)
+    return case.kind.ties and all(lowest(tensor) >= low for tensor in case.activations)
 
 
-def _lowest(tensor: Tensor) -> int:
+def lowest(tensor: Tensor) -> int:
     """Lowest integer that a tensor can hold."""
     if tensor.data is not None:
         return int(tensor.data.min())

@@ -25,26 +25,8 @@ LOWEST_UNIT = 2.0**-120
 SUM_RATIO = {"int8": 2.0**20, "int16": 2.0**15}
 #: HARD_SWISH: input scale / output scale is below this.
 HARD_SWISH_RATIO = 128.0
-#: Operator -> type -> bounds of its input's scale: kernels count inputs in units of their own.
-INPUT_SCALES = {
-    "LOGISTIC": {"int8": (2.0**-27, 4.0), "int16": (2.0**-40, 4.0)},
-    "TANH": {"int8": (2.0**-27, 4.0), "int16": (2.0**-40, 4.0)},
-    "HARD_SWISH": {"int8": (LOWEST_SCALE, 2.0**20)},
-    # The int8 kernels hold scale * 2^26 as a multiplier that must be greater than one; those of
-    # int16 shift differences of inputs by that of scale * 6553.5.
-    "SOFTMAX": {"int8": (2.0**-25, HIGHEST_SCALE), "int16": (LOWEST_SCALE, 4.0)},
-}
-#: Targets whose runtime is TFLM, and operators whose input scales are bounded there only.
+#: Targets whose runtime is TFLM.
 TFLM_TARGETS = ("microcontroller", "ethos-u")
-TFLM_ONLY = (("LOGISTIC", "int8"), ("TANH", "int8"))
-#: Types of SOFTMAX's input and output -> most values: at equal inputs each exponential is 1. int8
-#: kernels divide by a power of two that goes with their sum, at most 2^31 or they abort, and sum 19
-#: bits of fraction in int32; int16 kernels sum 15 bits.
-SOFTMAX_VALUES = {
-    ("int8", "int8"): 511,
-    ("int8", "int16"): 4095,
-    ("int16", "int16"): INT32 // 32767,
-}
 #: Output scales under a fused or single RELU6 are above this: kernels hold 6 / scale as int32.
 RELU6_SCALE = 6.0 / RESULT
 

@@ -81,9 +81,9 @@ class Operator:
     """One operator, named as in TensorFlow Lite, with its attributes as plain Python values.
 
     Attributes:
-        kind: builtin operator name, e.g. "CONV_2D".
-        inputs, outputs: tensor names.
-        attributes: see `ATTRIBUTES`.
+        kind: builtin operator name of the schema.
+        inputs, outputs: tensor names; inputs in the order of the kind's roles.
+        attributes: see its `tflite_export.graph.kinds.OperatorKind`.
         layer: name of the Keras layer the operator comes from.
     """
 
@@ -92,63 +92,6 @@ class Operator:
     outputs: tuple[str, ...]
     layer: str
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-_WINDOW = ("padding", "stride_h", "stride_w")
-#: Operator kind -> names of the attributes it carries, all required.
-#: padding: "SAME" | "VALID"; activation: "NONE" | "RELU" | "RELU6".
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "CONV_2D": (*_WINDOW, "dilation_h", "dilation_w", "activation"),
-    "DEPTHWISE_CONV_2D": (*_WINDOW, "dilation_h", "dilation_w", "depth_multiplier", "activation"),
-    "FULLY_CONNECTED": ("keep_num_dims", "activation"),
-    "ADD": ("activation",),
-    "SUB": ("activation",),
-    "MUL": ("activation",),
-    "MAXIMUM": (),
-    "MINIMUM": (),
-    "CONCATENATION": ("axis",),
-    "MAX_POOL_2D": (*_WINDOW, "filter_h", "filter_w"),
-    "AVERAGE_POOL_2D": (*_WINDOW, "filter_h", "filter_w"),
-    "MEAN": ("axes", "keep_dims"),
-    "RESHAPE": ("new_shape",),
-    "TRANSPOSE": ("permutation",),
-    "PAD": ("paddings",),
-    "SLICE": ("begin", "size"),
-    "RESIZE_NEAREST_NEIGHBOR": ("size",),
-    "RESIZE_BILINEAR": ("size", "half_pixel_centers"),
-    "RELU": (),
-    "RELU6": (),
-    "LEAKY_RELU": ("alpha",),
-    "PRELU": (),
-    "HARD_SWISH": (),
-    "LOGISTIC": (),
-    "TANH": (),
-    "SOFTMAX": (),
-    "QUANTIZE": (),
-}
-#: Operators that need their third input, the bias, and why.
-BIAS_REQUIRED = {
-    "CONV_2D": "LiteRT refuses it without one",
-    "DEPTHWISE_CONV_2D": "XNNPACK ends the process without one",
-}
-#: Operators that copy, select or average integers: all inputs share the output's parameters.
-TIED = (
-    "CONCATENATION",
-    "MAX_POOL_2D",
-    "AVERAGE_POOL_2D",
-    "RESHAPE",
-    "TRANSPOSE",
-    "PAD",
-    "SLICE",
-    "MAXIMUM",
-    "MINIMUM",
-    "RESIZE_NEAREST_NEIGHBOR",
-    "RESIZE_BILINEAR",
-)
-#: Kernels hold scale * 2^26 of an int8 softmax's input as a multiplier greater than one.
-SOFTMAX_SCALE = 2.0**-26
-#: Operators whose second input is a constant of learned weights.
-WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,20 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from tflite_export.graph.case import Case
 from tflite_export.graph.codes import check_codes
-from tflite_export.graph.operand_rules import check_operands
+from tflite_export.graph.kinds import is_known, kind_of, known
+from tflite_export.graph.operand_rules import check_counts, check_operands
 from tflite_export.graph.shapes import check_shapes
-from tflite_export.graph.structure import (
-    ATTRIBUTES,
-    DTYPES,
-    SOFTMAX_SCALE,
-    TIED,
-    IntegerGraph,
-    Operator,
-    Tensor,
-    is_shares,
-    parameters,
-)
+from tflite_export.graph.structure import DTYPES, IntegerGraph, Operator, Tensor, is_shares
 
 
 def validated(graph: IntegerGraph) -> IntegerGraph:
@@ -35,10 +27,10 @@ def validated(graph: IntegerGraph) -> IntegerGraph:
     ready |= {tensor for _, tensor in graph.inputs}
     for operator in graph.operators:
         _check_operator(operator, graph.tensors, ready)
-        check_operands(operator, graph.tensors)
-        _check_kernels(operator, graph.tensors)
-        inputs = [graph.tensors[name] for name in operator.inputs]
-        check_shapes(operator, inputs, graph.tensors[operator.outputs[0]])
+        check_counts(operator, kind_of(operator.kind))
+        case = Case.of(operator, graph.tensors)
+        check_operands(case)
+        check_shapes(case)
         ready |= set(operator.outputs)
     for public, name in graph.outputs:
         if name not in ready:
@@ -51,12 +43,12 @@ def _check_operator(
     operator: Operator, tensors: Mapping[str, Tensor], ready: Iterable[str]
 ) -> None:
     where = f"operator {operator.kind} of layer {operator.layer!r}"
-    if operator.kind not in ATTRIBUTES:
-        raise ValueError(f"{where}: unknown kind; allowed are {', '.join(sorted(ATTRIBUTES))}")
-    if set(operator.attributes) != set(ATTRIBUTES[operator.kind]):
+    if not is_known(operator.kind):
+        raise ValueError(f"{where}: unknown kind; allowed are {', '.join(sorted(known()))}")
+    needed = kind_of(operator.kind).attributes
+    if set(operator.attributes) != set(needed):
         raise ValueError(
-            f"{where}: has attributes {sorted(operator.attributes)}, "
-            f"needs exactly {sorted(ATTRIBUTES[operator.kind])}"
+            f"{where}: has attributes {sorted(operator.attributes)}, needs exactly {sorted(needed)}"
         )
     for name in (*operator.inputs, *operator.outputs):
         if name not in tensors:
@@ -67,36 +59,6 @@ def _check_operator(
     for name in operator.outputs:
         if name in ready:
             raise ValueError(f"{where}: writes {name!r}, which is written before")
-
-
-def _check_kernels(operator: Operator, tensors: Mapping[str, Tensor]) -> None:
-    """What kernels refuse, compute wrongly or do not survive."""
-    where = f"operator {operator.kind} of layer {operator.layer!r}"
-    given = tensors[operator.inputs[0]]
-    if operator.kind == "SOFTMAX" and given.dtype == "int8":
-        _check_softmax(float(given.quantization.scale[0]), where)
-    if operator.kind in TIED:
-        _check_tied(operator, tensors, where)
-
-
-def _check_softmax(scale: float, where: str) -> None:
-    if scale <= SOFTMAX_SCALE:
-        raise ValueError(
-            f"{where}: its input has scale {scale:.3g}, kernels abort the program at "
-            f"{SOFTMAX_SCALE:.3g} and below: the logits are the same for all samples; has the "
-            "model been trained?"
-        )
-
-
-def _check_tied(operator: Operator, tensors: Mapping[str, Tensor], where: str) -> None:
-    made = tensors[operator.outputs[0]]
-    for given in (tensors[name] for name in operator.inputs):
-        if parameters(given) != parameters(made):
-            raise ValueError(
-                f"{where}: copies integers, so {given.name!r} {parameters(given)} and "
-                f"{made.name!r} {parameters(made)} must have the same type, scale and zero "
-                "point; put a QUANTIZE before it"
-            )
 
 
 def _check_tensor(tensor: Tensor) -> None:

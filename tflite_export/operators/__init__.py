@@ -1,6 +1,31 @@
-"""The integer network in NumPy: what a file means, independent of any runtime."""
+"""The operators of an integer graph: one module a family, each operator described once.
 
-from tflite_export.operators.execution import TOLERANCE, run, run_operator
-from tflite_export.operators.work import samples_at_once
+What a description holds says `tflite_export.graph.kinds.OperatorKind`. Importing this package makes
+the operators known.
+"""
 
-__all__ = ["TOLERANCE", "run", "run_operator", "samples_at_once"]
+from tflite_export.operators import (
+    curves,
+    elementwise,
+    movement,
+    nonlinear,
+    pooling,
+    reductions,
+    rescaling,
+    resize,
+    softmax,
+    weighted,
+)
+
+__all__ = [
+    "curves",
+    "elementwise",
+    "movement",
+    "nonlinear",
+    "pooling",
+    "reductions",
+    "rescaling",
+    "resize",
+    "softmax",
+    "weighted",
+]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from tflite_export.graph import fixed_point
+from tflite_export.graph.kinds import ANY_RUNTIME, InputScale, OperatorKind, Tolerance, register
+from tflite_export.graph.shapes import same
 from tflite_export.operators.interpolation import Function
 from tflite_export.operators.operands import Operands
 
@@ -39,7 +41,7 @@ def tanh(operands: Operands) -> np.ndarray:
 
 def _tabulated(operands: Operands, function: Function) -> np.ndarray:
     """The function of all 256 integers, evaluated in float32 as the kernels prepare it."""
-    tensor, output = operands.tensors[0], operands.output
+    tensor, output = operands.inputs[0], operands.output
     integers = np.arange(-128, 128) - tensor.quantization.zero_point
     # The double result, rounded, is what an accurate float32 library function returns.
     arguments = tensor.quantization.scale[0] * integers.astype(np.float32)
@@ -77,7 +79,7 @@ def _position(operands: Operands, *, power_of_two_shifts: tuple[int, ...]) -> np
         power_of_two_shifts: exponents, relative to 2^-12, of the input scales that the kernel
             multiplies exactly.
     """
-    scale = operands.tensors[0].quantization.scale[0]
+    scale = operands.inputs[0].quantization.scale[0]
     exponent = _power_of_two(scale)
     values = operands.centred()
     if exponent is not None and exponent + _INPUT_BITS in power_of_two_shifts:
@@ -105,3 +107,47 @@ def _interpolated(magnitude: np.ndarray, *, between_bits: int, highest: int) -> 
 
 def _as_int16(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int16)
+
+
+_LIBRARY = Tolerance(
+    1,
+    "the kernel tabulates the function with the C library's float32 arithmetic, whose last bit "
+    "decides between two integers where the function is halfway",
+)
+_POWER_OF_TWO = (
+    "at input scales of 2^-12, and 2^-11 for tanh, the optimized kernel evaluates the function in "
+    "fixed point, the reference kernel interpolates a table"
+)
+_INPUT_SCALES = {
+    "int8": InputScale(2.0**-27, 4.0, tflm_only=True),
+    "int16": InputScale(2.0**-40, 4.0),
+}
+
+LOGISTIC = register(
+    OperatorKind(
+        "LOGISTIC",
+        logistic,
+        same,
+        versions=(2, 3),
+        fixes={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+        input_scales=_INPUT_SCALES,
+        tolerances={
+            (ANY_RUNTIME, "int8"): _LIBRARY,
+            ("litert", "int16"): Tolerance(7, _POWER_OF_TWO),
+        },
+    )
+)
+TANH = register(
+    OperatorKind(
+        "TANH",
+        tanh,
+        same,
+        versions=(2, 3),
+        fixes={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
+        input_scales=_INPUT_SCALES,
+        tolerances={
+            (ANY_RUNTIME, "int8"): _LIBRARY,
+            ("litert", "int16"): Tolerance(12, _POWER_OF_TWO),
+        },
+    )
+)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from tflite_export.graph import fixed_point
+from tflite_export.graph import fixed_point, limits
+from tflite_export.graph.case import Case
+from tflite_export.graph.codes import lowest
+from tflite_export.graph.kinds import OperatorKind, Tolerance, register
+from tflite_export.graph.proofs import results, said, shifted
+from tflite_export.graph.shapes import broadcast
 from tflite_export.operators.operands import Operands
+from tflite_export.operators.stored import FUSED, MEASURED_IN_TFLM, RESCALED_BY_XNNPACK
 
 #: Bits by which inputs are widened before they are brought to a common scale.
 _WIDENING = {"int8": 20, "int16": 15}
@@ -33,8 +41,8 @@ def _sum(operands: Operands, sign: int) -> np.ndarray:
 
 def multiply(operands: Operands) -> np.ndarray:
     # The kernel's multiplier is a product and a quotient in float32.
-    scales = [tensor.quantization.scale[0] for tensor in (*operands.tensors, operands.output)]
-    real = np.float64(np.float32(scales[0] * scales[1]) / scales[2])
+    left, right, made = operands.scales()
+    real = np.float64(np.float32(left * right) / made)
     product = operands.centred(0) * operands.centred(1)
     return operands.finished(fixed_point.multiply(product, real))
 
@@ -45,3 +53,94 @@ def maximum(operands: Operands) -> np.ndarray:
 
 def minimum(operands: Operands) -> np.ndarray:
     return np.minimum(operands.aligned(0), operands.aligned(1))
+
+
+def _sum_overflow(case: Case) -> Iterator[str]:
+    ratio = 2.0 * max(case.scale(0), case.scale(1)) / case.output_scale
+    bound = limits.SUM_RATIO[case.dtype]
+    if ratio >= bound:
+        yield said(ratio, "twice its larger input scale / its output scale", f"below {bound:g}")
+
+
+def product_overflow(case: Case) -> Iterator[str]:
+    multiplier = case.scale(0) * case.scale(1) / case.output_scale
+    yield from results(shifted(case.reach(0) * case.reach(1), multiplier))
+
+
+def _larger_keeps_codes(case: Case, low: int) -> bool:
+    return any(lowest(tensor) >= low for tensor in case.inputs)
+
+
+_PAIR = ("left", "right")
+#: The schema's default asks for int16 kernels that add powers of two only.
+_ANY_SCALE = {"potScaleInt16": False}
+_SUM_OF_16_BITS = Tolerance(
+    1,
+    "the optimized kernel's sum, before it is rescaled, differs from the reference kernel's in the "
+    "last bit; that decides where it is halfway, in about one of 10^5 results",
+)
+
+ADD = register(
+    OperatorKind(
+        "ADD",
+        add,
+        broadcast,
+        versions=(2, 3),
+        options="AddOptions",
+        attributes=FUSED,
+        written=_ANY_SCALE,
+        roles=_PAIR,
+        overflow=_sum_overflow,
+        tolerances=RESCALED_BY_XNNPACK | {("litert", "int16"): _SUM_OF_16_BITS},
+    )
+)
+SUB = register(
+    OperatorKind(
+        "SUB",
+        subtract,
+        broadcast,
+        versions=(2, 5),
+        options="SubOptions",
+        attributes=FUSED,
+        written=_ANY_SCALE,
+        roles=_PAIR,
+        overflow=_sum_overflow,
+        tolerances=RESCALED_BY_XNNPACK,
+    )
+)
+MUL = register(
+    OperatorKind(
+        "MUL",
+        multiply,
+        broadcast,
+        versions=(2, 4),
+        options="MulOptions",
+        attributes=FUSED,
+        roles=_PAIR,
+        overflow=product_overflow,
+        tolerances=RESCALED_BY_XNNPACK | {("tflm", "int16"): MEASURED_IN_TFLM},
+    )
+)
+MAXIMUM = register(
+    OperatorKind(
+        "MAXIMUM",
+        maximum,
+        broadcast,
+        versions=(2, 4),
+        options="MaximumMinimumOptions",
+        roles=_PAIR,
+        ties=True,
+        keeps_codes=_larger_keeps_codes,
+    )
+)
+MINIMUM = register(
+    OperatorKind(
+        "MINIMUM",
+        minimum,
+        broadcast,
+        versions=(2, 4),
+        options="MaximumMinimumOptions",
+        roles=_PAIR,
+        ties=True,
+    )
+)

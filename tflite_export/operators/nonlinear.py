@@ -1,40 +1,36 @@
-"""Activation functions and requantization."""
+"""Activation functions that are straight lines, and the hard swish."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from tflite_export.graph import fixed_point
+from tflite_export.graph import fixed_point, limits
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import Attribute, InputScale, OperatorKind, register
+from tflite_export.graph.operand_rules import activation_problems
+from tflite_export.graph.proofs import said
+from tflite_export.graph.shapes import broadcast, same
+from tflite_export.operators.elementwise import product_overflow
 from tflite_export.operators.operands import Operands
+from tflite_export.operators.rescaling import rescaling_overflow
+from tflite_export.operators.stored import MEASURED_IN_TFLM, RESCALED_BY_XNNPACK
+
+_IN_TFLM = {("tflm", "int16"): MEASURED_IN_TFLM}
 
 
-def quantize(operands: Operands) -> np.ndarray:
-    """Requantization between integer types or parameters."""
-    real = operands.scale() / operands.output_scale
-    return operands.finished(fixed_point.multiply(operands.centred(), real))
-
-
-def relu(operands: Operands) -> np.ndarray:
-    return _clamped(operands, "RELU")
-
-
-def relu6(operands: Operands) -> np.ndarray:
-    return _clamped(operands, "RELU6")
-
-
-def _clamped(operands: Operands, activation: str) -> np.ndarray:
+def clamped(operands: Operands) -> np.ndarray:
+    """ReLU and ReLU6."""
     # The multiplier of this kernel is a float32 quotient.
-    scales = [tensor.quantization.scale[0] for tensor in (*operands.tensors, operands.output)]
-    real = np.float64(scales[0] / scales[1])
-    values = fixed_point.multiply(operands.centred(), real)
-    return operands.finished(values, activation=activation)
+    given, made = operands.scales()
+    values = fixed_point.multiply(operands.centred(), np.float64(given / made))
+    return operands.finished(values, activation=operands.kind.clamp)
 
 
 def leaky_relu(operands: Operands) -> np.ndarray:
-    scale, output_scale = (
-        tensor.quantization.scale[0] for tensor in (operands.tensors[0], operands.output)
-    )
-    alpha = np.float32(operands.operator.attributes["alpha"])
+    scale, output_scale = operands.scales()
+    alpha = np.float32(operands.attributes["alpha"])
     return _two_slopes(
         operands,
         operands.centred(),
@@ -44,9 +40,7 @@ def leaky_relu(operands: Operands) -> np.ndarray:
 
 
 def prelu(operands: Operands) -> np.ndarray:
-    scale, alpha_scale, output_scale = (
-        tensor.quantization.scale[0] for tensor in (*operands.tensors, operands.output)
-    )
+    scale, alpha_scale, output_scale = operands.scales()
     slopes = operands.centred(1)
     values = operands.centred()
     real = np.float64(scale * alpha_scale / output_scale)
@@ -67,7 +61,7 @@ def hard_swish(operands: Operands) -> np.ndarray:
     """x * relu6(x + 3) / 6 in 16-bit fixed point."""
     widened = operands.centred() << 7
     # The kernel's multipliers are float32 quotients.
-    scale = operands.tensors[0].quantization.scale[0] / np.float32(128)
+    scale = operands.inputs[0].quantization.scale[0] / np.float32(128)
     output_fraction, output_exponent = _narrow(scale / operands.output.quantization.scale[0])
     gate_fraction, gate_exponent = _narrow(scale / np.float32(3.0 / 32768.0))
     scaled = _high_multiply(widened, output_fraction)
@@ -106,3 +100,85 @@ def _high_multiply(values: np.ndarray, fraction: int) -> np.ndarray:
 
 def _saturated(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -(2**15), 2**15 - 1)
+
+
+def _prelu_overflow(case: Case) -> Iterator[str]:
+    yield from rescaling_overflow(case)
+    yield from product_overflow(case)
+
+
+def _hard_swish_overflow(case: Case) -> Iterator[str]:
+    ratio, bound = case.scale() / case.output_scale, limits.HARD_SWISH_RATIO
+    if ratio >= bound:
+        yield said(ratio, "its input scale / its output scale", f"below {bound:g}")
+
+
+def _slope_problems(case: Case) -> Iterator[str]:
+    slopes = case.tensor("slopes")
+    if slopes.dtype != "int8":
+        yield (
+            f"the slopes are {slopes.dtype}, need int8, also under "
+            "int16 activations: kernels read int16 slopes wrongly"
+        )
+    yield from activation_problems(slopes)
+
+
+RELU = register(
+    OperatorKind(
+        "RELU",
+        clamped,
+        same,
+        versions=(2, 3),
+        clamp="RELU",
+        overflow=rescaling_overflow,
+        tolerances=_IN_TFLM,
+    )
+)
+RELU6 = register(
+    OperatorKind(
+        "RELU6",
+        clamped,
+        same,
+        versions=(2, 3),
+        clamp="RELU6",
+        overflow=rescaling_overflow,
+        tolerances=_IN_TFLM,
+    )
+)
+LEAKY_RELU = register(
+    OperatorKind(
+        "LEAKY_RELU",
+        leaky_relu,
+        same,
+        versions=(1, 2),
+        options="LeakyReluOptions",
+        attributes={"alpha": Attribute("alpha")},
+        overflow=rescaling_overflow,
+        tolerances=RESCALED_BY_XNNPACK | _IN_TFLM,
+    )
+)
+PRELU = register(
+    OperatorKind(
+        "PRELU",
+        prelu,
+        broadcast,
+        versions=(1, 1),
+        roles=("input", "slopes"),
+        own_types=("slopes",),
+        operands=_slope_problems,
+        overflow=_prelu_overflow,
+        tolerances=_IN_TFLM,
+    )
+)
+HARD_SWISH = register(
+    OperatorKind(
+        "HARD_SWISH",
+        hard_swish,
+        same,
+        versions=(1, 1),
+        options="HardSwishOptions",
+        overflow=_hard_swish_overflow,
+        input_scales={"int8": InputScale(limits.LOWEST_SCALE, 2.0**20)},
+        tolerances={("tflm", "int8"): MEASURED_IN_TFLM},
+    )
+)

@@ -1,12 +1,20 @@
-"""Pooling and the mean."""
+"""Pooling."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
-from tflite_export.graph import fixed_point
+from tflite_export.graph import fixed_point, limits
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import OperatorKind, Shape, register
+from tflite_export.graph.proofs import exceeding
+from tflite_export.graph.shapes import image, require_rank
 from tflite_export.operators.operands import Operands
-from tflite_export.operators.windows import windows
+from tflite_export.operators.stored import FILTER, UNFUSED, WINDOW
+from tflite_export.operators.windows import filter_windows, padded_elements, windows
 
 
 def max_pool_2d(operands: Operands) -> np.ndarray:
@@ -24,7 +32,7 @@ def average_pool_2d(operands: Operands) -> np.ndarray:
 
 
 def _windows(operands: Operands, values: np.ndarray, *, fill: int) -> np.ndarray:
-    attributes = operands.operator.attributes
+    attributes = operands.attributes
     size = (attributes["filter_h"], attributes["filter_w"])
     return windows(values, size, attributes, fill=fill)
 
@@ -34,22 +42,55 @@ def _rounded_mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return fixed_point.truncated_divide(total + half, count)
 
 
-def mean(operands: Operands) -> np.ndarray:
-    """Sum minus the zero points, times a multiplier that holds the division by the count."""
-    axes = tuple(operands.operator.attributes["axes"])
-    keep = operands.operator.attributes["keep_dims"]
-    centred = operands.centred()
-    total = centred.sum(axis=axes, keepdims=keep)
-    count = int(np.prod([centred.shape[axis] for axis in axes]))
-    fraction, exponent = fixed_point.quantize_multiplier(operands.scale() / operands.output_scale)
-    return operands.finished(_divided(total, int(fraction), int(exponent), count))
+def _pooled(case: Case) -> Shape:
+    require_rank(case.shapes[0], 4)
+    return image(case, filter_windows(case), case.shapes[0][3])
 
 
-def _divided(total: np.ndarray, fraction: int, exponent: int, count: int) -> np.ndarray:
-    """total * fraction * 2^(exponent - 31) / count, with the division folded into the fraction."""
-    shift = min(count.bit_length() - 1, 32, 31 + exponent)
-    folded = (fraction << shift) // count
-    exponent -= shift
-    widened = fixed_point.wrapped(total << min(max(exponent, 0), 31))
-    product = fixed_point.doubling_high_multiply(widened, folded)
-    return fixed_point.rounding_right_shift(product, max(-exponent, 0))
+def _elements_read(case: Case) -> int:
+    window = case.attributes["filter_h"] * case.attributes["filter_w"]
+    return math.prod(case.output.shape) * window
+
+
+def _padded(case: Case) -> int:
+    return padded_elements(case, filter_windows(case))
+
+
+def _sum_overflow(case: Case) -> Iterator[str]:
+    attributes, shape = case.attributes, case.inputs[0].shape
+    count = min(attributes["filter_h"], shape[1]) * min(attributes["filter_w"], shape[2])
+    largest = 2**15 if case.dtype == "int16" else 2**7
+    yield from exceeding(
+        count * largest + count // 2, limits.INT32, f"the sum of {count} positions"
+    )
+
+
+MAX_POOL_2D = register(
+    OperatorKind(
+        "MAX_POOL_2D",
+        max_pool_2d,
+        _pooled,
+        versions=(2, 3),
+        options="Pool2DOptions",
+        attributes=WINDOW | FILTER,
+        required=UNFUSED,
+        ties=True,
+        multiplications=_elements_read,
+        scratch=_padded,
+    )
+)
+AVERAGE_POOL_2D = register(
+    OperatorKind(
+        "AVERAGE_POOL_2D",
+        average_pool_2d,
+        _pooled,
+        versions=(2, 3),
+        options="Pool2DOptions",
+        attributes=WINDOW | FILTER,
+        required=UNFUSED,
+        ties=True,
+        overflow=_sum_overflow,
+        multiplications=_elements_read,
+        scratch=_padded,
+    )
+)

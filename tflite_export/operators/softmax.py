@@ -6,13 +6,20 @@ Names like q5 say how many integer bits a 32-bit fixed-point number has, the res
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from tflite_export.graph import fixed_point
+from tflite_export.graph import fixed_point, limits
+from tflite_export.graph.case import Case
 from tflite_export.graph.fixed_point import doubling_high_multiply, rounding_right_shift
+from tflite_export.graph.kinds import InputScale, OperatorKind, Shape, Tolerance, register
+from tflite_export.graph.shapes import require
+from tflite_export.graph.structure import is_shares
 from tflite_export.operators.interpolation import look_up, table
 from tflite_export.operators.operands import Operands
+from tflite_export.operators.stored import MEASURED_IN_TFLM
 
 _ONE_Q0 = 2**31 - 1
 _ONE_Q2 = 2**29
@@ -31,7 +38,7 @@ _EXP_RANGE = 10.0
 def softmax(operands: Operands) -> np.ndarray:
     values = operands.arrays[0].astype(np.int64)
     differences = values - values.max(axis=-1, keepdims=True)
-    if operands.tensors[0].dtype == "int16":
+    if operands.inputs[0].dtype == "int16":
         return operands.finished(_int16(differences, operands.scale()))
     bits = np.iinfo(operands.output.dtype).bits
     return operands.finished(_int8(differences, operands.scale(), output_bits=bits))
@@ -122,3 +129,75 @@ def _int16(differences: np.ndarray, scale: np.float64) -> np.ndarray:
     x = np.clip(normalized - 2**16 - 2**15, -(2**15), 2**15 - 1)
     product = exponentials * look_up(reciprocal_table, x)
     return (product + (np.int64(1) << (length - 2))) >> (length - 1)
+
+
+def _shares(case: Case) -> Shape:
+    require(len(case.shapes[0]) >= 1, "a scalar")
+    return case.shapes[0]
+
+
+#: Kernels hold scale * 2^26 of an int8 input as a multiplier greater than one.
+_LOWEST_SCALE = 2.0**-26
+
+
+def _flat_logits(case: Case) -> Iterator[str]:
+    (given,) = case.inputs
+    scale = float(given.quantization.scale[0])
+    if given.dtype == "int8" and scale <= _LOWEST_SCALE:
+        yield (
+            f"its input has scale {scale:.3g}, kernels abort the program at "
+            f"{_LOWEST_SCALE:.3g} and below: the logits are the same for all samples; has the "
+            "model been trained?"
+        )
+
+
+def _rounded_exponentials(case: Case) -> int:
+    """LSB of the 16-bit share of a value that takes all, by exact exponentials and by rounded ones.
+
+    The optimized kernel adds up floats, the reference kernel multiples of 2^-19: of those that are
+    far below the largest each is up to half of that off.
+    """
+    if not is_shares(case.output):
+        return 0
+    values = case.inputs[0].shape[-1]
+    return 1 + math.ceil(2**16 * values * 2.0**-20)
+
+
+_FLOAT_SHARES = (
+    "the optimized kernel adds up float32 exponentials from a table and rounds the share, the "
+    "reference kernel works in fixed point; that decides a tie in one or a few of 10^5 results"
+)
+
+SOFTMAX = register(
+    OperatorKind(
+        "SOFTMAX",
+        softmax,
+        _shares,
+        versions=(2, 3),
+        options="SoftmaxOptions",
+        written={"beta": 1.0},
+        required={"beta": 1.0},
+        operands=_flat_logits,
+        makes_shares=True,
+        fixes={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+        input_scales={
+            # The int8 kernels hold scale * 2^26 as a multiplier that must be greater than one;
+            # those of int16 shift differences of inputs by that of scale * 6553.5.
+            "int8": InputScale(2.0**-25, limits.HIGHEST_SCALE),
+            "int16": InputScale(limits.LOWEST_SCALE, 4.0),
+        },
+        # At equal inputs each exponential is 1. int8 kernels divide by a power of two that goes
+        # with their sum, at most 2^31 or they abort, and sum 19 bits of fraction in int32; int16
+        # kernels sum 15 bits.
+        most_values={
+            ("int8", "int8"): 511,
+            ("int8", "int16"): 4095,
+            ("int16", "int16"): limits.INT32 // 32767,
+        },
+        tolerances={
+            ("litert", "int8"): Tolerance(1, _FLOAT_SHARES),
+            ("litert", "int16"): Tolerance(0, _FLOAT_SHARES, drift=_rounded_exponentials),
+            ("tflm", "int16"): MEASURED_IN_TFLM,
+        },
+    )
+)

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import WEIGHTS
+from tflite_export.graph.shapes import positive
+
+#: Size with dilation and stride, in both directions.
+Windows = Sequence[tuple[int, int]]
+
+
+def filter_windows(case: Case) -> Windows:
+    """Windows of an operator that has the size of its filter as attributes."""
+    strides = positive(case.attributes, "stride_h", "stride_w")
+    sizes = positive(case.attributes, "filter_h", "filter_w")
+    return list(zip(sizes, strides, strict=True))
+
+
+def kernel_windows(case: Case) -> Windows:
+    """Windows of an operator whose weights are (N, H, W, M)."""
+    strides = positive(case.attributes, "stride_h", "stride_w")
+    dilations = positive(case.attributes, "dilation_h", "dilation_w")
+    sizes = case.tensor(WEIGHTS).shape[1:3]
+    return [
+        ((size - 1) * dilation + 1, stride)
+        for size, dilation, stride in zip(sizes, dilations, strides, strict=True)
+    ]
+
+
+def padded_elements(case: Case, windows: Windows) -> int:
+    """Elements of an operator's image with the padding that its windows need."""
+    batch, *sizes, channels = case.shapes[0]
+    padded = 1
+    for size, (window, stride) in zip(sizes, windows, strict=True):
+        outputs = -(-size // stride)
+        padded *= max(size, (outputs - 1) * stride + window)
+    return batch * padded * channels
 
 
 def padding_before_after(size: int, *, window: int, stride: int, same: bool) -> tuple[int, int]:

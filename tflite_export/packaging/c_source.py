@@ -19,21 +19,13 @@ from tflite_export.file.reader import StoredModel, StoredTensor, content_of, par
 from tflite_export.packaging import templates
 from tflite_export.packaging.memory import MemoryBudget, memory_budget
 from tflite_export.runtimes.programs import run_program
+from tflite_export.targets import capabilities
 
 #: Compilers in the order of preference: the target's own, then this computer's.
 _COMPILERS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "g++", "clang++")
 _COMPILER_SECONDS = 300
 _BYTES_PER_LINE = 12
 _ALIGNMENT = 16
-#: Operators whose resolver method is not their name in camel case.
-_METHODS = {
-    "BATCH_MATMUL": "BatchMatMul",
-    "CUMSUM": "CumSum",
-    "PADV2": "PadV2",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
-    "CUSTOM:TFLM_DECODE": "Decode",
-    "CUSTOM:ethos-u": "EthosU",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +94,13 @@ def resolver_methods(model: StoredModel) -> tuple[str, ...]:
 
 
 def _method(kind: str) -> str:
-    if kind in _METHODS:
-        return f"Add{_METHODS[kind]}"
+    methods = capabilities("microcontroller").resolver_methods
+    if kind in methods:
+        return f"Add{methods[kind]}"
     if kind.startswith("CUSTOM"):
         raise ValueError(
             f"operator {kind} is a custom one that TFLM does not bring; "
-            f"known are {', '.join(name for name in _METHODS if name.startswith('CUSTOM'))}"
+            f"known are {', '.join(name for name in methods if name.startswith('CUSTOM'))}"
         )
     return "Add" + "".join(_camel_case(kind.split("_")))
 

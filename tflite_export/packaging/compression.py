@@ -20,9 +20,15 @@ from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
 from tflite_export.file.ends import checked_shape, element_type
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
+from tflite_export.file.reader import (
+    StoredModel,
+    StoredTensor,
+    content_of,
+    parse,
+    stored_operator,
+)
 from tflite_export.file.writer import serialize
-from tflite_export.graph.structure import WEIGHTED
+from tflite_export.graph.kinds import BIAS, WEIGHTS
 from tflite_export.runtimes import tflm
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError, open_session
@@ -137,12 +143,9 @@ def _described(tensor: StoredTensor, bits: int) -> CompressedTensor:
 
 def candidates(model: StoredModel) -> dict[int, int]:
     """Tensor index -> index bits, of the weights whose table is expected to pay."""
-    weights = {
-        operator.inputs[1]
-        for operator in model.operators
-        if operator.kind in WEIGHTED and len(operator.inputs) > 1
-    }
-    widths = {index: index_bits(model.tensors[index]) for index in sorted(weights)}
+    found = {operator.operand(WEIGHTS) for operator in model.operators}
+    weights = sorted(index for index in found if index is not None)
+    widths = {index: index_bits(model.tensors[index]) for index in weights}
     return {index: bits for index, bits in widths.items() if bits is not None}
 
 
@@ -290,20 +293,16 @@ def _store_as_int8(model: Any, entry: Any, tensor: StoredTensor) -> None:
 
 def _drop_unread_parameters(model: Any) -> None:
     subgraph = model.subgraphs[0]
-    codes = {getattr(schema.BuiltinOperator, kind): kind for kind in WEIGHTED}
-    for operator in subgraph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        weighted = max(code.builtinCode, code.deprecatedBuiltinCode) in codes
-        if not weighted or len(_or_none(operator.inputs)) < 2:
-            continue
-        weights = subgraph.tensors[operator.inputs[1]].quantization
+    for operator in (stored_operator(each, model) for each in subgraph.operators):
+        place, bias = operator.operand(WEIGHTS), operator.operand(BIAS)
+        weights = None if place is None else subgraph.tensors[place].quantization
         if weights is None or weights.scale is None or len(weights.scale) == 1:
             # With one scale, TFLM's dense layer compares it with the bias's, and little is gained.
             continue
         if not np.any(weights.zeroPoint):
             weights.zeroPoint = np.zeros(1, np.int64)
-        if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-            subgraph.tensors[operator.inputs[2]].quantization = None
+        if bias is not None:
+            subgraph.tensors[bias].quantization = None
 
 
 def _share_tables(content: bytearray) -> None:

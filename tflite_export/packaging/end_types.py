@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file.ends import dequantized
 from tflite_export.file.reader import StoredTensor, parse
 from tflite_export.file.writer import serialize
+from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import capabilities
@@ -21,8 +22,8 @@ from tflite_export.targets import capabilities
 #: Types that ends can have; "int8" keeps what the graph has.
 ENDS = ("int8", "uint8", "float32")
 _OFFSET = 128
-_QUANTIZE_VERSION = 2
-_DEQUANTIZE_VERSION = 2
+#: To floats, which no integer graph holds: its version and table.
+_DEQUANTIZE, _DEQUANTIZE_VERSION, _DEQUANTIZE_OPTIONS = "DEQUANTIZE", 2, "DequantizeOptions"
 _SAMPLES = 4
 
 
@@ -90,13 +91,13 @@ def _converted(content: bytes, input_type: str | None, output_type: str | None) 
     for index in dict.fromkeys(stored.inputs):
         if input_type not in (None, stored.tensors[index].type):
             moved[index] = _add_tensor(subgraph, stored.tensors[index], str(input_type))
-            before.append(_operator(model, "QUANTIZE", moved[index], index))
+            before.append(_operator(model, QUANTIZE.name, moved[index], index))
     inputs = [moved.get(index, index) for index in stored.inputs]
     results: dict[int, int] = {}
     for index in dict.fromkeys(stored.outputs):
         if output_type not in (None, stored.tensors[index].type):
             results[index] = _add_tensor(subgraph, stored.tensors[index], str(output_type))
-            kind = "DEQUANTIZE" if output_type == "float32" else "QUANTIZE"
+            kind = _DEQUANTIZE if output_type == "float32" else QUANTIZE.name
             after.append(_operator(model, kind, index, results[index]))
     outputs = [results.get(index, index) for index in stored.outputs]
     subgraph.operators = [*before, *subgraph.operators, *after]
@@ -131,13 +132,14 @@ def _operator(model: Any, kind: str, source: int, target: int) -> schema.Operato
     if builtin not in codes:
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = _QUANTIZE_VERSION if kind == "QUANTIZE" else _DEQUANTIZE_VERSION
+        is_float = kind == _DEQUANTIZE
+        code.version = _DEQUANTIZE_VERSION if is_float else QUANTIZE.version("int8")
         model.operatorCodes.append(code)
         codes.append(builtin)
     entry = schema.OperatorT()
     entry.opcodeIndex = codes.index(builtin)
     entry.inputs, entry.outputs = [source], [target]
-    name = "QuantizeOptions" if kind == "QUANTIZE" else "DequantizeOptions"
+    name = _DEQUANTIZE_OPTIONS if kind == _DEQUANTIZE else str(QUANTIZE.options)
     entry.builtinOptionsType = getattr(schema.BuiltinOptions, name)
     entry.builtinOptions = getattr(schema, f"{name}T")()
     return entry

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, content_of, parse
-from tflite_export.graph.structure import WEIGHTED
+from tflite_export.graph.kinds import BIAS
 from tflite_export.runtimes import tflm
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
 
@@ -75,9 +75,6 @@ def _parameter_bytes(content: bytes) -> int:
 
 
 def _bias_buffers(model: StoredModel) -> set[int]:
-    """Buffers of the third operand of weighted operators."""
-    return {
-        model.tensors[operator.inputs[2]].buffer
-        for operator in model.operators
-        if operator.kind in WEIGHTED and len(operator.inputs) > 2 and operator.inputs[2] >= 0
-    }
+    """Buffers of the biases of weighted operators."""
+    biases = (operator.operand(BIAS) for operator in model.operators)
+    return {model.tensors[index].buffer for index in biases if index is not None}

@@ -14,12 +14,12 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, StoredTensor, parse
 from tflite_export.file.writer import serialize
+from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import open_session
 
 #: uint8 code u means what int8 code u - 128 does.
 _OFFSET = 128
-_QUANTIZE_VERSION = 2
 _SAMPLES = 4
 
 
@@ -70,8 +70,8 @@ def _unsigned(content: bytes, stored: StoredModel, scale: float, zero_point: int
         subgraph, scores, float(scores.scale[0]), int(scores.zero_point[0]) + _OFFSET
     )
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-    code.version = _QUANTIZE_VERSION
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, QUANTIZE.name)
+    code.version = QUANTIZE.version("int8")
     model.operatorCodes.append(code)
     index = len(model.operatorCodes) - 1
     subgraph.operators = [

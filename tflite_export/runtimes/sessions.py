@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export import operators as reference
 from tflite_export.file.damage import names_damage
 from tflite_export.file.ends import dequantized, ordered, taken
 from tflite_export.file.reader import content_of, parse, to_graph
 from tflite_export.graph.validation import validated
 from tflite_export.near_names import require_known
-from tflite_export.runtimes import old_runtime
+from tflite_export.runtimes import old_runtime, reference
 from tflite_export.runtimes.isolation import TFLITE_RUNTIME_PYTHON, guarded, heartbeat, in_worker
+from tflite_export.runtimes.reference_work import samples_at_once
 
 __all__ = [
     "NATIVE",
@@ -167,7 +167,7 @@ def _open_tflm(content: bytes) -> Session:
 def _open_reference(content: bytes) -> Session:
     graph = validated(to_graph(parse(content)))
     names = [tensor for _, tensor in graph.outputs]
-    step = reference.samples_at_once(graph)
+    step = samples_at_once(graph)
 
     @names_damage
     def session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

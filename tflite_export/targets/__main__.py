@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tflite_export.operators.versions import operator_version
+from tflite_export.graph.kinds import kind_of
 from tflite_export.targets.capabilities import TARGETS, capabilities
 from tflite_export.targets.forbidden import ForbiddenRow, forbidden_rows
 
@@ -79,7 +79,7 @@ def _weightless_rows() -> list[tuple[str, ...]]:
 
 def _version(kind: str, dtype: str) -> str:
     """Operator version that files carry; dense layers that keep dimensions carry one more."""
-    return str(operator_version(kind, activation_dtype=dtype))
+    return str(kind_of(kind).version(dtype))
 
 
 def _takes(target: str, kind: str, dtype: str) -> bool:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, content_of, parse
+from tflite_export.file.reader import StoredModel, StoredOperator, content_of, parse
+from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.runtimes import litert
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.latency import Latency, latency
 from tflite_export.targets import tflite_runtime
+from tflite_export.targets.capabilities import capabilities
 
 _DELEGATE = "DELEGATE"
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +106,15 @@ def _operators(content: bytes, *, fused: bool) -> list[dict[str, Any]]:
     return interpreter._get_ops_details()
 
 
+def _is_slower(operator: StoredOperator, model: StoredModel) -> bool:
+    weights = operator.operand(WEIGHTS)
+    if weights is None or operator.kind not in capabilities("android").slower_when_packed:
+        return False
+    return model.tensors[weights].type in ("int4", "int2")
+
+
 def _warnings(model: StoredModel) -> tuple[str, ...]:
-    packed = sum(
-        operator.kind in _CONVOLUTIONS
-        and model.tensors[operator.inputs[1]].type in ("int4", "int2")
-        for operator in model.operators
-    )
+    packed = sum(_is_slower(operator, model) for operator in model.operators)
     wide = any(tensor.type == "int16" for tensor in model.tensors)
     warnings = []
     if packed:

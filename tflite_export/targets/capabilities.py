@@ -50,6 +50,9 @@ class Capabilities:
         remarks: operator -> limit or trap to know.
         ranks: operator -> most dimensions of its tensors; "any" for those that are not named.
         excluded: operator or type that the target's vendor or tool rules out -> reason.
+        resolver_methods: operator -> what registers it in the target's runtime, where that is not
+            its name in camel case.
+        slower_when_packed: operators that run slower with weights below 8 bits.
     """
 
     target: str
@@ -64,6 +67,8 @@ class Capabilities:
     remarks: Mapping[str, str]
     ranks: Mapping[str, int]
     excluded: Mapping[str, str]
+    resolver_methods: Mapping[str, str]
+    slower_when_packed: tuple[str, ...]
 
 
 def capabilities(target: str) -> Capabilities:
@@ -90,6 +95,8 @@ def _capabilities(target: str) -> Capabilities:
         table.get("remarks", {}),
         table.get("ranks", {}),
         table.get("excluded", {}),
+        table.get("resolver_methods", {}),
+        tuple(table.get("slower_when_packed", ())),
     )
 
 
@@ -119,7 +126,7 @@ def storage(target: str, kind: str, *, bits: int, per_channel: bool, activation_
     """Narrowest container of `bits`-wide weights that the target's runtime really executes.
 
     Args:
-        kind: weighted operator, e.g. "CONV_2D".
+        kind: weighted operator.
         bits: learned width, 2 to 8.
         activation_dtype: "int8" or "int16".
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from tflite_export import targets
 from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
-from tflite_export.graph import limits
-from tflite_export.graph.structure import WEIGHTED
+from tflite_export.graph.kinds import WEIGHTS
+from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.operators.softmax import SOFTMAX
 from tflite_export.targets import coral, edgetpu_compiler, npu
 from tflite_export.targets.findings import Finding
 
@@ -18,6 +19,8 @@ __all__ = ["CheckResult", "Finding", "check", "static_findings"]
 
 #: Expands the weights of files that `packaging.compress` made.
 _DECODE = "CUSTOM:TFLM_DECODE"
+#: To floats, which no integer graph holds.
+_DEQUANTIZE = "DEQUANTIZE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +94,16 @@ def _zero_points(model: StoredModel) -> list[Finding]:
 
 def _wide_softmax(model: StoredModel) -> list[Finding]:
     """The NPU of "ethos-u" and LiteRT's optimized kernel take any number of values."""
-    limit, tensors = limits.SOFTMAX_VALUES["int8", "int8"], model.tensors
+    limit, tensors = SOFTMAX.most_values["int8", "int8"], model.tensors
     return [
         Finding(
-            f"SOFTMAX ({tensors[operator.outputs[0]].name})",
+            f"{SOFTMAX.name} ({tensors[operator.outputs[0]].name})",
             f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
             "export the Keras model with tflite_export, which gives its results 16 bits",
             "TFLM's kernel, measured",
         )
         for operator in model.operators
-        if operator.kind == "SOFTMAX"
+        if operator.kind == SOFTMAX.name
         and tensors[operator.inputs[0]].type == tensors[operator.outputs[0]].type == "int8"
         and tensors[operator.inputs[0]].shape[-1:] > (limit,)
     ]
@@ -143,30 +146,31 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     dynamic = [tensor for tensor in outputs if any(size < 1 for size in tensor.shape)]
     if dynamic or (outputs and outputs[0].shape and outputs[0].shape[0] != 1):
         return [Finding(where, f"output shape {outputs[0].shape}", "fix all sizes, batch 1")]
-    if not inputs:
+    if operator.source is None:
         return []
-    weights = inputs[1] if operator.kind in WEIGHTED and len(inputs) > 1 else None
+    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
+    weights = None if place is None else model.tensors[place]
     problem = targets.check_operator(
         target,
         operator.kind,
-        activation_dtype=inputs[0].type,
+        activation_dtype=source.type,
         container=weights.type if weights else None,
         per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
-        rescales=bool(outputs) and _parameters(inputs[0]) != _parameters(outputs[0]),
+        rescales=bool(outputs) and _parameters(source) != _parameters(outputs[0]),
         rank=max(len(tensor.shape) for tensor in (*inputs, *outputs)),
     )
     if problem is None:
         return []
     table = targets.capabilities(target)
-    source = f"capability table of {table.title}, measured"
-    return [Finding(where, problem, table.advice, source)]
+    evidence = f"capability table of {table.title}, measured"
+    return [Finding(where, problem, table.advice, evidence)]
 
 
 def _converts_an_end(
     operator: StoredOperator, model: StoredModel, allowed: tuple[str, ...]
 ) -> bool:
     """What `packaging.end_types` adds: a network's ends in another type, integers inside."""
-    if operator.kind not in ("QUANTIZE", "DEQUANTIZE"):
+    if operator.kind not in (QUANTIZE.name, _DEQUANTIZE):
         return False
     if len(operator.inputs) != 1 or len(operator.outputs) != 1:
         return False

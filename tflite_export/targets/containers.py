@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tflite_export import targets
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.graph.structure import WEIGHTED, IntegerGraph, Operator, parameters
+from tflite_export.graph.kinds import weights_of
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor, parameters
 
 
 def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
@@ -19,12 +20,12 @@ def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
         try:
             if problem := targets.rank_problem(target, operator.kind, _rank(graph, operator)):
                 raise ValueError(problem)
-            if operator.kind in WEIGHTED:
-                name = operator.inputs[1]
-                container = _container(graph, name, operator.kind, target, dtype)
+            weights = weights_of(operator, graph.tensors)
+            if weights is not None:
+                container = _container(weights, operator.kind, target, dtype)
                 # A shared tensor has one container: the widest that its operators need.
-                storage[name] = max(
-                    storage.get(name, container), container, key=CONTAINER_BITS.__getitem__
+                storage[weights.name] = max(
+                    storage.get(weights.name, container), container, key=CONTAINER_BITS.__getitem__
                 )
             elif problem := targets.check_operator(
                 target,
@@ -48,8 +49,7 @@ def _rescales(graph: IntegerGraph, operator: Operator) -> bool:
     return parameters(given) != parameters(made)
 
 
-def _container(graph: IntegerGraph, name: str, kind: str, target: str, dtype: str) -> str:
-    weights = graph.tensors[name]
+def _container(weights: Tensor, kind: str, target: str, dtype: str) -> str:
     return targets.storage(
         target,
         kind,

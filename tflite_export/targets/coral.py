@@ -7,12 +7,17 @@ unspecified limitation". An empty answer means that no blocker is known.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.graph.kinds import WEIGHTS
+from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.targets.findings import Finding
 
 _PAGE = "https://coral.ai/docs/edgetpu/models-intro/"
@@ -23,6 +28,8 @@ _QUANTIZED = ("int8", "uint8")
 _INNER_DIMENSIONS = 3
 _SOFTMAX_ELEMENTS = 16_000
 _DEPTH_MULTIPLE = 4
+#: To floats, which no integer graph holds.
+_DEQUANTIZE = "DEQUANTIZE"
 _NO_ACTIVATION = schema.ActivationFunctionType.NONE
 
 
@@ -31,11 +38,22 @@ class _Place:
     """An operator with its tensors; absent operands are left out."""
 
     operator: StoredOperator
+    tensors: Sequence[StoredTensor]
     inputs: Sequence[StoredTensor]
     outputs: Sequence[StoredTensor]
 
     def option(self, name: str, default: int = 0) -> int:
         return getattr(self.operator.options, name, default)
+
+    def tensor(self, role: str) -> StoredTensor | None:
+        """The operand of a known operator with a role."""
+        index = self.operator.operand(role)
+        return None if index is None else self.tensors[index]
+
+    @property
+    def source(self) -> StoredTensor | None:
+        index = self.operator.source
+        return None if index is None else self.tensors[index]
 
     def constant(self, index: int) -> np.ndarray | None:
         return self.inputs[index].values if index < len(self.inputs) else None
@@ -105,7 +123,8 @@ def _no_batch_packing(place: _Place) -> str | None:
 
 
 def _slopes_of_channels(place: _Place) -> str | None:
-    shape = place.inputs[1].shape
+    slopes = place.tensor("slopes")
+    shape = () if slopes is None else slopes.shape
     return None if _is_vector(shape) else f"slopes {shape} vary beyond the innermost dimension"
 
 
@@ -132,48 +151,31 @@ def _plain_slice(place: _Place) -> str | None:
     return "has an ellipsis or new-axis mask" if masked else None
 
 
-#: Every operator in the documented list, with what the list demands of it.
-RULES: Mapping[str, tuple[_Rule, ...]] = {
-    "ADD": (),
-    "AVERAGE_POOL_2D": (_no_fused_activation,),
-    "CONCATENATION": (_no_fused_activation, _constants_are_padding),
-    "CONV_2D": (_same_dilation,),
-    "DEPTHWISE_CONV_2D": (_same_dilation,),
-    "EXPAND_DIMS": (),
-    "FULLY_CONNECTED": (_one_dimensional_output,),
-    "L2_NORMALIZATION": (),
-    "LOGISTIC": (),
-    "MAXIMUM": (),
-    "MAX_POOL_2D": (_no_fused_activation,),
-    "MEAN": (_no_batch_reduction, _depth_multiple),
-    "MINIMUM": (),
-    "MUL": (),
-    "PACK": (_no_batch_packing,),
-    "PAD": (_no_batch_padding,),
-    "PRELU": (_slopes_of_channels,),
-    "QUANTIZE": (),
-    "REDUCE_MAX": (_no_batch_reduction,),
-    "REDUCE_MIN": (_no_batch_reduction,),
-    "RELU": (),
-    "RELU6": (),
-    "RELU_N1_TO_1": (),
-    "RESHAPE": (),
-    "RESIZE_BILINEAR": (_three_dimensional,),
-    "RESIZE_NEAREST_NEIGHBOR": (_three_dimensional,),
-    "RSQRT": (),
-    "SLICE": (),
-    "SOFTMAX": (_short_vector,),
-    "SPACE_TO_DEPTH": (),
-    "SPLIT": (),
-    "SQUARED_DIFFERENCE": (),
-    "SQUEEZE": (),
-    "STRIDED_SLICE": (_plain_slice,),
-    "SUB": (),
-    "SUM": (_no_batch_reduction,),
-    "TANH": (),
-    "TRANSPOSE": (),
-    "TRANSPOSE_CONV": (),
+#: What the list may demand of an operator, by the names in `coral.toml`.
+_RULES: Mapping[str, _Rule] = {
+    "constants_are_padding": _constants_are_padding,
+    "depth_multiple": _depth_multiple,
+    "no_batch_packing": _no_batch_packing,
+    "no_batch_padding": _no_batch_padding,
+    "no_batch_reduction": _no_batch_reduction,
+    "no_fused_activation": _no_fused_activation,
+    "one_dimensional_output": _one_dimensional_output,
+    "plain_slice": _plain_slice,
+    "same_dilation": _same_dilation,
+    "short_vector": _short_vector,
+    "slopes_of_channels": _slopes_of_channels,
+    "three_dimensional": _three_dimensional,
 }
+
+
+@functools.cache
+def rules() -> Mapping[str, tuple[_Rule, ...]]:
+    """Every operator in the documented list, with what the list demands of it."""
+    text = resources.files(__package__).joinpath("coral.toml").read_text("utf-8")
+    return {
+        kind: tuple(_RULES[name] for name in names)
+        for kind, names in tomllib.loads(text)["rules"].items()
+    }
 
 
 def findings(model: StoredModel) -> tuple[Finding, ...]:
@@ -182,6 +184,7 @@ def findings(model: StoredModel) -> tuple[Finding, ...]:
     for operator in model.operators:
         place = _Place(
             operator,
+            model.tensors,
             [model.tensors[index] for index in operator.inputs if index >= 0],
             [model.tensors[index] for index in operator.outputs if index >= 0],
         )
@@ -192,15 +195,15 @@ def findings(model: StoredModel) -> tuple[Finding, ...]:
 
 def _converts_at_the_border(operator: StoredOperator, model: StoredModel) -> bool:
     """Float inputs and outputs are allowed; their conversion runs on the CPU."""
-    enters = operator.kind == "QUANTIZE" and operator.inputs[0] in model.inputs
-    leaves = operator.kind == "DEQUANTIZE" and operator.outputs[0] in model.outputs
+    enters = operator.kind == QUANTIZE.name and operator.inputs[0] in model.inputs
+    leaves = operator.kind == _DEQUANTIZE and operator.outputs[0] in model.outputs
     return enters or leaves
 
 
 def _findings(place: _Place) -> list[Finding]:
     kind = place.operator.kind
     where = f"{kind} ({place.outputs[0].name if place.outputs else 'no output'})"
-    if kind not in RULES:
+    if kind not in rules():
         return [
             Finding(
                 where,
@@ -209,12 +212,12 @@ def _findings(place: _Place) -> list[Finding]:
                 SUPPORTED_OPERATIONS,
             )
         ]
-    tensors = [_tensor_problem(tensor) for tensor in (*place.inputs[:1], *place.outputs)]
+    tensors = [_tensor_problem(tensor) for tensor in (place.source, *place.outputs) if tensor]
     problems = [
         Finding(where, problem, advice, MODEL_REQUIREMENTS)
         for problem, advice in filter(None, [*tensors, _weights_problem(place)])
     ]
-    broken = (rule(place) for rule in RULES[kind])
+    broken = (rule(place) for rule in rules()[kind])
     return problems + [
         Finding(where, problem, "change the layer, or let it run on the CPU", SUPPORTED_OPERATIONS)
         for problem in broken
@@ -242,9 +245,9 @@ def _tensor_problem(tensor: StoredTensor) -> tuple[str, str] | None:
 
 def _weights_problem(place: _Place) -> tuple[str, str] | None:
     """Parameters must be constants of 8 bits; biases and the like are int32."""
-    if place.operator.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+    weights = place.tensor(WEIGHTS)
+    if weights is None:
         return None
-    weights = place.inputs[1]
     if weights.values is None:
         return "the weights are computed, not constant", "make them constants"
     if weights.type not in _QUANTIZED:

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.file.options import OPERATORS, decode
+from tflite_export.file.options import decode, parted
 from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.graph.kinds import WEIGHTS, is_known, kind_of
 from tflite_export.targets.findings import Finding
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """An operator with its attributes, see `graph.structure.ATTRIBUTES`, and its tensors."""
+    """An operator with its attributes, see `graph.kinds.OperatorKind`, and its tensors."""
 
     kind: str
     attributes: Mapping[str, Any]
@@ -34,6 +35,9 @@ class _Place:
     @property
     def source(self) -> tuple[int, ...]:
         return self.inputs[0].shape
+
+    def tensor(self, role: str) -> StoredTensor:
+        return self.inputs[kind_of(self.kind).roles.index(role)]
 
 
 _Rule = Callable[[_Place, Mapping[str, Any]], str | None]
@@ -47,8 +51,8 @@ def findings(model: StoredModel) -> tuple[Finding, ...]:
         place = _place(operator, model)
         if place is None:
             continue
-        for rule in _RULES.get(place.kind, ()):
-            if (problem := rule(place, limits)) is not None:
+        for name in limits["rules"].get(place.kind, ()):
+            if (problem := _RULES[name](place, limits)) is not None:
                 where = f"{place.kind} ({place.output.name})"
                 found.append(
                     Finding(where, f"stays on the CPU: {problem}", _ADVICE, limits["source"])
@@ -67,27 +71,34 @@ def _limits() -> Mapping[str, Any]:
 
 def _place(operator: StoredOperator, model: StoredModel) -> _Place | None:
     """None for what the capability table does not know either."""
-    codec = OPERATORS.get(operator.kind)
-    if codec is None or -1 in (*operator.inputs, *operator.outputs) or not operator.outputs:
+    if not is_known(operator.kind) or not operator.outputs:
         return None
-    count = len(operator.inputs) - len(codec.constants)
-    operands = [model.tensors[index].values for index in operator.inputs[count:]]
-    known = [operand for operand in operands if operand is not None]
-    if count < 1 or len(known) < len(operands):
+    if -1 in (*operator.inputs, *operator.outputs):
         return None
-    inputs = [model.tensors[index] for index in operator.inputs[:count]]
+    kind = kind_of(operator.kind)
+    inputs, constants = parted(kind, [model.tensors[index] for index in operator.inputs])
+    known = [constant.values for constant in constants if constant.values is not None]
+    if not inputs or len(known) < len(kind.constants):
+        return None
     attributes = decode(operator.kind, operator.options, known)
     return _Place(operator.kind, attributes, inputs, model.tensors[operator.outputs[0]])
 
 
 def _stride(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    problem = _large_strides(place, limits)
+    return f"{problem} with padding" if problem and _is_padded(place) else None
+
+
+def _depthwise_stride(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    problem = _large_strides(place, limits)
+    return f"{problem} in a depthwise convolution" if problem else None
+
+
+def _large_strides(place: _Place, limits: Mapping[str, Any]) -> str | None:
     strides = place.attributes["stride_h"], place.attributes["stride_w"]
     if max(strides) <= limits["stride"]:
         return None
-    said = f"strides {strides[0]} x {strides[1]}, more than {limits['stride']}"
-    if place.kind == "DEPTHWISE_CONV_2D":
-        return f"{said} in a depthwise convolution"
-    return f"{said} with padding" if _is_padded(place) else None
+    return f"strides {strides[0]} x {strides[1]}, more than {limits['stride']}"
 
 
 def _is_padded(place: _Place) -> bool:
@@ -106,7 +117,7 @@ def _window(place: _Place) -> tuple[int, int]:
     """Height and width that one result looks at."""
     if "filter_h" in place.attributes:
         return place.attributes["filter_h"], place.attributes["filter_w"]
-    height, width = place.inputs[1].shape[1:3]
+    height, width = place.tensor(WEIGHTS).shape[1:3]
     return (
         (height - 1) * place.attributes["dilation_h"] + 1,
         (width - 1) * place.attributes["dilation_w"] + 1,
@@ -115,20 +126,23 @@ def _window(place: _Place) -> tuple[int, int]:
 
 def _filter(place: _Place, limits: Mapping[str, Any]) -> str | None:
     height, width = _window(place)
-    same = limits["average_filter_same"]
-    if place.kind == "AVERAGE_POOL_2D" and place.attributes["padding"] == "SAME":
-        too_large = max(height, width) > same
-        return (
-            f"a filter of {height} x {width} with SAME padding, over {same}" if too_large else None
-        )
     if height > limits["filter_height"]:
         return f"a filter of height {height}, over {limits['filter_height']}"
     area = limits["filter_area"]
     return f"a filter of {height} x {width}, over {area} places" if height * width > area else None
 
 
+def _average_filter(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    if place.attributes["padding"] != "SAME":
+        return _filter(place, limits)
+    height, width = _window(place)
+    most = limits["average_filter_same"]
+    too_large = max(height, width) > most
+    return f"a filter of {height} x {width} with SAME padding, over {most}" if too_large else None
+
+
 def _weights(place: _Place, limits: Mapping[str, Any]) -> str | None:
-    weights, most = place.inputs[1], limits["weight_sum"]
+    weights, most = place.tensor(WEIGHTS), limits["weight_sum"]
     if weights.values is None or weights.values.size <= most // 128:
         return None
     axes = tuple(axis for axis in range(weights.values.ndim) if axis != weights.axis)
@@ -189,14 +203,15 @@ def _transpose(place: _Place, limits: Mapping[str, Any]) -> str | None:
     return f"a transpose of {shape} by {tuple(order)}, too large" if largest > most else None
 
 
-_RULES: Mapping[str, tuple[_Rule, ...]] = {
-    "CONV_2D": (_stride, _weights),
-    "DEPTHWISE_CONV_2D": (_stride, _weights),
-    "FULLY_CONNECTED": (_depth, _weights),
-    "MAX_POOL_2D": (_stride, _filter),
-    "AVERAGE_POOL_2D": (_stride, _filter),
-    "MEAN": (_mean,),
-    "RESIZE_NEAREST_NEIGHBOR": (_resize,),
-    "RESIZE_BILINEAR": (_resize,),
-    "TRANSPOSE": (_transpose,),
+#: Constraints by the names in `ethos_u.toml`.
+_RULES: Mapping[str, _Rule] = {
+    "average_filter": _average_filter,
+    "depth": _depth,
+    "depthwise_stride": _depthwise_stride,
+    "filter": _filter,
+    "mean": _mean,
+    "resize": _resize,
+    "stride": _stride,
+    "transpose": _transpose,
+    "weights": _weights,
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from tflite_export.file.reader import StoredModel, StoredOperator
-from tflite_export.graph.structure import WEIGHTED
+from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.targets.forbidden import forbidden
 
 NAME = "tflite-runtime"
@@ -31,22 +31,22 @@ def obstacles(model: StoredModel) -> tuple[str, ...]:
 
 
 def _obstacle(operator: StoredOperator, model: StoredModel) -> str | None:
-    inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
     outputs = [model.tensors[index] for index in operator.outputs]
     where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
     newest = newest_versions().get(operator.kind)
     if newest is not None and operator.version > newest:
         return f"{where}: version {operator.version}, the newest it knows is {newest}"
-    if not inputs or not outputs:
+    if operator.source is None or not outputs:
         return None
-    weights = inputs[1] if operator.kind in WEIGHTED and len(inputs) > 1 else None
+    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
+    weights = None if place is None else model.tensors[place]
     row = forbidden(
         NAME,
         operator.kind,
-        activation_dtype=inputs[0].type,
+        activation_dtype=source.type,
         container=weights.type if weights else None,
         per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
         output_dtype=outputs[0].type,
-        input_rank=len(inputs[0].shape),
+        input_rank=len(source.shape),
     )
     return None if row is None else f"{where}: {row.outcome}, {row.evidence}"

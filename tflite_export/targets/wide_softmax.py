@@ -17,8 +17,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from tflite_export import targets
-from tflite_export.graph import limits
+from tflite_export.graph.kinds import kind_of
 from tflite_export.graph.structure import SHARES, IntegerGraph, Operator, Tensor
+from tflite_export.operators.rescaling import QUANTIZE
 
 #: Runtimes whose kernel for int8 sums in floats.
 _SURVIVORS = ("litert", "tflite-runtime")
@@ -68,27 +69,27 @@ def without(graph: IntegerGraph, operators: Iterable[Operator]) -> IntegerGraph:
 
 def _is_deadly(operator: Operator, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the sum of exponentials of equal inputs is too much for the reference kernels."""
-    if operator.kind != "SOFTMAX":
-        return False
     given, made = (tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
-    return given.shape[-1] > limits.SOFTMAX_VALUES[given.dtype, made.dtype]
+    most = kind_of(operator.kind).most_values.get((given.dtype, made.dtype))
+    return most is not None and given.shape[-1] > most
 
 
 def _is_split(operator: Operator, tensors: Mapping[str, Tensor], target: str) -> bool:
     """Whether 16 bits help; otherwise a runtime of the target survives the operator as it is."""
     given, made = (tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
-    values, limit = given.shape[-1], limits.SOFTMAX_VALUES["int8", "int16"]
+    most = kind_of(operator.kind).most_values
+    values, limit = given.shape[-1], most["int8", "int16"]
     narrow = (given.dtype, made.dtype) == ("int8", "int8")
-    lacks = targets.check_operator(target, "QUANTIZE", activation_dtype="int16", rescales=True)
+    lacks = targets.check_operator(target, QUANTIZE.name, activation_dtype="int16", rescales=True)
     if narrow and not lacks and values <= limit:
         return True
     if narrow and set(targets.capabilities(target).runtimes) & set(_SURVIVORS):
         return False
-    allowed = limit if narrow and not lacks else limits.SOFTMAX_VALUES[given.dtype, made.dtype]
+    allowed = limit if narrow and not lacks else most[given.dtype, made.dtype]
     raise ValueError(
-        f"layer {operator.layer!r}: SOFTMAX over {values} values overflows the sums of the kernels "
-        f"of target {target!r} where the values are nearly equal; allowed are {allowed}: return "
-        "the logits and apply softmax to them outside of the file"
+        f"layer {operator.layer!r}: {operator.kind} over {values} values overflows the sums of the "
+        f"kernels of target {target!r} where the values are nearly equal; allowed are {allowed}: "
+        "return the logits and apply softmax to them outside of the file"
     )
 
 
@@ -103,5 +104,5 @@ def _split(operator: Operator, tensors: dict[str, Tensor]) -> list[Operator]:
     )
     return [
         dataclasses.replace(operator, outputs=(name,)),
-        Operator("QUANTIZE", (name,), (made.name,), operator.layer),
+        Operator(QUANTIZE.name, (name,), (made.name,), operator.layer),
     ]

@@ -22,8 +22,8 @@ from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.quantized.wrap import wrap
-from tflite_export import operators as reference
 from tflite_export.graph.structure import IntegerGraph, Operator
+from tflite_export.runtimes import reference
 
 H, W, C, N = 5, 4, 3, 6
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tfeptq.quantized.averaging import QuantizedAveragePooling, QuantizedMean
-from tflite_export import operators as reference
 from tflite_export.graph.structure import Operator, Quantization, Tensor
+from tflite_export.runtimes import reference
 
 SHAPE = (200, 9, 7, 3)
 

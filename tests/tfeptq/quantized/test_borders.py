@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tfeptq.quantized.borders import Narrowing
-from tflite_export import operators as reference
 from tflite_export.graph.structure import Operator, Quantization, Tensor
+from tflite_export.runtimes import reference
 
 
 @pytest.mark.parametrize("high", [1.0, 3.3, 5.9])

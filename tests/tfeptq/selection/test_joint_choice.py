@@ -20,7 +20,7 @@ from tfeptq.selection.choice import prepare_choice
 from tfeptq.selection.joint_costs import activations, weights
 from tfeptq.selection.search import hold_accuracy
 from tfeptq.selection.skeleton import file_bytes, peak_activation_bytes, skeleton
-from tflite_export.graph.structure import WEIGHTED
+from tflite_export.graph.kinds import is_weighted
 
 IMAGES = small_models.images(32)
 
@@ -115,7 +115,7 @@ def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
     bits = {
         operator.layer: graph.tensors[operator.inputs[0]].bits
         for operator in graph.operators
-        if operator.kind in WEIGHTED
+        if is_weighted(operator.kind)
     }
     multiplications = {
         "stem": 9 * 7 * 8 * 27,

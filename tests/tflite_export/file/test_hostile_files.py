@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 import tflite_export
 from tests.tflite_export.file.test_foreign_files import changed
 from tests.tflite_export.random_operators import BUILDERS, random_graph
-from tflite_export import operators as reference
 from tflite_export.file.reader import parse, to_graph
 from tflite_export.file.writer import serialize, write
 from tflite_export.graph.validation import validated
 from tflite_export.packaging import compress, memory_budget
-from tflite_export.runtimes import isolation
+from tflite_export.runtimes import isolation, reference
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError
 
 NATIVE = [name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()]
@@ -137,7 +136,7 @@ def test_known_failures(tmp_path, name):
 
 def test_nothing_is_allocated_for_shapes_that_do_not_fit(monkeypatch):
     """The operator is refused before its kernel is called."""
-    monkeypatch.setattr(reference.execution, "run_operator", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(reference, "run_operator", lambda *a: pytest.fail("computed"))
     content = CASES["padding beyond the output"][0]
     with pytest.raises(ValueError, match="its shapes do not fit"):
         tflite_export.run(content, inputs_for(content), runtime="reference")

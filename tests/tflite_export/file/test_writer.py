@@ -11,12 +11,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
-from tflite_export import operators as reference
 from tflite_export.file.reader import parse, read_bytes, to_graph
 from tflite_export.file.writer import write
+from tflite_export.graph.kinds import kind_of
 from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.graph.validation import validated
-from tflite_export.operators.versions import operator_version
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.tflite_runtime import newest_versions
 
@@ -190,13 +190,13 @@ def test_versions_are_not_newer_than_the_old_runtime_knows():
             continue
         for dtype in ("int8", "int16"):
             for keep in (True, False):
-                version = operator_version(kind, activation_dtype=dtype, keep_num_dims=keep)
+                version = kind_of(kind).version(dtype, {"keep_num_dims": keep})
                 assert version <= newest
 
 
 def test_kept_dimensions_raise_the_version_of_dense_layers():
     versions = [
-        operator_version("FULLY_CONNECTED", activation_dtype="int8", keep_num_dims=keep)
+        kind_of("FULLY_CONNECTED").version("int8", {"keep_num_dims": keep})
         for keep in (False, True)
     ]
     assert versions == [4, 5]

@@ -12,21 +12,23 @@ from hypothesis import strategies as st
 
 import tflite_export
 from tests.tflite_export import one_operator as one
-from tests.tflite_export.random_operators import BUILDERS, FIXED, WEIGHTED, Draw, random_graph
-from tflite_export import operators as reference
+from tests.tflite_export.random_operators import FIXED, WEIGHTED, Draw, random_graph
 from tflite_export.file.writer import write
 from tflite_export.graph import limits
-from tflite_export.graph.proofs import accumulators, prove
-from tflite_export.graph.structure import TIED, IntegerGraph
-from tflite_export.operators.tolerances import tolerance
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import kind_of, known, tolerance
+from tflite_export.graph.proofs import prove
+from tflite_export.graph.structure import IntegerGraph
+from tflite_export.operators.sums import accumulators
 from tflite_export.operators.windows import windows
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 
 INSTALLED = [
     name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()
 ]
 #: Operators whose arithmetic depends on scales. Softmax has rules of its own.
-SCALED = sorted(set(BUILDERS) - set(TIED) - {"SOFTMAX"})
+SCALED = sorted(kind for kind in known() if not kind_of(kind).ties and kind != "SOFTMAX")
 
 
 def with_scale(graph: IntegerGraph, name: str, scale: np.ndarray | float) -> IntegerGraph:
@@ -89,7 +91,7 @@ def test_what_is_proven_is_right_in_every_runtime(kind, dtype, seed, exponent):
             continue  # Never rescales there, which the capability table says.
         found = open_session(write(graph), runtime)(samples)[0]
         difference = np.abs(found - expected).max()
-        assert difference <= tolerance(runtime, graph.operators[0], graph.tensors), runtime
+        assert difference <= tolerance(runtime, Case.of(graph.operators[0], graph.tensors)), runtime
 
 
 def exact_sums(graph: IntegerGraph, samples: list[np.ndarray]) -> list[list[Fraction]]:
@@ -152,7 +154,7 @@ def with_bias(graph: IntegerGraph, values: list[int]) -> IntegerGraph:
 @given(kind=st.sampled_from(sorted(WEIGHTED)), seed=st.integers(0, 10**6))
 def test_sums_are_those_of_the_worst_inputs(kind, seed):
     graph = plain(WEIGHTED[kind](Draw(seed, "int8")))
-    axis = 3 if kind == "DEPTHWISE_CONV_2D" else 0
+    axis = kind_of(kind).channel_axis
     source, weights = graph.tensors["x"], graph.tensors["w"]
     low, high = accumulators(source, weights, axis)
     zero_point = source.quantization.zero_point

@@ -8,8 +8,10 @@ from scipy import special
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import FIXED
-from tflite_export import operators as reference
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import tolerance
 from tflite_export.graph.structure import IntegerGraph
+from tflite_export.runtimes import reference
 
 EVERY = {
     dtype: np.arange(np.iinfo(dtype).min, np.iinfo(dtype).max + 1).astype(dtype)
@@ -40,7 +42,8 @@ def test_every_integer_equals_the_reference_kernel(kind, dtype, scale):
     graph, every = every_integer(kind, dtype, scale)
     expected = reference.run(graph, [every])["y"].astype(np.int64)
     found = one.in_runtime(graph, [every]).astype(np.int64)
-    assert np.abs(found - expected).max() <= reference.TOLERANCE.get((kind, dtype), (0, ""))[0]
+    case = Case.of(graph.operators[0], graph.tensors)
+    assert np.abs(found - expected).max() <= tolerance("litert-reference", case)
 
 
 @pytest.mark.parametrize("scale", SCALES)

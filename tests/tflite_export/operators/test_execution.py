@@ -9,9 +9,9 @@ import pytest
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, random_graph
-from tflite_export import operators as reference
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.graph.validation import validated
+from tflite_export.runtimes import reference
 
 
 @pytest.mark.parametrize("kind", BUILDERS)

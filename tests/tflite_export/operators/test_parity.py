@@ -11,8 +11,10 @@ import pytest
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
-from tflite_export import operators as reference
-from tflite_export.graph.structure import ATTRIBUTES, IntegerGraph
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import ANY_RUNTIME, kind_of, known, tolerance
+from tflite_export.graph.structure import IntegerGraph
+from tflite_export.runtimes import reference
 
 SEEDS = range(12)
 #: kernels.md: no runtime executes it.
@@ -40,13 +42,15 @@ def difference(
 
 
 def test_every_operator_of_the_graph_is_covered():
-    assert set(BUILDERS) == set(ATTRIBUTES)
+    assert set(BUILDERS) == set(known())
 
 
 @pytest.mark.parametrize(("kind", "dtype"), CASES)
 def test_operators_equal_the_reference_kernels(kind, dtype):
-    allowed = reference.TOLERANCE.get((kind, dtype), (0, ""))[0]
-    assert max(difference(random_graph(kind, dtype, seed)) for seed in SEEDS) <= allowed
+    for seed in SEEDS:
+        graph = random_graph(kind, dtype, seed)
+        case = Case.of(graph.operators[0], graph.tensors)
+        assert difference(graph) <= tolerance("litert-reference", case)
 
 
 @pytest.mark.parametrize("ratio", [0.77137, 1.31831, 1.94173])
@@ -139,7 +143,13 @@ def pointwise_convolution(dense: IntegerGraph) -> IntegerGraph:
 
 
 def test_tolerances_are_small_and_explained():
-    for (kind, dtype), (allowed, reason) in reference.TOLERANCE.items():
-        assert (kind, dtype) in CASES
-        assert allowed == 1
-        assert "float32" in reason
+    given = {
+        (kind, dtype): found
+        for kind in known()
+        for (runtime, dtype), found in kind_of(kind).tolerances.items()
+        if runtime == ANY_RUNTIME
+    }
+    assert set(given) <= set(CASES)
+    for found in given.values():
+        assert found.lsb == 1
+        assert "float32" in found.reason

@@ -13,7 +13,7 @@ from tests.tflite_export.random_operators import random_graph
 from tests.tflite_export.test_exporter import convolution
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
-from tflite_export.graph.structure import ATTRIBUTES
+from tflite_export.graph.kinds import known
 from tflite_export.packaging import c_source, write_c_source
 
 pytestmark = pytest.mark.skipif(
@@ -111,7 +111,7 @@ def test_operators_become_resolver_methods(kind):
 
 
 def test_the_names_of_all_operators_are_c_names():
-    for kind in ATTRIBUTES:
+    for kind in known():
         assert c_source._method(kind).isidentifier()
 
 

@@ -16,11 +16,12 @@ import pytest
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw
-from tflite_export import operators as reference
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.writer import write
-from tflite_export.graph.structure import ATTRIBUTES, IntegerGraph
-from tflite_export.operators.tolerances import TOLERANCE, tolerance
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import ANY_RUNTIME, kind_of, known, tolerance
+from tflite_export.graph.structure import IntegerGraph
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, TFLITE_RUNTIME_PYTHON, open_session
 from tflite_export.targets import TARGETS, capabilities, check_operator
 from tflite_export.targets.__main__ import allowed as allowed_table
@@ -132,7 +133,7 @@ def test_allowed_rows_are_right(row):
 
 def allowance(runtime: str, graph: IntegerGraph) -> int:
     """The old runtime proves no export, so its differences are bounded here only."""
-    return 1 if runtime == OLD else tolerance(runtime, graph.operators[0], graph.tensors)
+    return 1 if runtime == OLD else tolerance(runtime, Case.of(graph.operators[0], graph.tensors))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_forbidden_rows_fail_as_recorded(row):
 
 
 def combinations() -> Iterator[tuple[str, str, str | None, str | None]]:
-    for kind in ATTRIBUTES:
+    for kind in known():
         for dtype in ("int8", "int16"):
             if kind not in WEIGHTED:
                 yield kind, dtype, None, None
@@ -199,11 +200,12 @@ def test_no_target_allows_what_its_runtimes_are_known_to_fail():
 
 
 def test_tolerances_are_small_explained_and_about_known_operators():
-    for (runtime, kind, dtype), (allowed, reason) in TOLERANCE.items():
-        assert runtime in RUNTIMES
-        assert kind in ATTRIBUTES
-        assert allowed <= (12 if dtype == "int16" else 3)
-        assert reason
+    for kind in known():
+        for (runtime, dtype), allowed in kind_of(kind).tolerances.items():
+            assert runtime in (*RUNTIMES, ANY_RUNTIME)
+            assert allowed.lsb <= (12 if dtype == "int16" else 3)
+            assert allowed.lsb or allowed.drift
+            assert allowed.reason
 
 
 @pytest.mark.parametrize("kind", ["LOGISTIC", "TANH"])
@@ -217,7 +219,7 @@ def test_16_bit_curves_differ_at_power_of_two_scales_only(kind):
         graph = one.graph_of(kind, [source], output)
         found = one.in_runtime(graph, [every], runtime="litert").astype(np.int64)
         largest.append(np.abs(found - reference.run(graph, [every])["y"]).max())
-    assert 1 < largest[0] <= tolerance("litert", graph.operators[0], graph.tensors)
+    assert 1 < largest[0] <= tolerance("litert", Case.of(graph.operators[0], graph.tensors))
     assert largest[1] == 0
 
 
@@ -232,9 +234,11 @@ def test_8_bit_shares_differ_by_one_and_rarely(scale):
     for runtime in ("litert", "litert-reference"):
         found = one.in_runtime(graph, [logits], runtime=runtime).astype(np.int64)
         apart = np.abs(found - expected)
-        assert apart.max() <= tolerance(runtime, graph.operators[0], graph.tensors)
+        assert apart.max() <= tolerance(runtime, Case.of(graph.operators[0], graph.tensors))
         assert np.mean(apart > 0) < 1e-4
-        assert tolerance(runtime, graph.operators[0], graph.tensors) == (runtime == "litert")
+        assert tolerance(runtime, Case.of(graph.operators[0], graph.tensors)) == (
+            runtime == "litert"
+        )
 
 
 def test_16_bit_additions_differ_by_one_and_rarely():
@@ -245,7 +249,7 @@ def test_16_bit_additions_differ_by_one_and_rarely():
         samples = one.random_samples(graph, count=60, seed=seed)
         found = one.in_runtime(graph, samples, runtime="litert").astype(np.int64)
         apart = np.abs(found - reference.run(graph, samples)["y"])
-        assert apart.max() <= tolerance("litert", graph.operators[0], graph.tensors) == 1
+        assert apart.max() <= tolerance("litert", Case.of(graph.operators[0], graph.tensors)) == 1
         differing.append(np.mean(apart > 0))
     assert np.mean(differing) < 1e-3
 
@@ -265,7 +269,7 @@ def test_resized_images_drift_no_further_than_litert_rounds_coordinates(half_pix
         samples = [generator.choice(np.array([-128, 127], np.int8), (4, *source.shape[1:]))]
         found = one.in_runtime(graph, samples, runtime="litert").astype(np.int64)
         apart = int(np.abs(found - reference.run(graph, samples)["y"]).max())
-        assert apart <= tolerance("litert", graph.operators[0], graph.tensors)
+        assert apart <= tolerance("litert", Case.of(graph.operators[0], graph.tensors))
         largest = max(largest, apart)
     assert largest > 3
 

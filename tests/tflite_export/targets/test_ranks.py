@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.tflite_export import one_operator as one
-from tflite_export import operators as reference
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import TARGETS, capabilities
 from tflite_export.targets.checks import static_findings

@@ -11,10 +11,10 @@ import pytest
 import tflite_export
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import Draw, random_graph
-from tflite_export import operators as reference
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.graph.validation import validated
+from tflite_export.runtimes import reference
 from tflite_export.targets.containers import plan_storage
 
 SHAPE = (1, 3, 4, 5)

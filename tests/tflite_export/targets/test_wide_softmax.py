@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 import tflite_export
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, random_graph
-from tflite_export import operators as reference
 from tflite_export import targets
 from tflite_export.file.writer import write
-from tflite_export.graph import limits
-from tflite_export.graph.structure import SHARES, WEIGHTED, IntegerGraph, Operator
+from tflite_export.graph.case import Case
+from tflite_export.graph.kinds import is_weighted, tolerance
+from tflite_export.graph.structure import SHARES, IntegerGraph, Operator
 from tflite_export.graph.validation import validated
-from tflite_export.operators.tolerances import tolerance
+from tflite_export.operators.softmax import SOFTMAX
+from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets.wide_softmax import doomed, executable, without
 
@@ -76,7 +77,7 @@ def test_no_logits_end_a_runtime(values, exponent, kind, target, seed):
 
 @pytest.mark.parametrize("runtime", [name for name in INSTALLED if name != "litert"])
 def test_the_limit_is_where_kernels_abort(runtime):
-    limit = limits.SOFTMAX_VALUES["int8", "int8"]
+    limit = SOFTMAX.most_values["int8", "int8"]
     flat = np.zeros((1, limit + 1), np.int8)
     assert open_session(write(softmax(limit)), runtime)([flat[:, 1:]])[0].max() == -127
     assert [op.kind for op in doomed(softmax(limit + 1), runtime)] == ["SOFTMAX"]
@@ -90,7 +91,7 @@ def test_litert_takes_any_number():
     assert open_session(write(graph), "litert")([np.zeros((1, 5000), np.int8)])[0].max() == -128
 
 
-@pytest.mark.parametrize("values", [limits.SOFTMAX_VALUES["int16", "int16"], 3])
+@pytest.mark.parametrize("values", [SOFTMAX.most_values["int16", "int16"], 3])
 def test_int16_kernels_hold_their_sums(values):
     flat = np.zeros((1, values), np.int16)
     for runtime in INSTALLED:
@@ -100,7 +101,7 @@ def test_int16_kernels_hold_their_sums(values):
 
 def test_16_bit_results_hold_the_sums_up_to_their_limit():
     """One more integer bit in the sum and equal inputs get all of it, each."""
-    limit = limits.SOFTMAX_VALUES["int8", "int16"]
+    limit = SOFTMAX.most_values["int8", "int16"]
 
     def largest(values: int, runtime: str) -> int:
         graph = softmax(values)
@@ -117,7 +118,7 @@ def test_16_bit_results_hold_the_sums_up_to_their_limit():
 
 @pytest.mark.parametrize("dtype", ["int8", "int16"])
 def test_scales_are_right_within_their_bounds_and_fail_beyond(dtype):
-    low, high = limits.INPUT_SCALES["SOFTMAX"][dtype]
+    low, high = SOFTMAX.input_scales[dtype].low, SOFTMAX.input_scales[dtype].high
     extremes = np.iinfo(dtype)
     codes = np.array([[extremes.min, 0, 0, extremes.max], [0, 0, 0, 0]], dtype)
     unit = PARAMETERS[dtype][0]
@@ -195,10 +196,10 @@ def test_what_depends_on_an_operator_goes_with_it():
 
 
 def test_sums_that_no_kernel_holds_are_refused_by_layer(tmp_path):
-    values = limits.SOFTMAX_VALUES["int8", "int16"] + 1
+    values = SOFTMAX.most_values["int8", "int16"] + 1
     with pytest.raises(ValueError, match=r"layer 'layer': SOFTMAX over 4096 .* return the logits"):
         tflite_export.export(softmax(values), tmp_path / "m.tflite", target="microcontroller")
-    values = limits.SOFTMAX_VALUES["int16", "int16"] + 1
+    values = SOFTMAX.most_values["int16", "int16"] + 1
     with pytest.raises(ValueError, match="allowed are 65538: return the logits"):
         executable(softmax(values, dtype="int16"), "android")
     # LiteRT's own kernel takes any number of int8.
@@ -225,7 +226,7 @@ def test_check_knows_files_of_others_that_end_tflm(tmp_path):
 def executes(runtime: str, kind: str, dtype: str) -> bool:
     """Whether the runtime's target allows the operator, at any scales and with 8-bit weights."""
     target = "microcontroller" if runtime == "tflm" else "android"
-    weighted = kind in WEIGHTED
+    weighted = is_weighted(kind)
     return not targets.check_operator(
         target,
         kind,
@@ -255,5 +256,5 @@ def test_flat_inputs_are_inputs_like_others(kind, dtype, seed, code):
         if not executes(runtime, kind, dtype):
             continue
         found = open_session(write(graph), runtime)(flat)[0]
-        allowed = tolerance(runtime, graph.operators[0], graph.tensors)
+        allowed = tolerance(runtime, Case.of(graph.operators[0], graph.tensors))
         assert np.abs(found - expected).max() <= allowed, runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tflite_export.graph.shapes import multiplications, padded_elements
+from tflite_export.graph.case import Case
 from tflite_export.graph.structure import IntegerGraph
 
 #: Elements of one tensor of one sample, with the padding of its windows: 128 MiB in int64.
@@ -23,13 +23,10 @@ def samples_at_once(graph: IntegerGraph) -> int:
     """
     largest = 1
     for operator in graph.operators:
-        inputs = [graph.tensors[name] for name in operator.inputs]
-        output = graph.tensors[operator.outputs[0]]
-        elements = max(
-            padded_elements(operator, inputs),
-            *(math.prod(tensor.shape) for tensor in (*inputs, output)),
-        )
-        work = multiplications(operator, inputs, output)
+        case = Case.of(operator, graph.tensors)
+        sizes = [math.prod(tensor.shape) for tensor in (*case.inputs, case.output)]
+        elements = max(case.kind.scratch(case) if case.kind.scratch else 0, *sizes)
+        work = case.kind.multiplications(case) if case.kind.multiplications else max(sizes)
         if elements > LARGEST_TENSOR or work > MOST_MULTIPLICATIONS:
             raise ValueError(
                 f"operator {operator.kind} of layer {operator.layer!r} needs a tensor of "

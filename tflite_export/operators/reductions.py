@@ -1,0 +1,79 @@
+"""Reductions over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tflite_export.graph import fixed_point, limits
+from tflite_export.graph.case import Case
+from tflite_export.graph.codes import lowest
+from tflite_export.graph.kinds import Attribute, OperatorKind, Shape, register
+from tflite_export.graph.proofs import exceeding, results, shifted
+from tflite_export.graph.shapes import axis_of, require
+from tflite_export.operators.operands import Operands
+from tflite_export.operators.stored import OPERAND, RESCALED_BY_XNNPACK
+
+
+def mean(operands: Operands) -> np.ndarray:
+    """Sum minus the zero points, times a multiplier that holds the division by the count."""
+    axes = tuple(operands.attributes["axes"])
+    keep = operands.attributes["keep_dims"]
+    centred = operands.centred()
+    total = centred.sum(axis=axes, keepdims=keep)
+    count = int(np.prod([centred.shape[axis] for axis in axes]))
+    fraction, exponent = fixed_point.quantize_multiplier(operands.scale() / operands.output_scale)
+    return operands.finished(_divided(total, int(fraction), int(exponent), count))
+
+
+def _divided(total: np.ndarray, fraction: int, exponent: int, count: int) -> np.ndarray:
+    """total * fraction * 2^(exponent - 31) / count, with the division folded into the fraction."""
+    shift = min(count.bit_length() - 1, 32, 31 + exponent)
+    folded = (fraction << shift) // count
+    exponent -= shift
+    widened = fixed_point.wrapped(total << min(max(exponent, 0), 31))
+    product = fixed_point.doubling_high_multiply(widened, folded)
+    return fixed_point.rounding_right_shift(product, max(-exponent, 0))
+
+
+def _reduced(case: Case) -> Shape:
+    (given,) = case.shapes
+    axes = {axis_of(axis, len(given)) for axis in case.attributes["axes"]}
+    require(len(axes) == len(case.attributes["axes"]), f"axes {case.attributes['axes']}")
+    if case.attributes["keep_dims"]:
+        return tuple(1 if axis in axes else size for axis, size in enumerate(given))
+    return tuple(size for axis, size in enumerate(given) if axis not in axes)
+
+
+def _mean_overflow(case: Case) -> Iterator[str]:
+    source = case.inputs[0]
+    count = int(np.prod([source.shape[axis] for axis in case.attributes["axes"]]))
+    low, high = limits.reach(source.dtype, source.quantization.zero_point)
+    sums = max(-count * low - 1, count * high)
+    yield from exceeding(sums, limits.INT32, f"the sum of {count} positions")
+    # The division by the count is part of the multiplier, but for the bits that it rounds off.
+    multiplier = case.scale() / case.output_scale
+    yield from results(shifted(2 * case.reach(), multiplier))
+
+
+def _mean_keeps_codes(case: Case, low: int) -> bool:
+    """A mean of numbers that are not negative is not negative."""
+    (source,) = case.inputs
+    is_positive = lowest(source) >= source.quantization.zero_point
+    return case.output.quantization.zero_point >= low and is_positive
+
+
+MEAN = register(
+    OperatorKind(
+        "MEAN",
+        mean,
+        _reduced,
+        versions=(2, 3),
+        options="ReducerOptions",
+        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        keeps_codes=_mean_keeps_codes,
+        overflow=_mean_overflow,
+        tolerances=RESCALED_BY_XNNPACK,
+    )
+)
