@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tflite_export import operators as _operators  # noqa: F401  (operators make themselves known)
-
 if TYPE_CHECKING:
     from tflite_export.exporter import ExportResult, export
     from tflite_export.file.inspection import Inspection, inspect

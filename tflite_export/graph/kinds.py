@@ -7,6 +7,8 @@ here: what an operator is called stands nowhere else but in the tables of the ta
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +193,17 @@ class OperatorKind:
 _KINDS: dict[str, OperatorKind] = {}
 
 
+@functools.cache
+def _kinds() -> Mapping[str, OperatorKind]:
+    """All descriptions: the modules of operators make theirs known when they are imported.
+
+    On the first question, so that the package itself imports without NumPy, as launchers of
+    programs do.
+    """
+    importlib.import_module("tflite_export.operators")
+    return _KINDS
+
+
 def register(kind: OperatorKind) -> OperatorKind:
     """Makes an operator known; returns it.
 
@@ -204,12 +217,12 @@ def register(kind: OperatorKind) -> OperatorKind:
 
 
 def is_known(name: str) -> bool:
-    return name in _KINDS
+    return name in _kinds()
 
 
 def known() -> tuple[str, ...]:
     """Names of the operators that an integer graph may hold."""
-    return tuple(_KINDS)
+    return tuple(_kinds())
 
 
 def kind_of(name: str) -> OperatorKind:
@@ -218,21 +231,22 @@ def kind_of(name: str) -> OperatorKind:
     Raises:
         ValueError: it is unknown.
     """
-    if name not in _KINDS:
-        raise ValueError(f"unknown operator {name}; known are {', '.join(sorted(_KINDS))}")
-    return _KINDS[name]
+    if not is_known(name):
+        raise ValueError(f"unknown operator {name}; known are {', '.join(sorted(known()))}")
+    return _kinds()[name]
 
 
 def is_weighted(name: str) -> bool:
     """Whether an operator is known and has learned weights."""
-    return is_known(name) and _KINDS[name].is_weighted
+    return is_known(name) and kind_of(name).is_weighted
 
 
 def operand(operator: Operator, role: str) -> str | None:
     """Name of the operand with a role, of an operator of a graph; None where it has none."""
-    if not is_known(operator.kind) or role not in _KINDS[operator.kind].roles:
+    roles = kind_of(operator.kind).roles if is_known(operator.kind) else ()
+    if role not in roles:
         return None
-    index = _KINDS[operator.kind].roles.index(role)
+    index = roles.index(role)
     return operator.inputs[index] if index < len(operator.inputs) else None
 
 

@@ -1,7 +1,7 @@
 """The operators of an integer graph: one module a family, each operator described once.
 
 What a description holds says `tflite_export.graph.kinds.OperatorKind`. Importing this package makes
-the operators known.
+the operators known; `tflite_export.graph.kinds` does so when it is asked for the first.
 """
 
 from tflite_export.operators import (
