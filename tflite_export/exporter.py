@@ -16,7 +16,7 @@ from tflite_export.file.atomic import destination, write_atomically
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
-from tflite_export.graph.kinds import weights_of
+from tflite_export.graph.kinds import is_weighted, weights_of
 from tflite_export.graph.proofs import prove
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.graph.validation import validated
@@ -190,7 +190,7 @@ def _call_ends(graph: IntegerGraph) -> dict[str, str]:
     for op in reversed(graph.operators):
         own = op.outputs[0]
         reader = readers.get((op.layer, own))
-        goes_on = reader is not None and reader.kind not in (op.kind, *WEIGHTED)
+        goes_on = reader is not None and reader.kind != op.kind and not is_weighted(reader.kind)
         ends[own] = ends[reader.outputs[0]] if reader is not None and goes_on else own
     return ends
 
