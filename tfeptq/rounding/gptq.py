@@ -18,27 +18,16 @@ DAMPING = 0.02
 _BLOCK = 64
 
 
-def damped(covariance: np.ndarray) -> np.ndarray:
-    """Covariances (groups, K, K) that can be inverted, float64."""
-    size = covariance.shape[-1]
-    variance = np.trace(covariance, axis1=1, axis2=2) / size
-    added = np.where(variance > 0.0, DAMPING * variance, 1.0)
-    return covariance + added[:, None, None] * np.eye(size)
-
-
-def refitted(weights: np.ndarray, covariance: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """Weights that compute most nearly from quantized inputs x what these do from float inputs y.
-
-    Least squares with the given weights as prior: what earlier layers lost is made up here, as far
-    as x still tells (asymmetric calibration; GPTAQ, arXiv 2504.02692, in closed form).
+def damped(covariance: np.ndarray, damping: float = DAMPING) -> np.ndarray:
+    """Covariances (groups, K, K) that can be inverted, float64.
 
     Args:
-        weights: (groups, K, channels of a group), float64.
-        covariance: E[x x'], (groups, K, K), not damped.
-        cross: E[x y'], in the same shape.
+        damping: fraction of the mean variance that is added to every variance.
     """
-    regular = damped(covariance)
-    return np.linalg.solve(regular, (cross + regular - covariance) @ weights)
+    size = covariance.shape[-1]
+    variance = np.trace(covariance, axis1=1, axis2=2) / size
+    added = np.where(variance > 0.0, damping * variance, 1.0)
+    return covariance + added[:, None, None] * np.eye(size)
 
 
 def compensated_integers(

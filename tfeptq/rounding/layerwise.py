@@ -13,8 +13,6 @@ become, changed errors of small networks by less than their noise.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -33,111 +31,13 @@ from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
-from tfeptq.rounding.gptq import refitted
+from tfeptq.rounding.input_moments import SplitMoments
+from tfeptq.rounding.refit import refitted
 from tfeptq.rounding.structured_gptq import structured_integers
 
 #: Samples that are run at once, and how many arrays of the size of the largest tensor that takes:
 #: patches of 3 x 3 in both models, and what is made of them.
 _BATCH, _COPIES = 32, 40
-#: Neighbouring positions say much the same, and covariances of all of them take long.
-_POSITIONS = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class InputMoments:
-    """Of a layer's inputs, x in the quantized and y in the float model, over all positions.
-
-    Attributes:
-        covariance: of x, (groups, K, K), float64; see `linear.input_columns` for groups and K.
-        cross: E[x y'] less the means' product, in the same shape.
-        mean, float_mean: of x and y, (groups, 1, K).
-    """
-
-    covariance: np.ndarray
-    cross: np.ndarray
-    mean: np.ndarray
-    float_mean: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        layer: keras.Layer,
-        inputs: Sequence[tf.Tensor],
-        float_inputs: Sequence[tf.Tensor] | None = None,
-        *,
-        is_centered: bool = True,
-    ) -> InputMoments:
-        """Moments of one call's inputs, over batches.
-
-        Args:
-            layer: the weighted primitive.
-            inputs, float_inputs: x and y, one tensor (N, ...) a batch; without y it is x.
-            is_centered: leave the means out, which a bias makes up for.
-        """
-        sums: list[np.ndarray] = []
-        offsets: list[tf.Tensor] = []
-        positions = 0
-        for index, x in enumerate(inputs):
-            y = x if float_inputs is None else float_inputs[index]
-            both = [_some_positions(layer, each) for each in (x, y)]
-            # Squares of float32 values far from zero would leave nothing of a small variance.
-            offsets = offsets or [tf.reduce_mean(each, axis=1, keepdims=True) for each in both]
-            shifted = [each - offset for each, offset in zip(both, offsets, strict=True)]
-            parts = [
-                *(tf.matmul(shifted[0], each, transpose_a=True) for each in shifted),
-                *(tf.reduce_sum(each, axis=1, keepdims=True) for each in shifted),
-            ]
-            found = [part.numpy().astype(np.float64) for part in parts]
-            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-            positions += shifted[0].shape[1]
-        second, cross, *rests = (part / positions for part in sums)
-        mean, float_mean = (
-            offset.numpy() + rest for offset, rest in zip(offsets, rests, strict=True)
-        )
-        covariance, cross = second - _outer(rests[0], rests[0]), cross - _outer(*rests)
-        centered = cls(covariance, cross, mean, float_mean)
-        return centered if is_centered else centered.uncentered()
-
-    @classmethod
-    def pooled(cls, parts: Sequence[InputMoments]) -> InputMoments:
-        """Of the calls of a shared layer together, with equal weights; all are centered."""
-        mean, float_mean = (
-            np.mean([getattr(part, name) for part in parts], axis=0)
-            for name in ("mean", "float_mean")
-        )
-        shifts = [(part.mean - mean, part.float_mean - float_mean) for part in parts]
-        covariances = [part.covariance for part in parts]
-        crosses = [part.cross for part in parts]
-        return cls(
-            np.mean(covariances, axis=0) + np.mean([_outer(x, x) for x, _ in shifts], axis=0),
-            np.mean(crosses, axis=0) + np.mean([_outer(x, y) for x, y in shifts], axis=0),
-            mean,
-            float_mean,
-        )
-
-    def uncentered(self) -> InputMoments:
-        """With the means in `covariance` and `cross`."""
-        return dataclasses.replace(
-            self,
-            covariance=self.covariance + _outer(self.mean, self.mean),
-            cross=self.cross + _outer(self.mean, self.float_mean),
-        )
-
-
-def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Products of rows (groups, 1, K), (groups, K, K)."""
-    return np.swapaxes(left, 1, 2) @ right
-
-
-def _some_positions(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """`linear.input_columns` at up to `_POSITIONS` positions a sample, evenly spread."""
-    columns = linear.input_columns(layer, inputs)
-    positions = columns.shape[1] // inputs.shape[0]
-    stride = -(-positions // _POSITIONS)
-    # With a divisor of the width every row would give the same columns, the border among them.
-    while math.gcd(stride, positions) > 1:
-        stride += 1
-    return columns[:, ::stride]
 
 
 def round_layer_by_layer(
@@ -175,7 +75,7 @@ def round_layer_by_layer(
             run = _with_float_weights(turn.unsettled)
             walk, float_walk = inputs.fork(run), float_inputs.fork()
         both = [(walk[call.inputs[0]], float_walk[sources[call.output]]) for call in turn.calls]
-        parts = [InputMoments.of(layer.layer, x, y) for x, y in both]
+        parts = [SplitMoments.of(layer.layer, x, y) for x, y in both]
         moments = _joint(parts, is_centered=corrects_biases)
         _round(layer, moments, is_trained_later=is_trained_later)
         if corrects_biases:
@@ -192,28 +92,28 @@ def _with_float_weights(names: Collection[str]) -> Runner:
     return run
 
 
-def _joint(parts: Sequence[InputMoments], *, is_centered: bool) -> InputMoments:
-    pooled = InputMoments.pooled(parts)
+def _joint(parts: Sequence[SplitMoments], *, is_centered: bool) -> SplitMoments:
+    pooled = SplitMoments.pooled(parts)
     return pooled if is_centered else pooled.uncentered()
 
 
-def _round(layer: QuantizedWeights, moments: InputMoments, *, is_trained_later: bool) -> None:
+def _round(layer: QuantizedWeights, moments: SplitMoments, *, is_trained_later: bool) -> None:
     weights = linear.by_group(layer.layer, layer.float_kernel).astype(np.float64)
-    targets = refitted(weights, moments.covariance, moments.cross)
+    targets = refitted(weights, moments)
     integers = rounded(
         layer.layer,
         linear.from_groups(layer.layer, targets),
         layer.weight_grid,
-        moments.covariance,
+        moments.covariance(),
         is_trained_later=is_trained_later,
     )
     layer.set_integers(integers)
 
 
-def _correct_bias(layer: QuantizedWeights, moments: InputMoments) -> None:
+def _correct_bias(layer: QuantizedWeights, moments: SplitMoments) -> None:
     kernels = layer.float_kernel.astype(np.float64), layer.integer_kernel()
     weights, rounded_weights = (linear.by_group(layer.layer, kernel) for kernel in kernels)
-    shift = moments.float_mean @ weights - moments.mean @ rounded_weights
+    shift = moments.whole.float_mean @ weights - moments.whole.mean @ rounded_weights
     layer.shift_bias(shift.reshape(-1).astype(np.float32))
 
 
@@ -260,13 +160,13 @@ def rounded(
 
 def float_moments(
     model: keras.Model, samples: Sequence[np.ndarray], *, count: int, is_centered: bool
-) -> Iterator[tuple[keras.Layer, InputMoments]]:
+) -> Iterator[tuple[keras.Layer, SplitMoments]]:
     """Every weighted layer of a float model with the moments of its inputs, all calls together."""
     graph = LayerGraph.of(model)
     inputs = Walk(graph, _batches(model, samples, count))
     for turn in progress(turns(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
         walk = inputs.fork() if turn.unsettled else inputs
-        parts = [InputMoments.of(turn.layer, walk[call.inputs[0]]) for call in turn.calls]
+        parts = [SplitMoments.of(turn.layer, walk[call.inputs[0]]) for call in turn.calls]
         yield turn.layer, _joint(parts, is_centered=is_centered)
 
 
@@ -275,7 +175,9 @@ def _batches(
 ) -> list[list[tf.Tensor]]:
     count = fitting_samples(model, samples, count)
     batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
-    return WholeBatches(samples, count, batch_size).once()
+    # An even number of batches: two halves of the samples are looked at apart.
+    pairs = -(-count // (2 * batch_size))
+    return WholeBatches(samples, count, -(-count // (2 * pairs))).once()
 
 
 def fitting_samples(model: keras.Model, samples: Sequence[np.ndarray], count: int) -> int:

@@ -128,7 +128,7 @@ def _covariances(
         return
     moments = float_moments(model, samples, count=CORRELATED, is_centered=config.bias_correction)
     for layer, found in moments:
-        yield layer, found.covariance
+        yield layer, found.covariance()
 
 
 def _nearest(layer: keras.Layer, grid: WeightGrid) -> np.ndarray:

@@ -19,7 +19,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
-from tfeptq.rounding.layerwise import InputMoments
+from tfeptq.rounding.input_moments import InputMoments
 
 H, W, C, K = 9, 7, 3, 5
 CONFIG = QuantizationConfig(weight_bits=3, first_last_bits=None, rounding="optq", samples=64)

@@ -119,19 +119,3 @@ def test_inputs_that_never_vary_are_rounded_to_nearest():
     values, grid = weights(), steps(4)
     found = optq.compensated_integers(values, UniformGrid(4, grid), np.zeros((GROUPS, K, K)))
     np.testing.assert_array_equal(found, np.clip(np.round(values / grid), -8, 7))
-
-
-def test_refitting_to_the_same_inputs_changes_nothing():
-    of = covariance()
-    np.testing.assert_allclose(optq.refitted(weights(), of, of), weights(), rtol=1e-9, atol=1e-9)
-
-
-def test_refitting_undoes_a_linear_change_of_the_inputs(monkeypatch):
-    monkeypatch.setattr(optq, "DAMPING", 1e-12)
-    generator = np.random.default_rng(4)
-    float_inputs = generator.normal(size=(GROUPS, 300, K))
-    change = np.eye(K) + 0.2 * generator.normal(size=(GROUPS, K, K))
-    inputs = float_inputs @ change
-    second, cross = (np.swapaxes(inputs, 1, 2) @ each / 300 for each in (inputs, float_inputs))
-    found = optq.refitted(weights(), second, cross)
-    np.testing.assert_allclose(inputs @ found, float_inputs @ weights(), rtol=1e-6, atol=1e-6)
