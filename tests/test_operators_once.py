@@ -21,6 +21,8 @@ HOMES = ("tflite_export/operators", "tfeptq/canonical")
 ELSEWHERE = {
     # Activation functions that join an operator have the names of operators in the schema.
     "tflite_export/graph/activations.py": {"RELU", "RELU6"},
+    # Classes of Keras.
+    "tfeptq/preparation/layers.py": {"ELU"},
     # Until the plan knows the operator of every tensor.
     "tfeptq/freeze/freeze.py": {
         "CONV_2D",

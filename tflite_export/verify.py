@@ -22,7 +22,8 @@ from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.runtimes import reference
 from tflite_export.runtimes.culprit import culprit
 from tflite_export.runtimes.sessions import RuntimeUnavailableError, open_session
-from tflite_export.targets import capabilities, wide_softmax
+from tflite_export.targets import capabilities
+from tflite_export.targets.left_out import left_out, without
 
 #: Random samples that a file is run on where the caller has none.
 RANDOM_SAMPLES = 4
@@ -52,8 +53,8 @@ class RuntimeReport:
         operators: differences, one an operator, in execution order.
         exact_operators: how many of them were bit-identical.
         output_agreement: share of output integers equal to those of the whole-net reference.
-        left_out: layers from which on this runtime was not run: its kernels end the program for
-            some inputs. Only where another runtime of the target ran them.
+        left_out: layers from which on this runtime was not run: it has no kernel, or one that ends
+            the program for some inputs. Another runtime of the target ran them.
     """
 
     runtime: str
@@ -128,7 +129,20 @@ def verify(
         ]
     finally:
         runner.shutdown(wait=False, cancel_futures=True)
+    _check_all_are_proven(graph, reports)
     return Verification(constants, len(inputs[0]), tuple(reports))
+
+
+def _check_all_are_proven(graph: IntegerGraph, reports: Sequence[RuntimeReport]) -> None:
+    """An operator that one runtime leaves out has been run by another."""
+    proven = {difference.tensor for report in reports for difference in report.operators}
+    for operator in graph.operators:
+        if operator.outputs[0] not in proven:
+            skipped = [f"{each.runtime}: {each.skipped}" for each in reports if each.skipped]
+            raise VerificationError(
+                f"operator {operator.kind} of layer {operator.layer!r} was run by no runtime; "
+                f"skipped are {'; '.join(skipped)}"
+            )
 
 
 def random_inputs(graph: IntegerGraph, *, count: int = RANDOM_SAMPLES) -> list[np.ndarray]:
@@ -236,13 +250,16 @@ def _run(
         session = open_session(content, runtime)
     except RuntimeUnavailableError as error:
         return error
-    deadly = wide_softmax.doomed(graph, runtime)
-    if deadly:
-        graph = wide_softmax.without(graph, deadly)
+    lost = left_out(graph, storage, runtime)
+    layers = tuple(operator.layer for operator in lost)
+    if lost:
+        graph = without(graph, lost)
         session = open_session(write(graph, storage), runtime)
+    if not graph.operators:
+        return _Run(graph, layers, [], {})
     try:
         tensors = witness_tensors(graph, storage, runtime, inputs)
-        return _Run(graph, tuple(operator.layer for operator in deadly), session(inputs), tensors)
+        return _Run(graph, layers, session(inputs), tensors)
     except ValueError as error:
         raise _named(error, runtime, graph, storage, inputs) from error
 

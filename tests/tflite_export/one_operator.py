@@ -11,6 +11,8 @@ from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
 from tflite_export.runtimes.sessions import open_session
+from tflite_export.targets.forbidden import forbidden
+from tflite_export.targets.left_out import left_out
 
 
 def quantization(scale: Any, zero_point: int = 0, axis: int = 0) -> Quantization:
@@ -56,3 +58,16 @@ def in_runtime(
     storage: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     return open_session(write(graph, storage), runtime)(samples)[0]
+
+
+def executes(runtime: str, graph: IntegerGraph, storage: Mapping[str, str] | None = None) -> bool:
+    """Whether a runtime has kernels for all inputs of a graph, as the tables of targets say."""
+    return not left_out(graph, storage or {}, runtime)
+
+
+def exact_runtime(kind: str, dtype: str) -> str | None:
+    """The runtime whose kernels the reference is compared with; None where none has one."""
+    for runtime in ("litert-reference", "litert", "tflm"):
+        if forbidden(runtime, kind, activation_dtype=dtype) is None:
+            return runtime
+    return None

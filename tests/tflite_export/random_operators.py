@@ -96,6 +96,22 @@ def _convolution(
     return _weighted(kind, draw, source, kernel, output, attributes, axis, bits, per_channel)
 
 
+def transpose_conv(draw: Draw, bits: int = 8, per_channel: bool = True) -> IntegerGraph:
+    source, attributes = draw.image(), draw.window(stride=3)
+    kernel = (draw.integer(1, 6), draw.integer(1, 4), draw.integer(1, 4), source[3])
+    sizes = []
+    for axis, name in ((1, "h"), (2, "w")):
+        stride = attributes[f"stride_{name}"]
+        least = 0 if attributes["padding"] == "SAME" else kernel[axis] - 1
+        # All sizes of which a convolution makes the input's.
+        sizes.append((source[axis] - 1) * stride + least + draw.integer(1, stride))
+    output = (1, *sizes, kernel[0])
+    attributes |= {"activation": draw.fused(), "output_shape": output}
+    return _weighted(
+        "TRANSPOSE_CONV", draw, source, kernel, output, attributes, 0, bits, per_channel
+    )
+
+
 def fully_connected(draw: Draw, bits: int = 8, per_channel: bool = True) -> IntegerGraph:
     depth, outputs = draw.integer(1, 99), draw.integer(1, 6)
     keep = draw.choice(True, False)
@@ -328,6 +344,7 @@ WEIGHTED: dict[str, Callable[..., IntegerGraph]] = {
     "CONV_2D": conv_2d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
     "FULLY_CONNECTED": fully_connected,
+    "TRANSPOSE_CONV": transpose_conv,
 }
 BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     **WEIGHTED,
@@ -341,7 +358,10 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     "PAD": pad,
     "SLICE": crop,
     **{kind: resize(kind) for kind in ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")},
-    **{kind: rescaled(kind) for kind in ("RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH")},
+    **{
+        kind: rescaled(kind)
+        for kind in ("RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "ELU")
+    },
     "QUANTIZE": quantize,
     **{kind: fixed_output(kind) for kind in FIXED},
 }

@@ -12,8 +12,9 @@ from tests.tflite_export import one_operator as one
 from tflite_export import verify
 from tflite_export.file.reader import parse, to_graph
 from tflite_export.file.writer import write
-from tflite_export.graph.structure import IntegerGraph, Tensor
-from tflite_export.runtimes import reference
+from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
+from tflite_export.graph.validation import validated
+from tflite_export.runtimes import reference, sessions
 from tflite_export.targets.containers import plan_storage
 
 GENERATOR = np.random.default_rng(0)
@@ -156,3 +157,33 @@ def test_the_whole_reference_network_equals_the_runtime():
     samples = one.random_samples(graph)
     found = one.in_runtime(graph, samples, storage={"w": "int4"})
     np.testing.assert_array_equal(found, reference.run(graph, samples)["y"])
+
+
+def test_what_one_runtime_lacks_is_proven_by_another(tmp_path, monkeypatch):
+    """LiteRT's reference kernels have no ELU: only what comes before is compared there."""
+    shape = (1, 4, 5, 3)
+    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in ("x", "hidden", "y")}
+    operators = (
+        Operator("RELU", ("x",), ("hidden",), "first"),
+        Operator("ELU", ("hidden",), ("y",), "second"),
+    )
+    graph = validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
+    result = tflite_export.export(graph, tmp_path / "m.tflite", target="android")
+    exact, optimized = result.verification.runtimes
+    assert exact.left_out == ("second",)
+    assert [difference.kind for difference in exact.operators] == ["RELU"]
+    assert [difference.kind for difference in optimized.operators] == ["RELU", "ELU"]
+    uint8 = tflite_export.export(
+        graph, tmp_path / "u.tflite", target="android", input_type="uint8", output_type="uint8"
+    )
+    assert uint8.verification.runtimes[1].maximum <= 1
+    with pytest.raises(
+        ValueError, match="ELU is not available on target 'coral', but with int8 on"
+    ):
+        tflite_export.export(graph, tmp_path / "c.tflite", target="coral")
+    missing = {**sessions.RUNTIMES, "tflm": sessions.Runtime(lambda content: None, lambda: "no")}
+    monkeypatch.setattr(sessions, "RUNTIMES", missing)
+    with pytest.raises(
+        verify.VerificationError, match="ELU of layer 'second' was run by no runtime"
+    ):
+        tflite_export.export(graph, tmp_path / "n.tflite", target="microcontroller")

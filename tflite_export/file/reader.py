@@ -187,7 +187,9 @@ def _check_counts(operator: StoredOperator) -> None:
     """Operators that we know have the operands that none of their kernels can do without."""
     if not is_known(operator.kind):
         return
-    needed = min(kind_of(operator.kind).fewest_inputs, 2)
+    kind = kind_of(operator.kind)
+    in_order = len(kind.layout) - kind.optional
+    needed = in_order if kind.layout else min(kind.fewest_inputs, 2)
     if len(operator.inputs) < needed or -1 in operator.inputs[:needed] or not operator.outputs:
         raise damaged(
             f"operator {operator.kind} has the inputs {operator.inputs} and the outputs "

@@ -14,6 +14,7 @@ from tflite_export.operators import (
     rescaling,
     resize,
     softmax,
+    transposed,
     weighted,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "rescaling",
     "resize",
     "softmax",
+    "transposed",
     "weighted",
 ]

@@ -1,4 +1,4 @@
-"""Logistic function and hyperbolic tangent.
+"""Logistic function, hyperbolic tangent and exponential linear unit.
 
 int8 kernels tabulate them in float32. int16 kernels interpolate one table of the logistic function,
 which serves both because tanh(x) = 2 logistic(2 x) - 1.
@@ -6,10 +6,14 @@ which serves both because tanh(x) = 2 logistic(2 x) - 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tflite_export.graph import fixed_point
+from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import ANY_RUNTIME, InputScale, OperatorKind, Tolerance, register
+from tflite_export.graph.proofs import results
 from tflite_export.graph.shapes import same
 from tflite_export.operators.interpolation import Function
 from tflite_export.operators.operands import Operands
@@ -39,16 +43,23 @@ def tanh(operands: Operands) -> np.ndarray:
     return _as_int16(np.where(position >= 0, magnitude + 2**7, 2**7 - 1 - magnitude) >> 8)
 
 
+def elu(operands: Operands) -> np.ndarray:
+    return _tabulated(
+        operands, lambda values: np.where(values < 0, np.expm1(np.minimum(values, 0)), values)
+    )
+
+
 def _tabulated(operands: Operands, function: Function) -> np.ndarray:
-    """The function of all 256 integers, evaluated in float32 as the kernels prepare it."""
+    """The function of all integers of a type, evaluated in float32 as the kernels prepare it."""
     tensor, output = operands.inputs[0], operands.output
-    integers = np.arange(-128, 128) - tensor.quantization.zero_point
+    low, high = np.iinfo(tensor.dtype).min, np.iinfo(tensor.dtype).max
+    integers = np.arange(low, high + 1) - tensor.quantization.zero_point
     # The double result, rounded, is what an accurate float32 library function returns.
     arguments = tensor.quantization.scale[0] * integers.astype(np.float32)
     values = function(arguments.astype(np.float64)).astype(np.float32)
     inverse = np.float32(1) / output.quantization.scale[0]
     outputs = operands.finished(fixed_point.round_half_away(values * inverse))
-    return outputs[operands.arrays[0].astype(np.int64) + 128]
+    return outputs[operands.arrays[0].astype(np.int64) - low]
 
 
 def _logistic_in_float32(values: np.ndarray) -> np.ndarray:
@@ -109,6 +120,11 @@ def _as_int16(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int16)
 
 
+def _table_overflow(case: Case) -> Iterator[str]:
+    """Kernels round floats to int32 before they are cut to the type, for functions without end."""
+    yield from results(np.asarray(case.reach() * case.scale() / case.output_scale))
+
+
 _LIBRARY = Tolerance(
     1,
     "the kernel tabulates the function with the C library's float32 arithmetic, whose last bit "
@@ -149,5 +165,15 @@ TANH = register(
             (ANY_RUNTIME, "int8"): _LIBRARY,
             ("litert", "int16"): Tolerance(12, _POWER_OF_TWO),
         },
+    )
+)
+ELU = register(
+    OperatorKind(
+        "ELU",
+        elu,
+        same,
+        versions=(1, 1),
+        overflow=_table_overflow,
+        tolerances={(ANY_RUNTIME, "int8"): _LIBRARY},
     )
 )

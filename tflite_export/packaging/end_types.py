@@ -18,6 +18,7 @@ from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import capabilities
+from tflite_export.targets.forbidden import executes
 
 #: Types that ends can have; "int8" keeps what the graph has.
 ENDS = ("int8", "uint8", "float32")
@@ -61,7 +62,7 @@ def with_ends(
         return content
     made = _converted(content, input_type, output_type)
     for runtime in capabilities(target).runtimes:
-        if RUNTIMES[runtime].missing() is None:
+        if RUNTIMES[runtime].missing() is None and executes(parse(content), runtime):
             guarded(made, runtime, _compare, content, made, runtime)
     return made
 

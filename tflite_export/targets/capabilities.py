@@ -238,13 +238,23 @@ def _check_weightless(
     allowed = table.operators.get(kind)
     remark = table.remarks.get(kind, "")
     if allowed is None:
-        return f"{kind} is not available on target {table.target!r}. {remark}".strip()
+        elsewhere = _targets_with(kind, activation_dtype)
+        return f"{kind} is not available on target {table.target!r}{elsewhere}. {remark}".strip()
     if rescales and kind in table.same_parameters:
         return f"{kind} has an input and an output of different scales. {remark}".strip()
     if activation_dtype in allowed:
         return None
     dtypes = " or ".join(allowed)
-    return f"{kind} is correct with {dtypes} only, not {activation_dtype}. {remark}".strip()
+    elsewhere = _targets_with(kind, activation_dtype)
+    return (
+        f"{kind} is correct with {dtypes} only, not {activation_dtype}{elsewhere}. {remark}".strip()
+    )
+
+
+def _targets_with(kind: str, activation_dtype: str) -> str:
+    tables = [capabilities(target) for target in TARGETS]
+    found = [table.target for table in tables if activation_dtype in table.operators.get(kind, ())]
+    return f", but with {activation_dtype} on {', '.join(found)}" if found else ""
 
 
 def _weight_rows(table: Capabilities, kind: str, activation_dtype: str) -> list[WeightRow]:

@@ -7,7 +7,11 @@ import functools
 import tomllib
 from importlib import resources
 
+from tflite_export.file.reader import StoredModel, StoredOperator
+from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.targets.capabilities import GRANULARITIES
+
+REFUSED = "refused"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,3 +90,26 @@ def forbidden(
         if found == wanted and fits:
             return row
     return None
+
+
+def forbidden_in(operator: StoredOperator, model: StoredModel, runtime: str) -> ForbiddenRow | None:
+    """The row about an operator of a file, or None."""
+    if operator.source is None or not operator.outputs:
+        return None
+    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
+    weights = None if place is None else model.tensors[place]
+    return forbidden(
+        runtime,
+        operator.kind,
+        activation_dtype=source.type,
+        container=weights.type if weights else None,
+        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        output_dtype=model.tensors[operator.outputs[0]].type,
+        input_rank=len(source.shape),
+    )
+
+
+def executes(model: StoredModel, runtime: str) -> bool:
+    """Whether a runtime has a kernel for every operator of a file, as far as is known."""
+    found = (forbidden_in(operator, model, runtime) for operator in model.operators)
+    return not any(row is not None and row.outcome == REFUSED for row in found)

@@ -94,6 +94,35 @@ def _depthwise_stride(place: _Place, limits: Mapping[str, Any]) -> str | None:
     return f"{problem} in a depthwise convolution" if problem else None
 
 
+def _transposed(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    strides = place.attributes["stride_h"], place.attributes["stride_w"]
+    filter_size = place.tensor(WEIGHTS).shape[1:3]
+    said = f"strides {strides[0]} x {strides[1]} in a transposed convolution"
+    if not _are_transposed_strides(strides, place.source[1:3], filter_size, limits):
+        return said
+    sides = zip(place.source[1:3], place.output.shape[1:3], strides, filter_size, strict=True)
+    for size, made, stride, window in sides:
+        rest = 0 if place.attributes["padding"] == "SAME" else max(window - stride, 0)
+        if made != size * stride + rest:
+            return f"{said} that makes {made} of {size}, need {size * stride + rest}"
+    return None
+
+
+def _are_transposed_strides(
+    strides: tuple[int, int],
+    sizes: Sequence[int],
+    filter_size: Sequence[int],
+    limits: Mapping[str, Any],
+) -> bool:
+    """Equal ones, or one along a line of pixels."""
+    if max(strides) > max(limits["transposed_strides"]):
+        return False
+    lines = [size == window == 1 for size, window in zip(sizes, filter_size, strict=True)]
+    return strides[0] == strides[1] or any(
+        stride == 1 and line for stride, line in zip(strides, lines, strict=True)
+    )
+
+
 def _large_strides(place: _Place, limits: Mapping[str, Any]) -> str | None:
     strides = place.attributes["stride_h"], place.attributes["stride_w"]
     if max(strides) <= limits["stride"]:
@@ -213,5 +242,6 @@ _RULES: Mapping[str, _Rule] = {
     "resize": _resize,
     "stride": _stride,
     "transpose": _transpose,
+    "transposed": _transposed,
     "weights": _weights,
 }

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from tflite_export.file.reader import StoredModel, StoredOperator
-from tflite_export.graph.kinds import WEIGHTS
-from tflite_export.targets.forbidden import forbidden
+from tflite_export.targets.forbidden import forbidden_in
 
 NAME = "tflite-runtime"
 
@@ -36,17 +35,5 @@ def _obstacle(operator: StoredOperator, model: StoredModel) -> str | None:
     newest = newest_versions().get(operator.kind)
     if newest is not None and operator.version > newest:
         return f"{where}: version {operator.version}, the newest it knows is {newest}"
-    if operator.source is None or not outputs:
-        return None
-    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
-    weights = None if place is None else model.tensors[place]
-    row = forbidden(
-        NAME,
-        operator.kind,
-        activation_dtype=source.type,
-        container=weights.type if weights else None,
-        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
-        output_dtype=outputs[0].type,
-        input_rank=len(source.shape),
-    )
+    row = forbidden_in(operator, model, NAME)
     return None if row is None else f"{where}: {row.outcome}, {row.evidence}"

@@ -14,7 +14,7 @@ takes any number: where that runs the files, a softmax that cannot be changed st
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from tflite_export import targets
 from tflite_export.graph.kinds import kind_of
@@ -48,23 +48,6 @@ def doomed(graph: IntegerGraph, runtime: str) -> tuple[Operator, ...]:
         if _is_deadly(operator, graph.tensors)
         and not (runtime in _SURVIVORS and graph.tensors[operator.inputs[0]].dtype == "int8")
     )
-
-
-def without(graph: IntegerGraph, operators: Iterable[Operator]) -> IntegerGraph:
-    """The part of a graph that depends on none of some operators, with all that it makes."""
-    lost = {name for operator in operators for name in operator.outputs}
-    kept = []
-    for operator in graph.operators:
-        if lost.intersection((*operator.inputs, *operator.outputs)):
-            lost.update(operator.outputs)
-        else:
-            kept.append(operator)
-    read = {name for operator in kept for name in operator.inputs}
-    ends = [name for operator in kept for name in operator.outputs if name not in read]
-    names = {*read, *ends, *(name for _, name in graph.inputs)}
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}
-    outputs = tuple((name, name) for name in ends)
-    return dataclasses.replace(graph, tensors=tensors, operators=tuple(kept), outputs=outputs)
 
 
 def _is_deadly(operator: Operator, tensors: Mapping[str, Tensor]) -> bool:

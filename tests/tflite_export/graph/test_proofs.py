@@ -79,16 +79,14 @@ def with_extreme_scale(kind: str, dtype: str, seed: int, exponent: float) -> Int
     exponent=st.floats(-45, 45),
 )
 def test_what_is_proven_is_right_in_every_runtime(kind, dtype, seed, exponent):
-    if (kind, dtype) == ("HARD_SWISH", "int16"):
-        return
     graph = with_extreme_scale(kind, dtype, seed, exponent)
     if not is_proven(graph):
         return
     samples = extreme_samples(graph)
     expected = reference.run(graph, samples)["y"].astype(np.int64)
     for runtime in INSTALLED:
-        if (kind, runtime) == ("RELU6", "tflm"):
-            continue  # Never rescales there, which the capability table says.
+        if (kind, runtime) == ("RELU6", "tflm") or not one.executes(runtime, graph):
+            continue  # The first never rescales there, which the capability table says.
         found = open_session(write(graph), runtime)(samples)[0]
         difference = np.abs(found - expected).max()
         assert difference <= tolerance(runtime, Case.of(graph.operators[0], graph.tensors)), runtime

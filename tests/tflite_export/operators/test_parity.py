@@ -11,15 +11,24 @@ import pytest
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
+from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import ANY_RUNTIME, kind_of, known, tolerance
 from tflite_export.graph.structure import IntegerGraph
 from tflite_export.runtimes import reference
+from tflite_export.targets import capabilities
 
 SEEDS = range(12)
-#: kernels.md: no runtime executes it.
-NOWHERE = [("HARD_SWISH", "int16")]
-CASES = [(k, d) for k in BUILDERS for d in ("int8", "int16") if (k, d) not in NOWHERE]
+CASES = [(k, d) for k in BUILDERS for d in ("int8", "int16") if one.exact_runtime(k, d)]
+#: Operator, type, container and granularity of weights below 8 bits, by target.
+NARROW = {
+    target: [
+        (row.kind, row.activations, row.container, row.granularity == "per_channel")
+        for row in capabilities(target).weights
+        if row.container != "int8"
+    ]
+    for target in ("android", "microcontroller")
+}
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,
     reason="tflite-micro is not installed (extra 'microcontroller')",
@@ -50,7 +59,8 @@ def test_operators_equal_the_reference_kernels(kind, dtype):
     for seed in SEEDS:
         graph = random_graph(kind, dtype, seed)
         case = Case.of(graph.operators[0], graph.tensors)
-        assert difference(graph) <= tolerance("litert-reference", case)
+        runtime = str(one.exact_runtime(kind, dtype))
+        assert difference(graph, runtime=runtime) <= tolerance(runtime, case)
 
 
 @pytest.mark.parametrize("ratio", [0.77137, 1.31831, 1.94173])
@@ -77,34 +87,27 @@ def test_random_cases_use_many_output_values():
         assert sum(np.unique(output).size for output in outputs) > 10 * len(SEEDS), (kind, dtype)
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize(
-    ("kind", "dtype", "container", "bits"),
-    [(kind, "int8", "int4", bits) for kind in WEIGHTED for bits in (2, 3, 4)]
-    + [(kind, "int16", "int4", 4) for kind in ("CONV_2D", "FULLY_CONNECTED")]
-    + [("FULLY_CONNECTED", dtype, "int2", 2) for dtype in ("int8", "int16")],
-)
-def test_narrow_containers_hold_the_same_weights(kind, dtype, container, bits, per_channel):
-    for seed in SEEDS[:4]:
-        graph = WEIGHTED[kind](Draw(seed, dtype), bits, per_channel)
-        assert difference(graph, storage={"w": container}) == 0
+@pytest.mark.parametrize(("kind", "dtype", "container", "per_channel"), NARROW["android"])
+def test_narrow_containers_hold_the_same_weights(kind, dtype, container, per_channel):
+    for bits in range(2, CONTAINER_BITS[container] + 1):
+        for seed in SEEDS[:4]:
+            graph = WEIGHTED[kind](Draw(seed, dtype), bits, per_channel)
+            assert difference(graph, storage={"w": container}) == 0
 
 
 @needs_tflm
 @pytest.mark.parametrize("dtype", ["int8", "int16"])
-@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
 def test_convolutions_equal_tflm(kind, dtype):
     assert max(difference(random_graph(kind, dtype, s), runtime="tflm") for s in SEEDS) == 0
 
 
 @needs_tflm
-@pytest.mark.parametrize("kind", WEIGHTED)
-def test_int4_containers_equal_tflm(kind):
-    # TFLM takes packed weights of dense layers per tensor only.
-    per_channel = kind != "FULLY_CONNECTED"
-    graph = WEIGHTED[kind](Draw(3, "int8"), 4, per_channel)
-    allowed = int(kind == "FULLY_CONNECTED")
-    assert difference(graph, runtime="tflm", storage={"w": "int4"}) <= allowed
+@pytest.mark.parametrize(("kind", "dtype", "container", "per_channel"), NARROW["microcontroller"])
+def test_narrow_containers_equal_tflm(kind, dtype, container, per_channel):
+    graph = WEIGHTED[kind](Draw(3, dtype), CONTAINER_BITS[container], per_channel)
+    allowed = tolerance("tflm", Case.of(graph.operators[0], graph.tensors))
+    assert difference(graph, runtime="tflm", storage={"w": container}) <= allowed
 
 
 @needs_tflm

@@ -101,6 +101,7 @@ METHODS = {
     "PRELU": "AddPrelu",
     "LEAKY_RELU": "AddLeakyRelu",
     "HARD_SWISH": "AddHardSwish",
+    "TRANSPOSE_CONV": "AddTransposeConv",
 }
 
 

@@ -78,6 +78,25 @@ def transposed(shape: tuple[int, ...], order: tuple[int, ...]) -> Case:
     return "TRANSPOSE", shape, moved, {"permutation": order}, "int8", []
 
 
+def spread(
+    size: tuple[int, int],
+    span: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    less: int = 0,
+) -> Case:
+    """A transposed convolution whose output is `less` short of what Keras makes."""
+    sizes = [
+        side * step + (max(window - step, 0) if padding == "VALID" else 0) - less
+        for side, window, step in zip(size, span, strides, strict=True)
+    ]
+    made = (1, *sizes, 2)
+    attributes = {"padding": padding, "stride_h": strides[0], "stride_w": strides[1]}
+    attributes |= {"activation": "NONE", "output_shape": made}
+    constants = [constant(np.ones((2, *span, 2), np.int8)), constant(np.zeros(2, np.int32))]
+    return "TRANSPOSE_CONV", (1, *size, 2), made, attributes, "int8", constants
+
+
 def dense(depth: int, weight: int) -> Case:
     constants = [
         constant(np.full((1, depth), weight, np.int8)),
@@ -159,6 +178,25 @@ CASES: dict[str, list[Case]] = {
         transposed((1, 128, 256, 2, 2), (0, 1, 3, 2, 4)),
         transposed((1, 128, 257, 2, 2), (0, 1, 3, 2, 4)),
         transposed((1, 24, 24, 2, 8), (0, 1, 2, 4, 3)),
+    ],
+    "transposed convolutions": [
+        *(
+            spread((6, 7), span, strides, padding)
+            for strides in ((1, 1), (2, 2), (1, 2), (2, 1), (3, 3))
+            for span in ((3, 3), (2, 2), (1, 1))
+            for padding in ("SAME", "VALID")
+        ),
+        *(
+            spread(size, span, strides, padding)
+            for size, span, strides in (
+                ((1, 7), (1, 3), (1, 2)),
+                ((1, 7), (1, 3), (2, 1)),
+                ((7, 1), (3, 1), (2, 1)),
+                ((7, 1), (3, 1), (1, 2)),
+            )
+            for padding in ("SAME", "VALID")
+        ),
+        spread((6, 7), (3, 3), (2, 2), "SAME", 1),
     ],
     "weights": [dense(65536, 127), dense(65536, 1)],
 }

@@ -21,7 +21,8 @@ from tflite_export.graph.validation import validated
 from tflite_export.operators.softmax import SOFTMAX
 from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
-from tflite_export.targets.wide_softmax import doomed, executable, without
+from tflite_export.targets.left_out import without
+from tflite_export.targets.wide_softmax import doomed, executable
 
 INSTALLED = [
     name for name in ("litert", "litert-reference", "tflm") if not RUNTIMES[name].missing()
