@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent.parent
 #: Rooms and single files of a package in the order of the road; each may import those before it.
 ORDER = {
     "tfeptq": [
-        "options",
         "settings",
         "goals",
         "config",

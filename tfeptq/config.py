@@ -67,7 +67,8 @@ class QuantizationConfig:
             least squares; "nearest" does not.
         initial_rounding: what "eptq" starts from: "optq", within the two integers around each
             weight, or "nearest".
-        steps, batch_size: length of the optimisation and samples a step.
+        steps: length of the optimisation.
+        batch_size: samples a step.
         samples: calibration samples used.
         augmentation: a Keras layer or model that changes samples at random without making them
             harder to recognize, such as `keras.layers.RandomFlip`: where there are fewer than

@@ -116,9 +116,9 @@ def _quantize(
     with watch("prepare"):
         functional = as_functional(model, config.input_shape)
         canonical = prepare(functional)
-        labelled = labelled_loss(model, labels, config)
         plan = QuantizationPlan.of(canonical, config)
         ahead = look_ahead(plan, config)
+        labelled = labelled_loss(model, labels, config)
         target = config.accuracy_target
         baseline = None if target is None else float_values(target, model)
         taken = configured_samples(calibration, canonical.inputs, config, labels)

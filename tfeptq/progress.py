@@ -1,30 +1,83 @@
-"""Keras progress bars for what takes longer than a user likes to wait in silence, and timings."""
+"""Bars for what takes longer than a user likes to wait in silence, and timings."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
 #: Seconds that pass before a bar appears.
 PATIENCE = 1.0
+#: Seconds between two looks of a bar.
+_INTERVAL = 0.2
+
+
+class Bar:
+    """One line that fills; where another is shown already, nothing.
+
+    What is no terminal gets its last look only.
+    """
+
+    _shown: weakref.ref[Bar] | None = None
+
+    def __init__(self, title: str, total: int) -> None:
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[values]}"),
+            console=Console(),
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._live.add_task(title, total=total, values="")
+        self._looked = 0.0
+        other = Bar._shown and Bar._shown()
+        self._is_shown = other is None
+        if self._is_shown:
+            Bar._shown = weakref.ref(self)
+            self._live.start()
+            # A terminal's cursor comes back, however the work ends.
+            weakref.finalize(self, self._live.stop)
+
+    def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """Shows how much is done, and some numbers beside it."""
+        text = "  ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
+        self._live.update(self._task, completed=done, values=text)
+        now = time.perf_counter()
+        if self._is_shown and now - self._looked > _INTERVAL:
+            self._looked = now
+            self._live.refresh()
+
+    def stop(self) -> None:
+        if self._is_shown:
+            self._is_shown, Bar._shown = False, None
+            self._live.stop()
 
 
 def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
-    """Yields `items`; once they take longer than `PATIENCE`, shows a `keras.utils.Progbar`."""
-    bar: keras.utils.Progbar | None = None
+    """Yields `items`; once they take longer than `PATIENCE`, shows a bar."""
+    bar: Bar | None = None
     begin = time.perf_counter()
-    for index, item in enumerate(items):
-        yield item
-        if bar is None and time.perf_counter() - begin > PATIENCE:
-            print(title, flush=True)
-            bar = keras.utils.Progbar(len(items))
+    try:
+        for index, item in enumerate(items):
+            yield item
+            if bar is None and time.perf_counter() - begin > PATIENCE:
+                bar = Bar(title, len(items))
+            if bar is not None:
+                bar.update(index + 1)
+    finally:
         if bar is not None:
-            bar.update(index + 1)
+            bar.stop()
 
 
 class StepProgress(keras.callbacks.Callback):
@@ -33,18 +86,23 @@ class StepProgress(keras.callbacks.Callback):
     def __init__(self, steps: int, title: str) -> None:
         super().__init__()
         self._steps, self._title = steps, title
-        self._bar: keras.utils.Progbar | None = None
+        self._bar: Bar | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        print(self._title, flush=True)
-        self._bar = keras.utils.Progbar(self._steps, stateful_metrics=None, interval=0.5)
+        self._bar = Bar(self._title, self._steps)
         self._done = int(self.model.optimizer.iterations.numpy())
+        self._bar.update(self._done)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._done += 1
-        values = [(name, float(value)) for name, value in (logs or {}).items()]
         if self._bar is not None:
-            self._bar.update(self._done, values=values)
+            values = {name: float(value) for name, value in (logs or {}).items()}
+            self._bar.update(self._done, values)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class Stopwatch:

@@ -2,63 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+from cyclopts import Group, Parameter
+
+from tfeptq.cli.values import one_of
+from tfeptq.settings import real
 
 if TYPE_CHECKING:
     import keras
 
 _FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
+_GROUP = Group(
+    "Copies", help="Random copies fill the calibration data up to --samples.", sort_key=4
+)
+
+RandomFlip = Annotated[
+    str | None, one_of(_FLIPS, group=_GROUP, help="Copies are flipped, or not, at random.")
+]
+RandomTranslation = Annotated[
+    tuple[float, float] | None,
+    Parameter(
+        group=_GROUP,
+        metavar="H W",
+        help="Copies are moved by up to these parts of height and width: 0.125 0.125.",
+    ),
+]
 
 
-def add_augmentation(parser: argparse.ArgumentParser) -> None:
-    """Options that `augmentation` reads."""
-    group = parser.add_argument_group(
-        "augmentation", "random copies fill the calibration data up to --samples"
-    )
-    group.add_argument("--random-flip", choices=_FLIPS)
-    group.add_argument(
-        "--random-translation",
-        type=_fraction,
-        nargs=2,
-        metavar=("H", "W"),
-        help="move by up to these parts of height and width, for example 0.125 0.125",
-    )
+def check_augmentation(
+    file: Path | None, flip: str | None, translation: tuple[float, float] | None
+) -> None:
+    """Raises ValueError for options that contradict each other, or are no parts of a size."""
+    if file is not None and (flip or translation is not None):
+        raise ValueError(
+            "--augmentation is a whole layer: leave out --random-flip and --random-translation"
+        )
+    for part in translation or ():
+        if real("--random-translation", part, may_be_zero=True) > 1.0:
+            raise ValueError(f"--random-translation: {part:g} is not a part of the size, 0 to 1")
 
 
-def augmentation(options: argparse.Namespace, samples: np.ndarray) -> keras.Layer | None:
+def augmentation(
+    model: keras.Model,
+    file: Path | None,
+    flip: str | None,
+    translation: tuple[float, float] | None,
+) -> keras.Layer | None:
     """The layer that the options ask for, or None.
 
     Raises:
         ValueError: it would take samples without height, width and channels for something else.
     """
-    if not options.random_flip and options.random_translation is None:
+    if file is not None:
+        from tfeptq.loading import load_model
+
+        return load_model(file)
+    if not flip and translation is None:
         return None
-    if samples.ndim != 4:
+    shape = model.inputs[0].shape
+    if len(shape) != 4:
         raise ValueError(
-            f"--random-flip, --random-translation: samples have shape {samples.shape[1:]}; "
+            f"--random-flip, --random-translation: samples have shape {tuple(shape[1:])}; "
             "(height, width, channels) is needed"
         )
     import keras
 
     layers: list[keras.Layer] = []
-    if options.random_flip:
-        layers.append(keras.layers.RandomFlip(options.random_flip))
-    if options.random_translation:
+    if flip:
+        layers.append(keras.layers.RandomFlip(flip))
+    if translation is not None:
         # Values in between those of neighbours are none that samples have.
-        layers.append(
-            keras.layers.RandomTranslation(*options.random_translation, interpolation="nearest")
-        )
+        layers.append(keras.layers.RandomTranslation(*translation, interpolation="nearest"))
     return keras.Sequential(layers)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part of the size, 0 to 1")
-    return value

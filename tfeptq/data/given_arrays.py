@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tfeptq.data.later import Later
+
 
 def as_array(values: Any, where: str) -> np.ndarray:
     """Real numbers as an array, not copied where they are one.
@@ -20,6 +22,8 @@ def as_array(values: Any, where: str) -> np.ndarray:
     Raises:
         ValueError: no numbers, unequal parts, or values that are masked.
     """
+    if isinstance(values, Later):
+        values = values.read()
     if isinstance(values, (str, bytes, os.PathLike)):
         raise ValueError(
             f"{where} is the path or text {values!r:.60}; load its arrays and pass those"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -21,6 +22,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     model = small_models.residual_network()
     model.save(folder / "m.keras")
+    flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    flat.save(folder / "flat.keras")
     images = small_models.images(40)
     labels = model.predict(images, verbose=0).argmax(1)
     np.savez(folder / "data.npz", x=images, y=labels)
@@ -99,14 +102,17 @@ BAD = {
     "no width": (["quantize", "{m}", "--weight-bits", "four"], "neither a width"),
     "unknown layer": (["quantize", "{m}", "--weight-bits", "stemm=4"], "did you mean 'stem'"),
     "unknown activation": (["quantize", "{m}", "--activation-bits", "sun=4"], "did you mean 'sum'"),
-    "no such width": (["quantize", "{m}", "--first-last-bits", "few"], "neither a width nor none"),
+    "no such width": (
+        ["quantize", "{m}", "--first-last-bits", "few"],
+        "nor none",
+    ),
     "no steps": (["quantize", "{m}", "--steps", "0"], "steps=0"),
     "no samples": (["quantize", "{m}", "--input-key", "z"], "no array ['z']"),
     "no labels": (["quantize", "{m}", "--validation", "{unlabelled}"], "no labels"),
     "Keras name": (["quantize", "{m}", "--save-keras", "q.h5"], "must end in .keras"),
     "Keras folder": (["quantize", "{m}", "--save-keras", "absent/q.keras"], "does not exist"),
     "no image": (
-        ["quantize", "{m}", "--input-key", "y", "--random-flip", "vertical"],
+        ["quantize", "{flat}", "--random-flip", "vertical"],
         "(height, width, channels)",
     ),
     "no part": (["quantize", "{m}", "--random-translation", "2", "0"], "not a part of the size"),
@@ -118,7 +124,8 @@ BAD = {
 def test_bad_input_is_one_line_and_leaves_no_file(folder, capsys, name):
     (command, *rest), message = BAD[name]
     output = folder / "bad.tflite"
-    names = {"m": folder / "m.keras", "unlabelled": folder / "unlabelled.npz"}
+    names = {"m": folder / "m.keras", "flat": folder / "flat.keras"}
+    names |= {"unlabelled": folder / "unlabelled.npz"}
     rest = [text.format(**names) for text in rest]
     before = set(folder.iterdir())
     common = ["--calibration", str(folder / "data.npz"), "--output", str(output)]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from tfeptq.cli.exit_codes import DONE, NO
+from tfeptq.cli.results import print_json
+from tfeptq.cli.values import File, Json, one_of, require_file
 from tfeptq.config import TARGETS
-from tfeptq.options import add_choice
 from tflite_export.file.atomic import require_folder, write_atomically
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
 
-DONE, NO = 0, 1
 #: Option -> targets that do something with it.
 _TAKEN_BY = {
     "compress": ("microcontroller",),
@@ -32,74 +32,88 @@ _TAKEN_BY = {
 _WITH_LABELS = ("output", "mean", "std")
 
 
-def add_package(commands: Any) -> None:
-    """Adds the command to a parser's subcommands."""
-    parser = commands.add_parser(
-        "package", help="C++ sources, look-up tables, Vela: a file with its target's tools"
-    )
-    parser.add_argument("file", type=Path, metavar="F.tflite")
-    add_choice(parser, "--target", TARGETS, required=True)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for what is written")
-    parser.add_argument(
-        "--compress", action="store_true", help="microcontroller: weights as look-up tables"
-    )
-    parser.add_argument("--accelerator", default="ethos-u55-128", metavar="NAME", help="ethos-u")
-    parser.add_argument("--system-config", metavar="NAME", help="ethos-u: of Vela's configuration")
-    parser.add_argument("--memory-mode", metavar="NAME", help="ethos-u: of Vela's configuration")
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="L.txt",
-        help="android, coral: class names, one a line; writes an image classifier with metadata",
-    )
-    for name, default in (("mean", 0.0), ("std", 1.0)):
-        parser.add_argument(
-            f"--{name}",
-            type=float,
-            default=default,
-            metavar="R",
-            help=f"with --labels: of the pixels that the model was trained on ({default:g})",
-        )
-    parser.add_argument("--json", action="store_true")
-    defaults = {name: parser.get_default(name) for name in _TAKEN_BY}
-    parser.set_defaults(command=_package, defaults=defaults)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a target's tools are told.
+
+    Attributes:
+        output: Folder for what is written.
+        compress: For microcontroller: weights as look-up tables.
+        accelerator: For ethos-u: its name, as Vela has it.
+        system_config: For ethos-u: of Vela's configuration.
+        memory_mode: For ethos-u: of Vela's configuration.
+        labels: For android and coral: class names, one a line; writes an image classifier with
+            metadata.
+        mean: With --labels: of the pixels that the model was trained on.
+        std: With --labels: standard deviation of these pixels.
+    """
+
+    output: Annotated[Path | None, Parameter(metavar="DIR")] = None
+    compress: bool = False
+    accelerator: Annotated[str, Parameter(metavar="NAME")] = "ethos-u55-128"
+    system_config: Annotated[str | None, Parameter(metavar="NAME")] = None
+    memory_mode: Annotated[str | None, Parameter(metavar="NAME")] = None
+    labels: Annotated[Path | None, Parameter(metavar="L.txt")] = None
+    mean: Annotated[float, Parameter(metavar="R")] = 0.0
+    std: Annotated[float, Parameter(metavar="R")] = 1.0
 
 
-def _package(options: argparse.Namespace) -> int:
-    _require_taken(options)
-    if options.output is not None:
-        require_folder("--output", options.output)
-        options.output.mkdir(parents=True, exist_ok=True)
-    return _BY_TARGET[options.target](options)
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    file: Path
+    target: str
+    options: Options
+    json: bool
 
 
-def _require_taken(options: argparse.Namespace) -> None:
+def package(
+    file: File,
+    /,
+    *,
+    target: Annotated[str, one_of(TARGETS)],
+    options: Annotated[Options | None, Parameter(name="*")] = None,
+    json: Json = False,
+) -> int:
+    """C++ sources, look-up tables, Vela, metadata: a file with its target's tools.
+
+    Args:
+        target: Where the file is to run.
+    """
+    job = _Job(file, target, options or Options(), json)
+    _require_taken(job)
+    if job.options.output is not None:
+        require_folder("--output", job.options.output)
+        job.options.output.mkdir(parents=True, exist_ok=True)
+    return _BY_TARGET[target](job)
+
+
+def _require_taken(job: _Job) -> None:
     """Refuses options that the target would ignore."""
-    defaults = options.defaults.items()
-    given = [name for name, default in defaults if getattr(options, name) != default]
+    fields = dataclasses.fields(Options)
+    given = [f.name for f in fields if getattr(job.options, f.name) != f.default]
     for name in given:
-        if options.target not in _TAKEN_BY[name]:
+        if job.target not in _TAKEN_BY[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for --target {' or '.join(_TAKEN_BY[name])}, "
-                f"received --target {options.target}"
+                f"received --target {job.target}"
             )
-    if options.labels is None:
+    if job.options.labels is None:
         unused = [f"--{name}" for name in _WITH_LABELS if name in given]
-        if unused and options.target in _TAKEN_BY["labels"]:
+        if unused and job.target in _TAKEN_BY["labels"]:
             raise ValueError(
-                f"--target {options.target} writes nothing without --labels, which "
+                f"--target {job.target} writes nothing without --labels, which "
                 f"{' and '.join(unused)} would be for: give both or neither"
             )
 
 
-def _for_android(options: argparse.Namespace) -> int:
+def _for_android(job: _Job) -> int:
     from tflite_export.targets.android import android_report
 
-    if options.labels is not None:
-        return _classifier(options)
-    report = android_report(options.file)
-    if options.json:
-        _print_json(report)
+    if job.options.labels is not None:
+        return _classifier(job)
+    report = android_report(job.file)
+    if job.json:
+        print_json(report)
         return DONE
     delegation, latency = report.delegation, report.latency
     print(
@@ -114,25 +128,25 @@ def _for_android(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _classifier(options: argparse.Namespace) -> int:
+def _classifier(job: _Job) -> int:
     from tflite_export.packaging import write_image_classifier
 
-    if options.output is None:
+    assert job.options.labels is not None
+    if job.options.output is None:
         raise ValueError("--labels writes a file: give --output DIR")
-    if not options.labels.is_file():
-        raise ValueError(f"{options.labels}: no such file")
-    labels = options.labels.read_text("utf-8").splitlines()
-    stem = options.file.stem
-    path = options.output / f"{stem}_classifier.tflite"
+    require_file(job.options.labels)
+    labels = job.options.labels.read_text("utf-8").splitlines()
+    stem = job.file.stem
+    path = job.options.output / f"{stem}_classifier.tflite"
     made = write_image_classifier(
-        options.file, path, labels=labels, mean=options.mean, std=options.std
+        job.file, path, labels=labels, mean=job.options.mean, std=job.options.std
     )
     beside = None
-    if options.target == "coral":
-        beside = options.output / f"{stem}_labels.txt"
+    if job.target == "coral":
+        beside = job.options.output / f"{stem}_labels.txt"
         write_atomically(beside, "".join(f"{label}\n" for label in labels).encode("utf-8"))
-    if options.json:
-        _print_json(made)
+    if job.json:
+        print_json(made)
         return DONE
     print(f"{made.path}: {made.size_bytes} bytes, uint8 pixels in, {made.labels} labels")
     if beside is not None:
@@ -143,20 +157,20 @@ def _classifier(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _for_boards(options: argparse.Namespace) -> int:
+def _for_boards(job: _Job) -> int:
     from tflite_export.packaging import compress, write_c_source
 
-    if options.output is None:
+    if job.options.output is None:
         raise ValueError("--target microcontroller writes sources: give --output DIR")
-    source = options.file
-    if options.compress:
-        source = options.output / "model.tflite"
-        packed = compress(options.file, source)
-    package = write_c_source(source, options.output)
-    if options.json:
-        _print_json(package)
+    source = job.file
+    if job.options.compress:
+        source = job.options.output / "model.tflite"
+        packed = compress(job.file, source)
+    package = write_c_source(source, job.options.output)
+    if job.json:
+        print_json(package)
     else:
-        if options.compress:
+        if job.options.compress:
             print(f"look-up tables for {len(packed.tensors)} tensors")
             print(f"flash {packed.size_bytes_before} to {packed.size_bytes} bytes")
             print(f"arena {packed.arena_bytes_before} to {packed.arena_bytes} bytes")
@@ -182,19 +196,19 @@ def _show_sources(package: CSource) -> None:
         print("no C++ compiler on the PATH: the sources were not compiled")
 
 
-def _for_ethos_u(options: argparse.Namespace) -> int:
+def _for_ethos_u(job: _Job) -> int:
     from tflite_export.packaging import vela_report
 
-    compiled = options.output / f"{options.file.stem}_vela.tflite" if options.output else None
+    compiled = job.options.output / f"{job.file.stem}_vela.tflite" if job.options.output else None
     report = vela_report(
-        options.file,
-        accelerator=options.accelerator,
-        system_config=options.system_config,
-        memory_mode=options.memory_mode,
+        job.file,
+        accelerator=job.options.accelerator,
+        system_config=job.options.system_config,
+        memory_mode=job.options.memory_mode,
         output=compiled,
     )
-    if options.json:
-        _print_json(report)
+    if job.json:
+        print_json(report)
     else:
         _show_vela(report)
     return DONE if report.ok else NO
@@ -213,17 +227,13 @@ def _show_vela(report: VelaReport) -> None:
         print("all operators run on the NPU")
 
 
-def _for_coral(options: argparse.Namespace) -> int:
-    if options.labels is not None:
-        return _classifier(options)
+def _for_coral(job: _Job) -> int:
+    if job.options.labels is not None:
+        return _classifier(job)
     raise ValueError(
         "--target coral takes the file as it is: compile it with edgetpu_compiler; `tfeptq check "
         "--target coral` lists known blockers, --labels writes an image classifier"
     )
-
-
-def _print_json(report: Any) -> None:
-    print(json.dumps(dataclasses.asdict(report), default=os.fspath))
 
 
 _BY_TARGET = {

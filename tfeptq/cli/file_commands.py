@@ -1,0 +1,87 @@
+"""`tfeptq inspect`, `evaluate` and `check`: what is done with a file that exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from cyclopts import Parameter
+
+from tfeptq.cli.exit_codes import DONE, NO
+from tfeptq.cli.npz import Npz
+from tfeptq.cli.results import print_findings, print_json
+from tfeptq.cli.values import File, InputKey, Json, LabelKey, one_of, require_file
+from tfeptq.config import TARGETS
+
+if TYPE_CHECKING:
+    from tflite_export import Inspection
+
+_RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference")
+
+
+def inspect(file: File, /, *, json: Json = False) -> int:
+    """Operators, tensors, widths and bytes of a file."""
+    import tflite_export
+
+    inspection = tflite_export.inspect(file)
+    print(json_text.dumps(inspection.as_dict()) if json else inspection.table())
+    return DONE
+
+
+def evaluate(
+    file: File,
+    /,
+    *,
+    data: Annotated[Path, Parameter(metavar="X.npz")],
+    runtime: Annotated[str, one_of(_RUNTIMES)] = "litert",
+    input_key: InputKey = None,
+    label_key: LabelKey = None,
+    json: Json = False,
+) -> int:
+    """Score a file on labelled data.
+
+    Args:
+        data: Inputs and labels; int8 inputs are taken for the file's own integers.
+        runtime: What executes the file.
+    """
+    import tflite_export
+    from tfeptq.report.scores import score
+
+    require_file(data)
+    inspection = tflite_export.inspect(file)
+    inputs, labels = Npz(data, input_key, label_key).arrays
+    outputs = tflite_export.run(file, _floats(inputs, inspection), runtime=runtime)
+    value = score(outputs, labels)
+    if json:
+        print(json_text.dumps({"runtime": runtime, **dataclasses.asdict(value)}))
+    else:
+        print(f"{value.metric}: {value} on {value.samples} samples in {runtime}")
+    return DONE
+
+
+def _floats(inputs: np.ndarray, inspection: Inspection) -> np.ndarray:
+    """Real values of inputs: int8 ones are the file's own integers, others are what they say."""
+    floats = inputs.astype("float32")
+    tensor = next(t for t in inspection.tensors if t.name == inspection.inputs[0])
+    if inputs.dtype.name != "int8" or tensor.scale is None or tensor.zero_point is None:
+        return floats
+    return (floats - tensor.zero_point) * np.float32(tensor.scale)
+
+
+def check(file: File, /, *, target: Annotated[str, one_of(TARGETS)], json: Json = False) -> int:
+    """Known blockers of a file on a target; exit code 1 if there are any.
+
+    Args:
+        target: Where the file is to run.
+    """
+    import tflite_export
+
+    result = tflite_export.check(file, target=target)
+    if json:
+        print_json(result)
+    else:
+        print_findings(result.findings)
+    return DONE if result.ok else NO

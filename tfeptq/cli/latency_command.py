@@ -1,0 +1,62 @@
+"""`tfeptq latency`: a table of layer times, to choose widths by."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tfeptq.cli.exit_codes import DONE
+from tfeptq.cli.source import source_model
+from tfeptq.cli.values import Model, one_of, require_file, typed
+from tfeptq.config import TARGETS, QuantizationConfig
+from tflite_export.file.atomic import destination
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(bits) for bits in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not WIDTH,WIDTH") from None
+
+
+def latency(
+    model: Model,
+    /,
+    *,
+    output: Annotated[Path, Parameter(metavar="T.csv")],
+    weight_bits: Annotated[
+        Sequence[int],
+        typed(_widths, metavar="N,N,...", show_default=lambda bits: ",".join(map(str, bits))),
+    ] = (2, 3, 4, 8),
+    target: Annotated[str, one_of(TARGETS)] = "android",
+    accelerator: Annotated[str, Parameter(metavar="NAME")] = "ethos-u55-128",
+) -> int:
+    """Times of every layer at every width, for --latency-table.
+
+    Args:
+        output: The table to write.
+        weight_bits: Widths to measure; 8 bits are always measured.
+        target: Vela's estimates for ethos-u; for others LiteRT on this computer.
+        accelerator: Of ethos-u.
+    """
+    # Every layer at every width: the table then serves whatever --first-last-bits is.
+    config = QuantizationConfig(weight_bits=(*weight_bits, 8), target=target, first_last_bits=None)
+    destination(output)
+    require_file(model)
+    source = source_model(model)
+    from tfeptq.preparation import prepare
+    from tfeptq.report.tables import show_latencies
+    from tfeptq.selection.latency import measure_latencies, write_latencies
+    from tflite_export.packaging.vela import vela_times
+
+    times = None
+    if target == "ethos-u":
+        times = functools.partial(vela_times, target=target, accelerator=accelerator)
+    table = measure_latencies(prepare(source), config, times=times)
+    write_latencies(table, output)
+    show_latencies(table)
+    return DONE

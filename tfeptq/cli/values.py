@@ -1,0 +1,80 @@
+"""What is typed on a command line, as values; a bad one is refused in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from tflite_export.near_names import require_known
+
+
+def typed(parse: Callable[[str], Any], **settings: Any) -> Parameter:
+    """An option of one word, which `parse` reads or refuses by ValueError."""
+    return Parameter(converter=lambda _, tokens: parse(tokens[0].value), n_tokens=1, **settings)
+
+
+def one_of(allowed: Sequence[str], **settings: Any) -> Parameter:
+    """An option with a known set of names; an unknown one gets the name that was meant."""
+
+    def known(text: str) -> str:
+        require_known("name", text, allowed)
+        return text
+
+    return typed(known, metavar="NAME", choices=tuple(allowed), **settings)
+
+
+def number(kind: type[int] | type[float], *, may_be_none: bool = False) -> Callable[[str], Any]:
+    """What reads a number, or the word none."""
+    name = "whole number" if kind is int else "number"
+
+    def parse(text: str) -> Any:
+        if may_be_none and text.lower() == "none":
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = f"neither a {name} nor none" if may_be_none else f"no {name}"
+            raise ValueError(f"{text!r} is {wanted}") from None
+
+    return parse
+
+
+def widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
+    """One width, candidates, or widths by layer name."""
+    try:
+        if "=" not in text:
+            candidates = tuple(int(bits) for bits in text.split(","))
+            return candidates if len(candidates) > 1 else candidates[0]
+        pairs = (entry.rsplit("=", 1) for entry in text.split(","))
+        return {name: int(bits) for name, bits in pairs}
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is neither a width, nor WIDTH,WIDTH, nor LAYER=WIDTH,LAYER=WIDTH"
+        ) from None
+
+
+def require_file(path: Path) -> None:
+    """Raises ValueError where there is no such file, before anything slow is loaded."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a file is needed")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+
+
+#: Options that several commands have.
+Model = Annotated[Path, Parameter(help="The float model, .keras or .h5.", metavar="MODEL")]
+File = Annotated[Path, Parameter(help="A TensorFlow Lite file.", metavar="F.tflite")]
+InputKey = Annotated[
+    str | None,
+    Parameter(
+        help="Array of inputs in .npz files; by default the first that is not the labels.",
+        metavar="NAME",
+    ),
+]
+LabelKey = Annotated[
+    str | None, Parameter(help="Array of labels in .npz files; by default y.", metavar="NAME")
+]
+Json = Annotated[bool, Parameter(help="Print the result as JSON.", show_default=False)]
