@@ -85,6 +85,17 @@ class QuantizationConfig:
         rounding_learning_rate: peak learning rate of the rounding variables.
         regularization: weight of the rounding regularizer.
         output_loss: extra weight of the squared error of the logits in the distillation loss.
+
+    Example:
+        >>> config = tfeptq.QuantizationConfig(
+        ...     weight_bits=(8, 2, 4), budget=tfeptq.Budget(weight_bytes=60_000)
+        ... )
+        >>> config.weight_bits, config.activation_bits
+        ((2, 4, 8), 8)
+        >>> tfeptq.QuantizationConfig(target="edgetpu")
+        Traceback (most recent call last):
+            ...
+        ValueError: target='edgetpu' is unknown; allowed are ...; did you mean 'coral'?
     """
 
     weight_bits: int | tuple[int, ...] | Mapping[str, int] = 8

@@ -25,6 +25,10 @@ class Budget:
             bounds nothing either.
         latency_table: CSV file with the columns operator, bits and ms, as `tfeptq latency` measures
             it; see `tfeptq.selection.latency`. Alone it bounds nothing: it prices choices.
+
+    Example:
+        >>> tfeptq.Budget(weight_bytes=60_000, bit_operations=2e9).limits
+        {'weight_bytes': 60000, 'bit_operations': 2000000000}
     """
 
     weight_bytes: int | None = None
@@ -95,6 +99,17 @@ class AccuracyTarget:
             `Budget.latency_table`, or "activation_bytes", which needs candidates of activations.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
             width, how many layers in the order of their sensitivities can take it.
+
+    Example:
+        >>> def is_right(model):
+        ...     return model.predict(samples, verbose=0).argmax(1) == labels
+        >>> goal = tfeptq.AccuracyTarget(is_right, relative=0.95)
+        >>> config = tfeptq.QuantizationConfig(
+        ...     weight_bits=(4, 8), rounding="nearest", accuracy_target=goal, samples=64
+        ... )
+        >>> quantized = tfeptq.quantize(model, samples, config)
+        >>> quantized.accuracy_search.comparison.holds
+        True
     """
 
     metric: Callable[[Any], Any]

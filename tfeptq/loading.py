@@ -32,6 +32,11 @@ def load_model(path: str | Path) -> keras.Model:
 
     Raises:
         ValueError: there is no such file, it is a directory, or Keras cannot read it.
+
+    Example:
+        >>> model.save("float.keras")
+        >>> tfeptq.load_model("float.keras").name == model.name
+        True
     """
     path = path_of(path)
     if path.is_dir():

@@ -38,6 +38,11 @@ class QuantizedModel(keras.Model):
         accuracy_search: how they were found, where an accuracy was asked for.
         stage_seconds: stage of the recipe -> seconds.
         report: what was decided, found and measured.
+
+    Example:
+        >>> quantized.save("m.keras")
+        >>> tfeptq.load_model("m.keras").bit_widths == quantized.bit_widths
+        True
     """
 
     target: str | None = None

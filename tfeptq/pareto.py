@@ -42,6 +42,14 @@ def pareto_frontier(
 
     Raises:
         ValueError: no candidates, an unknown cost, or data that do not fit the model.
+
+    Example:
+        >>> config = tfeptq.QuantizationConfig(
+        ...     weight_bits=(2, 4, 8), sensitivity="label_free", samples=64
+        ... )
+        >>> points = tfeptq.pareto_frontier(model, samples, config)
+        >>> [point.widths["middle"] for point in points]
+        [2, 4, 8]
     """
     check_model(model)
     config = given_config(config)

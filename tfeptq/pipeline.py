@@ -92,6 +92,14 @@ def quantize(
         ValueError: bad data, an unknown layer name, a width the target cannot store, or a budget
             or accuracy target that cannot be met.
         tfeptq.preparation.UnsupportedLayerError: a layer that cannot be placed, by name.
+
+    Example:
+        >>> config = tfeptq.QuantizationConfig(weight_bits=4, rounding="nearest", samples=64)
+        >>> quantized = tfeptq.quantize(model, samples, config)
+        >>> quantized.bit_widths["middle"]
+        (4, 8)
+        >>> quantized.predict(samples[:3], verbose=0).shape
+        (3, 2)
     """
     config = given_config(config)
     check_model(model)

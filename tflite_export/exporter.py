@@ -99,6 +99,13 @@ def export(
         ValueError: the target cannot store or execute a layer as it was quantized, or there is
             none; or some inputs would overflow what its kernels hold.
         VerificationError: what the file computes is not what was learned; no file is left.
+
+    Example:
+        >>> result = tflite_export.export(quantized, "m.tflite", target="android")
+        >>> [(layer.name, layer.weight_bits, layer.container) for layer in result.layers]
+        [('first', 8, 'int8'), ('middle', 4, 'int4'), ('last', 8, 'int8')]
+        >>> result.verification is not None
+        True
     """
     path = destination(path)
     _require_quantized(model)

@@ -51,6 +51,12 @@ class QuantizationCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: when training begins, for what could not be quantized when it ends.
+
+    Example:
+        >>> callback = tfeptq.QuantizationCallback(samples, config, export_path="trained.tflite")
+        >>> history = model.fit(samples, labels, verbose=0, callbacks=[callback])
+        >>> callback.result.path.name
+        'trained.tflite'
     """
 
     def __init__(

@@ -44,6 +44,10 @@ def prepare(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is not built or not functional, or holds infinite or NaN weights.
         UnsupportedLayerError: a layer that cannot be placed, with the nearest supported way.
+
+    Example:
+        >>> [layer.name for layer in tfeptq.prepare(model).layers]
+        ['features', 'first', 'first_relu', 'middle', 'middle_relu', 'last']
     """
     graph, _ = graph_of(model, trace(model))
     return canonical_model(graph)

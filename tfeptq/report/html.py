@@ -65,6 +65,11 @@ def write_report(
     Raises:
         RuntimeError: the extra `report` is not installed.
         ValueError: labels that do not fit the outputs, or a folder that does not exist.
+
+    Example:
+        >>> result = tflite_export.export(quantized, "m.tflite")
+        >>> tfeptq.write_report("r.html", quantized, result).name
+        'r.html'
     """
     require_installed()
     path = destination(path)

@@ -81,6 +81,11 @@ def inspect(path: str | Path) -> Inspection:
 
     Raises:
         ValueError: no such file, not TensorFlow Lite, or damaged.
+
+    Example:
+        >>> inspection = tflite_export.inspect("m.tflite")
+        >>> [operator.kind for operator in inspection.operators]
+        ['FULLY_CONNECTED', 'FULLY_CONNECTED', 'FULLY_CONNECTED']
     """
     content = read_bytes(path)
     model = parse(content)

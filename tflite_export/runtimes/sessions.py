@@ -79,6 +79,12 @@ def run(
         ValueError: unknown runtime, a damaged file, inputs that do not fit the file, or a runtime
             that does not execute it.
         RuntimeUnavailableError: the runtime is not installed.
+
+    Example:
+        >>> tflite_export.run("m.tflite", samples[:3]).shape
+        (3, 2)
+        >>> tflite_export.run("m.tflite", np.zeros((1, 4), np.int8), runtime="reference").dtype
+        dtype('int8')
     """
     _check_runtime(runtime)
     content = content_of(model)

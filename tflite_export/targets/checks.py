@@ -45,6 +45,11 @@ def check(path: str | Path, *, target: str) -> CheckResult:
 
     Raises:
         ValueError: unknown target, or a file that cannot be read.
+
+    Example:
+        >>> result = tflite_export.check("m.tflite", target="coral")
+        >>> result.ok, [finding.operator for finding in result.findings]
+        (False, ['FULLY_CONNECTED (middle)'])
     """
     targets.capabilities(target)
     content = read_bytes(path)

@@ -47,7 +47,7 @@ def test_a_minimal_accuracy_is_held(folder, capsys):
     assert scores["quantized Keras"]["value"] >= 0.9 * scores["float Keras"]["value"]
 
 
-GOAL = ("--max-weight-bytes", "9")
+GOAL = ("--max-weight-bytes", "9999")
 TRACES = ("--sensitivity", "hawq_v2", "--trace-loss")
 
 
