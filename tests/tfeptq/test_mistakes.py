@@ -359,6 +359,8 @@ COMMANDS = {
     "quantize m.keras x.npz --calibration x.npz --output m.tflite": "unexpected arguments: x.npz",
     f"{QUANTIZE} --stepps 3": "Did you mean --steps",
     f"{CHOICE} --max-weight-bytes 9999 --search-steps 3": "--min-accuracy says which",
+    f"{QUANTIZE} --input-shape 6x6": "neither SIZE,SIZE",
+    f"{QUANTIZE} --input-shape imgae=6,6,3": "imgae",
     f"{QUANTIZE} --random-flip up": "allowed are horizontal",
     f"{QUANTIZE} --augmentation no.keras": "no.keras: no such file",
     f"{QUANTIZE} --augmentation m.keras --random-flip vertical": "leave out --random-flip",

@@ -19,7 +19,7 @@ _GROUP = Group(
 )
 
 RandomFlip = Annotated[
-    str | None, one_of(_FLIPS, group=_GROUP, help="Copies are flipped, or not, at random.")
+    str | None, one_of(_FLIPS, "Copies are flipped, or not, at random:", group=_GROUP)
 ]
 RandomTranslation = Annotated[
     tuple[float, float] | None,

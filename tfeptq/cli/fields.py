@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import docstring_parser
 from cyclopts import Group, Parameter
 
-from tfeptq.cli.values import number, typed, widths
+from tfeptq.cli.values import number, sizes, typed, widths
 
 #: Values that only a program can make come from files here, and Keras stays unloaded.
 _FROM_FILES = {"keras": types.SimpleNamespace(Layer=Path)}
@@ -97,6 +97,8 @@ def _form(name: str, members: tuple[Any, ...]) -> _Form | None:
     """The form of a field; None for what cannot be typed, or has options of its own."""
     if Mapping[str, int] in members:
         return _Form(Any, widths, "N|N,N,...|LAYER=N,...", _WIDTHS)
+    if Mapping[str, tuple[int, ...]] in members:
+        return _Form(Any, sizes, "N,N,...|INPUT=N,N,...")
     if tuple[float, float] in members:
         return _Form(tuple[float, float], metavar="LOW HIGH")
     if bool in members:

@@ -13,8 +13,7 @@ from cyclopts import Parameter
 from tfeptq.cli.exit_codes import DONE, NO
 from tfeptq.cli.npz import Npz
 from tfeptq.cli.results import print_findings, print_json
-from tfeptq.cli.values import File, InputKey, Json, LabelKey, one_of, require_file
-from tfeptq.config import TARGETS
+from tfeptq.cli.values import File, InputKey, Json, LabelKey, Target, one_of, require_file
 
 if TYPE_CHECKING:
     from tflite_export import Inspection
@@ -36,7 +35,7 @@ def evaluate(
     /,
     *,
     data: Annotated[Path, Parameter(metavar="X.npz")],
-    runtime: Annotated[str, one_of(_RUNTIMES)] = "litert",
+    runtime: Annotated[str, one_of(_RUNTIMES, "What executes the file:")] = "litert",
     input_key: InputKey = None,
     label_key: LabelKey = None,
     json: Json = False,
@@ -45,7 +44,6 @@ def evaluate(
 
     Args:
         data: Inputs and labels; int8 inputs are taken for the file's own integers.
-        runtime: What executes the file.
     """
     import tflite_export
     from tfeptq.report.scores import score
@@ -71,12 +69,8 @@ def _floats(inputs: np.ndarray, inspection: Inspection) -> np.ndarray:
     return (floats - tensor.zero_point) * np.float32(tensor.scale)
 
 
-def check(file: File, /, *, target: Annotated[str, one_of(TARGETS)], json: Json = False) -> int:
-    """Known blockers of a file on a target; exit code 1 if there are any.
-
-    Args:
-        target: Where the file is to run.
-    """
+def check(file: File, /, *, target: Target, json: Json = False) -> int:
+    """Known blockers of a file on a target; exit code 1 if there are any."""
     import tflite_export
 
     result = tflite_export.check(file, target=target)

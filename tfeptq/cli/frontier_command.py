@@ -32,7 +32,9 @@ def frontier(
     *,
     calibration: Annotated[Path, Parameter(metavar="X.npz")],
     config: ConfigFile = None,
-    cost: Annotated[str, one_of(COSTS)] = "weight_bytes",
+    cost: Annotated[
+        str, one_of(COSTS, "What the predicted loss is drawn against:")
+    ] = "weight_bytes",
     resume: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     input_key: InputKey = None,
     label_key: LabelKey = None,
@@ -48,7 +50,6 @@ def frontier(
     Args:
         model: The float model, .keras or .h5.
         calibration: A few hundred unlabelled samples.
-        cost: What the predicted loss is drawn against.
         resume: Keeps sensitivities in this folder.
     """
     asked = request(config, settings, prices or {})

@@ -32,7 +32,9 @@ def latency(
         Sequence[int],
         typed(_widths, metavar="N,N,...", show_default=lambda bits: ",".join(map(str, bits))),
     ] = (2, 3, 4, 8),
-    target: Annotated[str, one_of(TARGETS)] = "android",
+    target: Annotated[
+        str, one_of(TARGETS, "Vela's estimates for ethos-u, for others LiteRT on this computer:")
+    ] = "android",
     accelerator: Annotated[str, Parameter(metavar="NAME")] = "ethos-u55-128",
 ) -> int:
     """Times of every layer at every width, for --latency-table.
@@ -40,7 +42,6 @@ def latency(
     Args:
         output: The table to write.
         weight_bits: Widths to measure; 8 bits are always measured.
-        target: Vela's estimates for ethos-u; for others LiteRT on this computer.
         accelerator: Of ethos-u.
     """
     # Every layer at every width: the table then serves whatever --first-last-bits is.

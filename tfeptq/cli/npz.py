@@ -97,6 +97,10 @@ def fits(model: keras.Model, path: Path) -> Callable[[np.ndarray], None]:
     """A check of inputs to score a model on."""
 
     def check(inputs: np.ndarray) -> None:
-        check_shape(inputs, model.inputs[0].shape[1:], f"{path}: inputs")
+        known = model.inputs[0].shape[1:]
+        # Sizes that the model leaves open are those of the data.
+        open_sizes = inputs.shape[1:] if inputs.ndim == 1 + len(known) else known
+        expected = [b if a is None else a for a, b in zip(known, open_sizes, strict=True)]
+        check_shape(inputs, expected, f"{path}: inputs")
 
     return check

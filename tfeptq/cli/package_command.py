@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE, NO
 from tfeptq.cli.results import print_json
-from tfeptq.cli.values import File, Json, one_of, require_file
+from tfeptq.cli.values import File, Json, Target, require_file
 from tfeptq.config import TARGETS
 from tflite_export.file.atomic import require_folder, write_atomically
 
@@ -70,15 +70,11 @@ def package(
     file: File,
     /,
     *,
-    target: Annotated[str, one_of(TARGETS)],
+    target: Target,
     options: Annotated[Options | None, Parameter(name="*")] = None,
     json: Json = False,
 ) -> int:
-    """C++ sources, look-up tables, Vela, metadata: a file with its target's tools.
-
-    Args:
-        target: Where the file is to run.
-    """
+    """C++ sources, look-up tables, Vela, metadata: a file with its target's tools."""
     job = _Job(file, target, options or Options(), json)
     _require_taken(job)
     if job.options.output is not None:

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 
 _ENDS = ("int8", "uint8", "float32")
 
+_EndType = Annotated[
+    str | None,
+    one_of(_ENDS, "Type of this end of the file, int8 by default; float32 for android only:"),
+]
+
 
 class _Ends(TypedDict):
     input_type: str | None
@@ -63,8 +68,8 @@ def quantize(
     report: Annotated[Path | None, Parameter(metavar="R.html")] = None,
     save_keras: Annotated[Path | None, Parameter(metavar="F.keras")] = None,
     resume: Annotated[Path | None, Parameter(metavar="DIR")] = None,
-    input_type: Annotated[str | None, one_of(_ENDS)] = None,
-    output_type: Annotated[str | None, one_of(_ENDS)] = None,
+    input_type: _EndType = None,
+    output_type: _EndType = None,
     input_key: InputKey = None,
     label_key: LabelKey = None,
     trace_loss: TraceLoss = None,
@@ -86,8 +91,6 @@ def quantize(
         report: A page about everything that was decided and measured; needs the extra 'report'.
         save_keras: Also writes the quantized Keras model.
         resume: Keeps finished steps in this folder; the same command goes on there.
-        input_type: Of the file's inputs; float32 for android only. Default: int8.
-        output_type: Of the file's outputs; float32 for android only. Default: int8.
     """
     asked = request(config, settings, {**(limits or {}), **(prices or {})}, goal)
     _check_goal(asked, validation)

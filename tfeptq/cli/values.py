@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from tfeptq.config import TARGETS
 from tflite_export.near_names import require_known
 
 
@@ -16,14 +17,18 @@ def typed(parse: Callable[[str], Any], **settings: Any) -> Parameter:
     return Parameter(converter=lambda _, tokens: parse(tokens[0].value), n_tokens=1, **settings)
 
 
-def one_of(allowed: Sequence[str], **settings: Any) -> Parameter:
-    """An option with a known set of names; an unknown one gets the name that was meant."""
+def one_of(allowed: Sequence[str], said: str, **settings: Any) -> Parameter:
+    """An option with a known set of names, which its help lists.
+
+    An unknown one gets the name that was meant.
+    """
 
     def known(text: str) -> str:
         require_known("name", text, allowed)
         return text
 
-    return typed(known, metavar="NAME", choices=tuple(allowed), **settings)
+    names = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+    return typed(known, metavar="NAME", help=f"{said} {names}.", **settings)
 
 
 def number(kind: type[int] | type[float], *, may_be_none: bool = False) -> Callable[[str], Any]:
@@ -56,6 +61,17 @@ def widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
         ) from None
 
 
+def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """Sizes of the one input, or of several by name."""
+    try:
+        if "=" not in text:
+            return tuple(int(size) for size in text.split(","))
+        pairs = (entry.rsplit("=", 1) for entry in text.split(";"))
+        return {name: tuple(int(size) for size in rest.split(",")) for name, rest in pairs}
+    except ValueError:
+        raise ValueError(f"{text!r} is neither SIZE,SIZE,... nor INPUT=SIZE,SIZE,...") from None
+
+
 def require_file(path: Path) -> None:
     """Raises ValueError where there is no such file, before anything slow is loaded."""
     if path.is_dir():
@@ -78,3 +94,4 @@ LabelKey = Annotated[
     str | None, Parameter(help="Array of labels in .npz files; by default y.", metavar="NAME")
 ]
 Json = Annotated[bool, Parameter(help="Print the result as JSON.", show_default=False)]
+Target = Annotated[str, one_of(TARGETS, "Where the file is to run:")]
