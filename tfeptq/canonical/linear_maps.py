@@ -1,0 +1,231 @@
+"""What a weighted primitive does with its kernel: one class a layout.
+
+Conv2D kernels are (H, W, in, out), DepthwiseConv2D (H, W, in, multiplier), Dense (in, out) and
+Conv2DTranspose (H, W, out, in).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+Shape = tuple[int, ...]
+
+
+class LinearMap(ABC):
+    """A linear map of inputs, and of the kernel.
+
+    Attributes:
+        channel_axes: of the kernel, which together index the output channels, in order.
+        input_axis: of the kernel, which indexes the input channels.
+        is_grouped: every input channel has output channels of its own.
+    """
+
+    channel_axes: Shape
+    input_axis: int
+    is_grouped = False
+
+    @abstractmethod
+    def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
+        """The layer's map with another kernel, without bias."""
+
+    @abstractmethod
+    def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
+        """Attributes of the operator; `output` is the shape of the layer's output."""
+
+    @abstractmethod
+    def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+        """The kernel in TensorFlow Lite's layout, and the axis of its channels there."""
+
+    @abstractmethod
+    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        """What the weights of `by_group` are multiplied with, (groups, positions, K)."""
+
+    @abstractmethod
+    def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        """See `tfeptq.canonical.linear.squared_weight_jacobian`."""
+
+    @abstractmethod
+    def takes_offset(self, options: Mapping[str, Any]) -> bool:
+        """Whether an offset of the inputs is one of the outputs, the same at every position.
+
+        Args:
+            options: arguments of the layer.
+        """
+
+    def by_group(self, kernel: np.ndarray) -> np.ndarray:
+        """Kernel as (groups, K, output channels of a group): K weights that meet equal inputs."""
+        return kernel.reshape(1, -1, kernel.shape[-1])
+
+    def from_groups(self, grouped: np.ndarray, shape: Shape) -> np.ndarray:
+        """Inverse of `by_group`, for a kernel of a shape."""
+        return grouped.reshape(shape)
+
+    def multiplications(self, kernel: Shape, source: Shape, output: Shape) -> int:
+        """Of one inference.
+
+        Args:
+            kernel, source, output: shapes of the kernel, the input and the output; batch 1.
+        """
+        channels = math.prod(kernel[axis] for axis in self.channel_axes)
+        return math.prod(output) * (math.prod(kernel) // channels)
+
+    def by_channel(self, kernel: np.ndarray) -> np.ndarray:
+        """Kernel as (output channels, weights of a channel)."""
+        axes = self.channel_axes
+        moved = np.moveaxis(kernel, axes, range(len(axes)))
+        return moved.reshape(math.prod(kernel.shape[axis] for axis in axes), -1)
+
+    def scale_shape(self, kernel: Shape, *, per_channel: bool) -> Shape:
+        """Shape that broadcasts one scale a channel (or one in all) against the kernel."""
+        axes = self.channel_axes if per_channel else ()
+        return tuple(size if axis in axes else 1 for axis, size in enumerate(kernel))
+
+    def scaled_outputs(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """The kernel that scales every output channel, with one factor a channel."""
+        return kernel * scale.reshape(self.scale_shape(kernel.shape, per_channel=True))
+
+    def scaled_inputs(self, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """The kernel that first scales every input channel, with one factor a channel."""
+        return kernel * self._on_inputs(kernel, scale)
+
+    def shift(self, kernel: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """What an offset of every input channel adds to every output channel."""
+        summed = tuple(axis for axis in range(kernel.ndim) if axis not in self.channel_axes)
+        return (kernel * self._on_inputs(kernel, offset)).sum(axis=summed).reshape(-1)
+
+    def _on_inputs(self, kernel: np.ndarray, values: np.ndarray) -> np.ndarray:
+        shape = [1] * kernel.ndim
+        shape[self.input_axis] = -1
+        return values.reshape(shape)
+
+
+class DenseMap(LinearMap):
+    """Dense."""
+
+    channel_axes, input_axis = (1,), 0
+
+    def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
+        return ops.matmul(inputs, kernel)
+
+    def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
+        return {"keep_num_dims": len(output) > 2, "activation": "NONE"}
+
+    def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+        return np.ascontiguousarray(kernel.T), 0
+
+    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(inputs, [1, -1, inputs.shape[-1]])
+
+    def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        return _squared_outer(inputs[:, None] if len(inputs.shape) == 2 else inputs, gradient)
+
+    def takes_offset(self, options: Mapping[str, Any]) -> bool:
+        return True
+
+
+class _WindowMap(LinearMap):
+    """A window that moves over an image."""
+
+    def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
+        height, width = layer.strides
+        return {
+            "padding": layer.padding.upper(),
+            "stride_h": height,
+            "stride_w": width,
+            "dilation_h": layer.dilation_rate[0],
+            "dilation_w": layer.dilation_rate[1],
+            "activation": "NONE",
+        }
+
+    def takes_offset(self, options: Mapping[str, Any]) -> bool:
+        # Padded positions are zeros of the convolution's own input: they would miss the offset.
+        return options["padding"] == "valid" or options["kernel_size"] == (1, 1)
+
+
+class ConvolutionMap(_WindowMap):
+    """Conv2D."""
+
+    channel_axes, input_axis = (3,), 2
+
+    def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
+        return ops.conv(inputs, kernel, **_geometry(layer))
+
+    def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+        return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2)), 0
+
+    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        patches = _patches(layer, inputs)
+        return tf.reshape(patches, [1, -1, patches.shape[-1]])
+
+    def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        squares = _squared_outer(_patches(layer, inputs), gradient)
+        return tf.reshape(squares, layer.kernel.shape)
+
+
+class DepthwiseMap(_WindowMap):
+    """DepthwiseConv2D."""
+
+    channel_axes, input_axis = (2, 3), 2
+    is_grouped = True
+
+    def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
+        return ops.depthwise_conv(inputs, kernel, **_geometry(layer))
+
+    def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
+        return super().attributes(layer, output) | {"depth_multiplier": layer.depth_multiplier}
+
+    def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+        height, width, channels, multiplier = kernel.shape
+        return kernel.reshape(1, height, width, channels * multiplier), 3
+
+    def by_group(self, kernel: np.ndarray) -> np.ndarray:
+        return np.moveaxis(kernel.reshape(-1, *kernel.shape[2:]), 1, 0)
+
+    def from_groups(self, grouped: np.ndarray, shape: Shape) -> np.ndarray:
+        return np.moveaxis(grouped, 0, 1).reshape(shape)
+
+    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        patches = _patches(layer, inputs)
+        split = tf.reshape(patches, [-1, math.prod(layer.kernel_size), inputs.shape[-1]])
+        return tf.transpose(split, [2, 0, 1])
+
+    def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        height, width, channels, multiplier = layer.kernel.shape
+        patches = _patches(layer, inputs)
+        patches = tf.reshape(patches, [tf.shape(patches)[0], -1, height * width, channels])
+        gradient = tf.reshape(gradient, [tf.shape(gradient)[0], -1, channels, multiplier])
+        per_sample = tf.einsum("npkc,npcm->nkcm", patches, gradient)
+        return tf.reshape(tf.reduce_sum(tf.square(per_sample), axis=0), layer.kernel.shape)
+
+
+def _geometry(layer: Any) -> dict[str, Any]:
+    return {
+        "strides": layer.strides,
+        "padding": layer.padding,
+        "data_format": "channels_last",
+        "dilation_rate": layer.dilation_rate,
+    }
+
+
+def _squared_outer(inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    rows = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
+    columns = tf.reshape(gradient, [tf.shape(inputs)[0], -1, gradient.shape[-1]])
+    return tf.reduce_sum(tf.square(tf.matmul(rows, columns, transpose_a=True)), axis=0)
+
+
+def _patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    return tf.image.extract_patches(
+        inputs,
+        sizes=[1, *layer.kernel_size, 1],
+        strides=[1, *layer.strides, 1],
+        rates=[1, *layer.dilation_rate, 1],
+        padding=layer.padding.upper(),
+    )

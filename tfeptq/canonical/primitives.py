@@ -1,0 +1,316 @@
+"""The layers of canonical models, one row each: what there is to know about them.
+
+Every room asks here: which operator executes a layer, where its output's quantizer comes from, with
+which kernel it is weighted, and what may change places with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from tfeptq.canonical.linear_maps import ConvolutionMap, DenseMap, DepthwiseMap, LinearMap, Shape
+
+#: (layer, shape of its output, shape of its first input) -> attributes of its operator.
+Attributes = Callable[[Any, Shape, Shape], dict[str, Any]]
+_L = keras.layers
+
+
+class Output(enum.Enum):
+    """Where the quantizer of a layer's output comes from."""
+
+    OWN = enum.auto()
+    #: From the kernel, which writes in one scale whatever the values.
+    FIXED = enum.auto()
+    #: From the input, whose integers are moved.
+    MOVED = enum.auto()
+    #: From the input, between whose integers are those of the output.
+    AVERAGED = enum.auto()
+    #: One with all inputs, whose integers are moved.
+    JOINED = enum.auto()
+    #: From the input, whose integers are cut, or from the kernel that does the same on its way out.
+    CUT = enum.auto()
+
+
+class Passes(enum.Enum):
+    """With which maps scale * x + offset, in front of it, a layer changes places."""
+
+    NONE = enum.auto()
+    ANY = enum.auto()
+    POSITIVE = enum.auto()
+    WITHOUT_OFFSET = enum.auto()
+    #: One for all channels.
+    UNIFORM = enum.auto()
+    #: By channel as far as whole sets of channels stay together.
+    RESHAPED = enum.auto()
+
+
+class Range(enum.Enum):
+    """What a kernel makes of its inputs' magnitudes, which bounds the scales that it can hold."""
+
+    NONE = enum.auto()
+    #: Sums of products with weights.
+    WEIGHTED = enum.auto()
+    MEAN = enum.auto()
+    #: The input, times a number.
+    RESCALED = enum.auto()
+    #: The input, times learned slopes.
+    SLOPES = enum.auto()
+    SUM = enum.auto()
+    PRODUCT = enum.auto()
+    HARD_SWISH = enum.auto()
+
+
+def _no_attributes(*_: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Primitive:
+    """One layer of canonical models.
+
+    Attributes:
+        layer: its class.
+        kind: of the TensorFlow Lite operator that executes it, or what tells it of a layer.
+        function: name of the function, of an `Activation`.
+        attributes: of the operator; weighted layers' are their map's.
+        output: where its output's quantizer comes from, or what tells it of a layer.
+        weights: what it does with its kernel; None: it has none.
+        merges: takes a list of tensors.
+        passes: with which maps in front of it it changes places.
+        is_homogeneous: f(s x) = s f(x) for s > 0, element by element.
+        is_elementwise: works on each place alone, whatever the shape.
+        copies: its output holds the values of its inputs, once each.
+        squashes: it turns logits into "softmax" or "sigmoid" probabilities.
+        range: what its kernel makes of its inputs' magnitudes.
+        flat_beyond: integer type -> magnitude beyond which its inputs change nothing.
+    """
+
+    layer: type[keras.Layer]
+    kind: str | Callable[[Any], str]
+    _: dataclasses.KW_ONLY
+    function: str | None = None
+    attributes: Attributes = _no_attributes
+    output: Output | Callable[[Any], Output] = Output.OWN
+    weights: LinearMap | None = None
+    merges: bool = False
+    passes: Passes = Passes.NONE
+    is_homogeneous: bool = False
+    is_elementwise: bool = False
+    copies: bool = False
+    squashes: str | None = None
+    range: Range = Range.NONE
+    flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def kind_of(self, layer: keras.Layer) -> str:
+        """The operator that executes a layer of this class."""
+        return self.kind(layer) if callable(self.kind) else self.kind
+
+    def output_of(self, layer: keras.Layer) -> Output:
+        """Where the quantizer of a layer's output comes from."""
+        return self.output(layer) if callable(self.output) else self.output
+
+    def operator(self, layer: keras.Layer, output: Shape, source: Shape) -> tuple[str, dict]:
+        """Kind and attributes of the operator.
+
+        Args:
+            output, source: shapes of the layer's output and of its first input.
+        """
+        if self.weights is not None:
+            return self.kind_of(layer), self.weights.attributes(layer, output)
+        return self.kind_of(layer), self.attributes(layer, output, source)
+
+
+def _window(layer: Any, *_: Any) -> dict[str, Any]:
+    (height, width), (filter_h, filter_w) = layer.strides, layer.pool_size
+    return {
+        "padding": layer.padding.upper(),
+        "stride_h": height,
+        "stride_w": width,
+        "filter_h": filter_h,
+        "filter_w": filter_w,
+    }
+
+
+def _fused(*_: Any) -> dict[str, Any]:
+    return {"activation": "NONE"}
+
+
+def _slice(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
+    (top, _bottom), (left, _right) = layer.cropping
+    return {"begin": (0, top, left, 0), "size": output}
+
+
+def _is_nearest(layer: Any) -> bool:
+    return layer.interpolation == "nearest"
+
+
+def _resize(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
+    size = {"size": output[1:3]}
+    return size if _is_nearest(layer) else size | {"half_pixel_centers": True}
+
+
+#: Every row; their order has no meaning.
+PRIMITIVES: tuple[Primitive, ...] = (
+    Primitive(_L.Conv2D, "CONV_2D", weights=ConvolutionMap(), range=Range.WEIGHTED),
+    Primitive(
+        _L.DepthwiseConv2D, "DEPTHWISE_CONV_2D", weights=DepthwiseMap(), range=Range.WEIGHTED
+    ),
+    Primitive(_L.Dense, "FULLY_CONNECTED", weights=DenseMap(), range=Range.WEIGHTED),
+    Primitive(
+        _L.MaxPooling2D,
+        "MAX_POOL_2D",
+        attributes=_window,
+        output=Output.MOVED,
+        passes=Passes.POSITIVE,
+    ),
+    Primitive(
+        _L.AveragePooling2D,
+        "AVERAGE_POOL_2D",
+        attributes=_window,
+        output=Output.AVERAGED,
+        passes=Passes.ANY,
+    ),
+    Primitive(
+        _L.GlobalAveragePooling2D,
+        "MEAN",
+        attributes=lambda layer, *_: {"axes": (1, 2), "keep_dims": bool(layer.keepdims)},
+        passes=Passes.ANY,
+        range=Range.MEAN,
+    ),
+    Primitive(
+        _L.Add, "ADD", attributes=_fused, merges=True, is_elementwise=True, range=Range.SUM
+    ),
+    Primitive(
+        _L.Subtract, "SUB", attributes=_fused, merges=True, is_elementwise=True, range=Range.SUM
+    ),
+    Primitive(
+        _L.Multiply,
+        "MUL",
+        attributes=_fused,
+        merges=True,
+        is_elementwise=True,
+        range=Range.PRODUCT,
+    ),
+    Primitive(
+        _L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True
+    ),
+    Primitive(
+        _L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True
+    ),
+    Primitive(
+        _L.Concatenate,
+        "CONCATENATION",
+        attributes=lambda layer, output, _: {"axis": layer.axis % len(output)},
+        output=Output.JOINED,
+        merges=True,
+        copies=True,
+    ),
+    Primitive(
+        _L.Reshape,
+        "RESHAPE",
+        attributes=lambda _, output, __: {"new_shape": output},
+        output=Output.MOVED,
+        passes=Passes.RESHAPED,
+        copies=True,
+    ),
+    Primitive(
+        _L.Permute,
+        "TRANSPOSE",
+        attributes=lambda layer, *_: {"permutation": (0, *layer.dims)},
+        output=Output.MOVED,
+        passes=Passes.UNIFORM,
+        copies=True,
+    ),
+    Primitive(
+        _L.ZeroPadding2D,
+        "PAD",
+        attributes=lambda layer, *_: {"paddings": ((0, 0), *map(tuple, layer.padding), (0, 0))},
+        output=Output.MOVED,
+        passes=Passes.WITHOUT_OFFSET,
+    ),
+    Primitive(
+        _L.Cropping2D, "SLICE", attributes=_slice, output=Output.MOVED, passes=Passes.ANY
+    ),
+    Primitive(
+        _L.UpSampling2D,
+        lambda layer: "RESIZE_NEAREST_NEIGHBOR" if _is_nearest(layer) else "RESIZE_BILINEAR",
+        attributes=_resize,
+        output=lambda layer: Output.MOVED if _is_nearest(layer) else Output.AVERAGED,
+        passes=Passes.ANY,
+    ),
+    Primitive(
+        _L.ReLU,
+        lambda layer: "RELU6" if layer.max_value == 6.0 else "RELU",
+        output=Output.CUT,
+        is_homogeneous=True,
+        is_elementwise=True,
+        range=Range.RESCALED,
+    ),
+    Primitive(
+        _L.LeakyReLU,
+        "LEAKY_RELU",
+        attributes=lambda layer, *_: {"alpha": float(layer.negative_slope)},
+        is_homogeneous=True,
+        is_elementwise=True,
+        range=Range.RESCALED,
+    ),
+    Primitive(_L.PReLU, "PRELU", range=Range.SLOPES),
+    Primitive(_L.Softmax, "SOFTMAX", output=Output.FIXED, squashes="softmax"),
+    Primitive(
+        _L.Activation,
+        "LOGISTIC",
+        function="sigmoid",
+        output=Output.FIXED,
+        is_elementwise=True,
+        squashes="sigmoid",
+        flat_beyond={"int8": 8.0, "int16": 12.0},
+    ),
+    Primitive(
+        _L.Activation,
+        "TANH",
+        function="tanh",
+        output=Output.FIXED,
+        is_elementwise=True,
+        flat_beyond={"int8": 4.0, "int16": 8.0},
+    ),
+    Primitive(
+        _L.Activation,
+        "HARD_SWISH",
+        function="hard_silu",
+        is_elementwise=True,
+        range=Range.HARD_SWISH,
+    ),
+)
+
+_ROWS = {(row.layer, row.function): row for row in PRIMITIVES}
+if len(_ROWS) < len(PRIMITIVES):
+    raise AssertionError("a primitive has two rows")
+
+
+def row_of(kind: type, function: str | None = None) -> Primitive | None:
+    """The row of a layer class (and of the function of an `Activation`), if it has one."""
+    return _ROWS.get((kind, function if kind is _L.Activation else None))
+
+
+def find_primitive(layer: keras.Layer) -> Primitive | None:
+    """The row of a layer, or of the one that a wrapper holds; None: inputs, arrays, quantizers."""
+    inner = layer.layer if isinstance(layer, _L.Wrapper) else layer
+    function = inner.activation.__name__ if isinstance(inner, _L.Activation) else None
+    return row_of(type(inner), function)
+
+
+def primitive_of(layer: keras.Layer) -> Primitive:
+    """The row of a layer, or of the one that a wrapper holds.
+
+    Raises:
+        ValueError: it has none.
+    """
+    found = find_primitive(layer)
+    if found is None:
+        raise ValueError(f"layer {layer.name!r} ({type(layer).__name__}) is no primitive")
+    return found
