@@ -13,6 +13,7 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.primitives import Magnitude, Output, find_primitive
 
 #: Largest magnitudes by tensor.
 Magnitudes = Mapping[Key, float]
@@ -49,7 +50,8 @@ class Neighbours:
     def _made(self, call: Call) -> float:
         sizes = [self.magnitude(key) for key in call.inputs]
         layer = call.layer
-        if isinstance(layer, keras.layers.Multiply):
+        row = find_primitive(layer)
+        if row is not None and row.magnitude is Magnitude.PRODUCT:
             return float(np.prod(sizes))
         if linear.is_weighted(layer):
             return _reached(layer, sizes[0]) or sizes[0]
@@ -72,7 +74,8 @@ class Neighbours:
 
     def _is_positive(self, key: Key) -> bool:
         call = self._producers.get(key)
-        return call is not None and isinstance(call.layer, keras.layers.ReLU)
+        row = find_primitive(call.layer) if call is not None else None
+        return row is not None and row.output is Output.CUT
 
 
 def _reached(layer: keras.Layer, size: float) -> float:

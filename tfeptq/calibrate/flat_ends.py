@@ -5,11 +5,9 @@ from __future__ import annotations
 import keras
 
 from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.primitives import find_primitive
 from tfeptq.freeze.kernel_calls import kernel_calls, quantizer_of
 from tfeptq.quantized.quantizers import ActivationQuantizer
-
-#: Activation function -> largest magnitude that changes its 8-bit or 16-bit result.
-_FLAT_BEYOND = {"sigmoid": {"int8": 8.0, "int16": 12.0}, "tanh": {"int8": 4.0, "int16": 8.0}}
 
 
 def useful_magnitudes(graph: LayerGraph) -> dict[ActivationQuantizer, float]:
@@ -28,5 +26,5 @@ def useful_magnitudes(graph: LayerGraph) -> dict[ActivationQuantizer, float]:
 
 
 def _bound(layer: keras.Layer, source: ActivationQuantizer) -> float:
-    name = getattr(getattr(layer, "activation", None), "__name__", "")
-    return _FLAT_BEYOND.get(name, {}).get(source.container, float("inf"))
+    row = find_primitive(layer)
+    return row.flat_beyond.get(source.container, float("inf")) if row else float("inf")

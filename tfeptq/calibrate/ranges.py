@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.primitives import find_primitive
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.plan.topology import Topology
 from tfeptq.progress import progress
@@ -26,8 +27,6 @@ from tflite_export.graph import limits
 _FRACTIONS = np.linspace(1.0, 0.2, 81)
 #: Values of a tensor that are counted, in all samples together and in each, where it has more.
 _COUNTED, _COUNTED_IN_SAMPLE = 2**24, 2**14
-#: Layers whose result holds the values of their inputs, once each.
-_COPYING = (keras.layers.Concatenate, keras.layers.Reshape, keras.layers.Permute)
 
 
 def calibration_histograms(
@@ -43,12 +42,18 @@ def calibration_histograms(
         ValueError: the model computes NaN or infinity; names the layer.
     """
     graph = LayerGraph.of(model)
-    copies = {call.output: call for call in graph.calls if isinstance(call.layer, _COPYING)}
+    copies = {call.output: call for call in graph.calls if _copies(call.layer)}
     written = Topology(graph).written()
     found = tensor_histograms(model, samples, [key for key in written if key not in copies])
     for key, call in copies.items():
         found[key] = Histogram.pooled([found[source] for source in call.inputs])
     return found
+
+
+def _copies(layer: keras.Layer) -> bool:
+    """Whether a layer's result holds the values of its inputs, once each."""
+    row = find_primitive(layer)
+    return row is not None and row.copies
 
 
 def tensor_histograms(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.primitives import find_primitive
 
 
 def logit_keys(model: keras.Model) -> list[Key]:
@@ -14,11 +15,6 @@ def logit_keys(model: keras.Model) -> list[Key]:
     keys = []
     for key in graph.outputs:
         call = producers.get(key)
-        keys.append(call.inputs[0] if call and _is_squashing(call.layer) else key)
+        row = find_primitive(call.layer) if call is not None else None
+        keys.append(call.inputs[0] if call is not None and row and row.squashes else key)
     return keys
-
-
-def _is_squashing(layer: keras.Layer) -> bool:
-    if isinstance(layer, keras.layers.Softmax):
-        return True
-    return isinstance(layer, keras.layers.Activation) and layer.activation.__name__ == "sigmoid"

@@ -49,7 +49,7 @@ class Passes(enum.Enum):
     RESHAPED = enum.auto()
 
 
-class Range(enum.Enum):
+class Magnitude(enum.Enum):
     """What a kernel makes of its inputs' magnitudes, which bounds the scales that it can hold."""
 
     NONE = enum.auto()
@@ -86,7 +86,7 @@ class Primitive:
         is_elementwise: works on each place alone, whatever the shape.
         copies: its output holds the values of its inputs, once each.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
-        range: what its kernel makes of its inputs' magnitudes.
+        magnitude: what its kernel makes of its inputs' magnitudes.
         flat_beyond: integer type -> magnitude beyond which its inputs change nothing.
     """
 
@@ -103,8 +103,13 @@ class Primitive:
     is_elementwise: bool = False
     copies: bool = False
     squashes: str | None = None
-    range: Range = Range.NONE
+    magnitude: Magnitude = Magnitude.NONE
     flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the kernel applies a ReLU to its result itself."""
+        return self.weights is not None or self.attributes is _fused
 
     def kind_of(self, layer: keras.Layer) -> str:
         """The operator that executes a layer of this class."""
@@ -156,11 +161,14 @@ def _resize(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
 
 #: Every row; their order has no meaning.
 PRIMITIVES: tuple[Primitive, ...] = (
-    Primitive(_L.Conv2D, "CONV_2D", weights=ConvolutionMap(), range=Range.WEIGHTED),
+    Primitive(_L.Conv2D, "CONV_2D", weights=ConvolutionMap(), magnitude=Magnitude.WEIGHTED),
     Primitive(
-        _L.DepthwiseConv2D, "DEPTHWISE_CONV_2D", weights=DepthwiseMap(), range=Range.WEIGHTED
+        _L.DepthwiseConv2D,
+        "DEPTHWISE_CONV_2D",
+        weights=DepthwiseMap(),
+        magnitude=Magnitude.WEIGHTED,
     ),
-    Primitive(_L.Dense, "FULLY_CONNECTED", weights=DenseMap(), range=Range.WEIGHTED),
+    Primitive(_L.Dense, "FULLY_CONNECTED", weights=DenseMap(), magnitude=Magnitude.WEIGHTED),
     Primitive(
         _L.MaxPooling2D,
         "MAX_POOL_2D",
@@ -180,13 +188,18 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "MEAN",
         attributes=lambda layer, *_: {"axes": (1, 2), "keep_dims": bool(layer.keepdims)},
         passes=Passes.ANY,
-        range=Range.MEAN,
+        magnitude=Magnitude.MEAN,
     ),
     Primitive(
-        _L.Add, "ADD", attributes=_fused, merges=True, is_elementwise=True, range=Range.SUM
+        _L.Add, "ADD", attributes=_fused, merges=True, is_elementwise=True, magnitude=Magnitude.SUM
     ),
     Primitive(
-        _L.Subtract, "SUB", attributes=_fused, merges=True, is_elementwise=True, range=Range.SUM
+        _L.Subtract,
+        "SUB",
+        attributes=_fused,
+        merges=True,
+        is_elementwise=True,
+        magnitude=Magnitude.SUM,
     ),
     Primitive(
         _L.Multiply,
@@ -194,14 +207,10 @@ PRIMITIVES: tuple[Primitive, ...] = (
         attributes=_fused,
         merges=True,
         is_elementwise=True,
-        range=Range.PRODUCT,
+        magnitude=Magnitude.PRODUCT,
     ),
-    Primitive(
-        _L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True
-    ),
-    Primitive(
-        _L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True
-    ),
+    Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
+    Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(
         _L.Concatenate,
         "CONCATENATION",
@@ -233,9 +242,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         output=Output.MOVED,
         passes=Passes.WITHOUT_OFFSET,
     ),
-    Primitive(
-        _L.Cropping2D, "SLICE", attributes=_slice, output=Output.MOVED, passes=Passes.ANY
-    ),
+    Primitive(_L.Cropping2D, "SLICE", attributes=_slice, output=Output.MOVED, passes=Passes.ANY),
     Primitive(
         _L.UpSampling2D,
         lambda layer: "RESIZE_NEAREST_NEIGHBOR" if _is_nearest(layer) else "RESIZE_BILINEAR",
@@ -249,7 +256,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         output=Output.CUT,
         is_homogeneous=True,
         is_elementwise=True,
-        range=Range.RESCALED,
+        magnitude=Magnitude.RESCALED,
     ),
     Primitive(
         _L.LeakyReLU,
@@ -257,9 +264,9 @@ PRIMITIVES: tuple[Primitive, ...] = (
         attributes=lambda layer, *_: {"alpha": float(layer.negative_slope)},
         is_homogeneous=True,
         is_elementwise=True,
-        range=Range.RESCALED,
+        magnitude=Magnitude.RESCALED,
     ),
-    Primitive(_L.PReLU, "PRELU", range=Range.SLOPES),
+    Primitive(_L.PReLU, "PRELU", magnitude=Magnitude.SLOPES),
     Primitive(_L.Softmax, "SOFTMAX", output=Output.FIXED, squashes="softmax"),
     Primitive(
         _L.Activation,
@@ -283,7 +290,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "HARD_SWISH",
         function="hard_silu",
         is_elementwise=True,
-        range=Range.HARD_SWISH,
+        magnitude=Magnitude.HARD_SWISH,
     ),
 )
 

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.names import unique_name
-from tfeptq.canonical.operators import operator_of, relu_kind
-from tfeptq.plan.topology import keeps_grid
+from tfeptq.canonical.primitives import primitive_of
+from tfeptq.plan.topology import is_relu, keeps_grid
 from tfeptq.quantized.grids import written_bits
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
@@ -132,7 +133,7 @@ class _Freezer:
         layer = call.layer
         if isinstance(layer, ActivationQuantizer):
             return self._quantize(call)
-        if isinstance(layer, keras.layers.ReLU):
+        if is_relu(layer):
             return self._relu(call)
         if isinstance(layer, Constant):
             return _Pending("CONSTANT", [], layer.name, {"value": layer.value})
@@ -146,7 +147,7 @@ class _Freezer:
     def _pending(self, call: Call, inputs: list[str]) -> _Pending:
         layer = call.layer
         output, source = self._shapes[call.output], self._shapes[call.inputs[0]]
-        kind, attributes = operator_of(_primitive(layer), output, source)
+        kind, attributes = primitive_of(layer).operator(_primitive(layer), output, source)
         pending = _Pending(kind, inputs, layer.name, attributes)
         if isinstance(layer, QuantizedWeights):
             pending.weights = layer
@@ -156,7 +157,7 @@ class _Freezer:
 
     def _relu(self, call: Call) -> str | _Pending:
         """A ReLU joins the operator before it, or works on the integers in their own scale."""
-        kind = relu_kind(call.layer)
+        kind = primitive_of(call.layer).kind_of(call.layer)
         value = self._values[call.inputs[0]]
         if isinstance(value, _Pending) and "activation" in value.attributes:
             attributes = {**value.attributes, "activation": kind}
@@ -246,7 +247,7 @@ class _Freezer:
         """Weight and bias constants; a shared layer's weights are written once."""
         stored = layer.stored()
         if layer not in self._written:
-            integers, axis = _file_layout(stored.codes, kind)
+            integers, axis = linear.in_file(layer.layer, stored.codes)
             self._written[layer] = self._add(
                 Tensor(
                     self._unique(f"{layer.name}/weights"),
@@ -312,13 +313,3 @@ def _same_parameters(tensor: Tensor, other: Tensor) -> bool:
         and left.zero_point == right.zero_point
         and bool(left.scale[0] == right.scale[0])
     )
-
-
-def _file_layout(integers: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
-    """Kernel in TensorFlow Lite's layout, and the axis of its channels."""
-    if kind == "FULLY_CONNECTED":
-        return np.ascontiguousarray(integers.T), 0
-    if kind == "CONV_2D":
-        return np.ascontiguousarray(integers.transpose(3, 0, 1, 2)), 0
-    height, width, channels, multiplier = integers.shape
-    return integers.reshape(1, height, width, channels * multiplier), 3

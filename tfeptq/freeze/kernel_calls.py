@@ -9,7 +9,7 @@ import keras
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.plan.topology import keeps_grid
+from tfeptq.plan.topology import is_relu, keeps_grid
 from tfeptq.quantized.grids import written_bits
 from tfeptq.quantized.quantizers import ActivationQuantizer
 
@@ -50,7 +50,7 @@ def _computes(call: Call, written: Mapping[Key, int]) -> bool:
         return False
     if isinstance(layer, ActivationQuantizer):
         return call.inputs[0] in written
-    if isinstance(layer, keras.layers.ReLU):
+    if is_relu(layer):
         # On a tensor that is not written it is part of the kernel before.
         return call.inputs[0] in written and call.output not in written
     return True

@@ -22,11 +22,11 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.primitives import Magnitude, find_primitive
 from tfeptq.freeze.kernel_calls import KernelCall, kernel_calls
-from tfeptq.quantized.averaging import QuantizedMean
 from tfeptq.quantized.integer_bias import largest_total
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
+from tfeptq.quantized.wrappers import QuantizedWeights
 from tflite_export.graph import limits
 from tflite_export.graph.kinds import kind_of
 
@@ -108,9 +108,10 @@ def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Rep
     """
     readers = Counter(source for kernel in kernels for source in kernel.sources)
     for kernel in kernels:
-        kind = _CURVES.get(_curve(kernel))
+        row = find_primitive(kernel.layer)
+        kind = None if row is None else row.kind_of(kernel.layer)
         source = kernel.sources[0]
-        if kind is None or source.fixed is not None:
+        if kind not in limits.INPUT_SCALES or source.fixed is not None:
             continue
         bounds = kind_of(kind).input_scales.get(source.container)
         low, high = (bounds.low, bounds.high) if bounds else (0.0, limits.HIGHEST_SCALE)
@@ -118,20 +119,9 @@ def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Rep
         if scale * share < low:
             source.widen(low / share * _MARGIN)
             yield Repair(kernel.layer.name)
-        elif scale > high * share and readers[source] == 1 and kind in ("LOGISTIC", "TANH"):
+        elif scale > high * share and readers[source] == 1 and row and row.flat_beyond:
             source.widen(high * share / _MARGIN)
             yield Repair(kernel.layer.name)
-
-
-def _curve(kernel: KernelCall) -> str:
-    if isinstance(kernel.layer, keras.layers.Softmax):
-        return "softmax"
-    activation = getattr(kernel.layer, "activation", None)
-    return getattr(activation, "__name__", "")
-
-
-#: Activation function -> operator whose kernels bound the scale of their input.
-_CURVES = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC", "tanh": "TANH", "hard_silu": "HARD_SWISH"}
 
 
 def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
@@ -146,11 +136,10 @@ def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Re
 
 def least_output_scale(kernel: KernelCall, share: float) -> float:
     """Finest scale of the output with which the kernel can hold what it makes of its inputs."""
-    bounds = [limits.LOWEST_SCALE / share]
-    for kind, bound in _OUTPUT_BOUNDS:
-        if isinstance(kernel.layer, kind):
-            bounds.append(bound(kernel, share))
-    return max(bounds)
+    row = find_primitive(kernel.layer)
+    # What is no primitive is a quantizer, which rescales.
+    bound = _OUTPUT_BOUNDS[Magnitude.RESCALED if row is None else row.magnitude]
+    return max(limits.LOWEST_SCALE / share, bound(kernel, share))
 
 
 def _of_weights(kernel: KernelCall, share: float) -> float:
@@ -190,21 +179,20 @@ def _of_sum(kernel: KernelCall, share: float) -> float:
     return 2.0 * largest / (share * limits.SUM_RATIO[kernel.target.container])
 
 
-def _of_activation(kernel: KernelCall, share: float) -> float:
-    if kernel.layer.activation.__name__ != "hard_silu":
-        return 0.0
+def _of_hard_swish(kernel: KernelCall, share: float) -> float:
     return _scale(kernel.sources[0]) / (share * limits.HARD_SWISH_RATIO)
 
 
-_OUTPUT_BOUNDS: tuple[tuple[Any, Callable[[KernelCall, float], float]], ...] = (
-    (QuantizedWeights, _of_weights),
-    (QuantizedMean, _of_mean),
-    ((keras.layers.LeakyReLU, keras.layers.ReLU, ActivationQuantizer), _of_rescaling),
-    (QuantizedPReLU, _of_slopes),
-    (keras.layers.Multiply, _of_product),
-    ((keras.layers.Add, keras.layers.Subtract), _of_sum),
-    (keras.layers.Activation, _of_activation),
-)
+_OUTPUT_BOUNDS: dict[Magnitude, Callable[[KernelCall, float], float]] = {
+    Magnitude.NONE: lambda *_: 0.0,
+    Magnitude.WEIGHTED: _of_weights,
+    Magnitude.MEAN: _of_mean,
+    Magnitude.RESCALED: _of_rescaling,
+    Magnitude.SLOPES: _of_slopes,
+    Magnitude.PRODUCT: _of_product,
+    Magnitude.SUM: _of_sum,
+    Magnitude.HARD_SWISH: _of_hard_swish,
+}
 
 
 def _widened_weights(

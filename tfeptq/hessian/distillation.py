@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
+from tfeptq.canonical.primitives import primitive_of
 
 
 class SelfDistillation:
@@ -31,7 +32,7 @@ class SelfDistillation:
         producers = {call.output: call.layer for call in graph.calls}
         self.keys = logit_keys(model)
         self._kinds = [
-            _kind(producers.get(output)) if key != output else "linear"
+            _kind(producers[output]) if key != output else "linear"
             for key, output in zip(self.keys, graph.outputs, strict=True)
         ]
 
@@ -60,8 +61,11 @@ class SelfDistillation:
         return tf.concat(parts, axis=1)
 
 
-def _kind(layer: keras.Layer | None) -> str:
-    return "softmax" if isinstance(layer, keras.layers.Softmax) else "sigmoid"
+def _kind(layer: keras.Layer) -> str:
+    """Of a layer that ends the model behind its logits."""
+    squashes = primitive_of(layer).squashes
+    assert squashes is not None
+    return squashes
 
 
 def _divergence(kind: str, reference: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

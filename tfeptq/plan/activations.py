@@ -23,10 +23,10 @@ from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.names import by_legal_name
-from tfeptq.canonical.operators import operator_kind
+from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.layer_names import refuse_unknown
 from tfeptq.plan.tensors import has_fixed_parameters
-from tfeptq.plan.topology import EQUAL_INPUT_LAYERS, Topology
+from tfeptq.plan.topology import Topology, joins
 from tflite_export import targets
 
 
@@ -105,7 +105,7 @@ class _Resolver:
         name = call.layer.name
         if has_fixed_parameters(call.layer):
             return self._fixed_width(name)
-        if isinstance(call.layer, EQUAL_INPUT_LAYERS) and name not in self._given:
+        if joins(call.layer) and name not in self._given:
             widths = {self._bits[key] for key in call.inputs if not self._topology.is_constant(key)}
             if len(widths) == 1 and name not in self._wide:
                 return widths.pop()
@@ -169,11 +169,10 @@ def _refuse_missing(
 ) -> None:
     """Weightless operators that the target lacks at 16 bits; weights are checked with theirs."""
     wide = [call for call, bits in resolver.kernels() if bits == 16]
-    shapes = topology.graph.shapes(model) if wide else {}
     for call in wide:
         if linear.is_weighted(call.layer):
             continue
-        kind = operator_kind(call.layer, shapes[call.output], shapes[call.inputs[0]])
+        kind = primitive_of(call.layer).kind_of(call.layer)
         problem = targets.check_operator(target, kind, activation_dtype="int16")
         if problem:
             raise ValueError(

@@ -14,7 +14,7 @@ import keras
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
-from tfeptq.canonical.operators import operator_kind
+from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.activations import boundary_layers
 from tfeptq.plan.tensors import has_fixed_parameters
 from tfeptq.plan.topology import Topology
@@ -108,10 +108,9 @@ class _Allowed:
             call.layer.name for call in graph.calls if has_fixed_parameters(call.layer)
         }
         self._refusals: dict[str, str] = {}
-        shapes = graph.shapes(model)
         for call in topology.operators():
             if not linear.is_weighted(call.layer):
-                kind = operator_kind(call.layer, shapes[call.output], shapes[call.inputs[0]])
+                kind = primitive_of(call.layer).kind_of(call.layer)
                 problem = targets.check_operator(target, kind, activation_dtype="int16")
                 if problem:
                     self._refusals[call.layer.name] = problem

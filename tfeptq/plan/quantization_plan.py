@@ -15,6 +15,7 @@ import keras
 
 from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.primitives import Magnitude, find_primitive
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.activations import activation_widths
 from tfeptq.plan.groups import ActivationGroup, activation_groups
@@ -244,9 +245,9 @@ def _decided(
         for name, bits in weight_bits.items()
     }
     means = {
-        layer.name: requantization("MEAN", dtypes[layer.name], target)
+        layer.name: requantization(row.kind_of(layer), dtypes[layer.name], target)
         for layer in model.layers
-        if isinstance(layer, keras.layers.GlobalAveragePooling2D)
+        if (row := find_primitive(layer)) is not None and row.magnitude is Magnitude.MEAN
     }
     rounded = {name: storage.requantization for name, storage in weights.items()}
     plans = tensor_plans(topology, activation_bits, ranges, input_ranges)

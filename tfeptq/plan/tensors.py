@@ -19,18 +19,21 @@ from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import legal_name, unique_name
+from tfeptq.canonical.primitives import Output, primitive_of
 from tfeptq.plan.input_ranges import fixed_by_range
 from tfeptq.plan.sharing import Ranges, extent, shared
 from tfeptq.plan.topology import (
-    EQUAL_INPUT_LAYERS,
     Topology,
     averages,
     cuts_nothing,
+    is_relu,
+    joins,
     keeps_grid,
+    output_of,
     relu_cap,
 )
 
-_FIXED_8 = {"softmax": (1 / 256, -128), "sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0)}
+_FIXED_8 = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 _FIXED_16 = (1 / 32768, 0)
 
 
@@ -203,7 +206,7 @@ class _Assignment:
         is_constant = self._topology.is_constant(key)
         if slot is None or (slot is target and not is_constant):
             return Operand(key, None), slot
-        if isinstance(call.layer, EQUAL_INPUT_LAYERS):
+        if joins(call.layer):
             return Operand(key, None, is_copy=True, is_private=True), target
         if slot.dtype != target.dtype or self._is_beyond_curve(call, key):
             return Operand(key, None, is_copy=True), self._border(key, target.dtype)
@@ -224,7 +227,7 @@ class _Assignment:
         if call is None or keeps_grid(call.layer):
             return call is not None
         same_slot = self.slots.get(call.inputs[0]) is self.slots[key]
-        return isinstance(call.layer, keras.layers.ReLU) and same_slot and cuts_nothing(call.layer)
+        return is_relu(call.layer) and same_slot and cuts_nothing(call.layer)
 
     def _border(self, key: Key, dtype: str) -> _Slot:
         """The quantizer of the copy of a tensor that kernels of another integer type read."""
@@ -246,7 +249,7 @@ class _Assignment:
 
         Then it reads a copy that ends where it is flat; others may need the whole range.
         """
-        if self._ranges is None or _curve(call.layer) not in ("sigmoid", "tanh"):
+        if self._ranges is None or not primitive_of(call.layer).flat_beyond:
             return False
         slot = self.slots[key]
         found = [self._ranges[source] for source in slot.sources if source in self._ranges]
@@ -262,7 +265,7 @@ class _Assignment:
             return
         if self._topology.is_tied(call):
             self.slots[call.output] = self.slots[call.inputs[0]]
-        elif isinstance(call.layer, EQUAL_INPUT_LAYERS):
+        elif joins(call.layer):
             self.slots[call.output] = self._unite(call)
         else:
             bits = self._bits[call.layer.name]
@@ -302,10 +305,10 @@ class _Assignment:
         An average in front of a maximum or minimum counts as another reader: it needs what the
         maximum does not let through.
         """
-        selects = not isinstance(call.layer, keras.layers.Concatenate)
+        selects = not primitive_of(call.layer).copies
 
         def passes_on(reader: Call) -> bool:
-            if isinstance(reader.layer, EQUAL_INPUT_LAYERS):
+            if joins(reader.layer):
                 # What comes later in the graph has no slot yet.
                 made = self.slots.get(reader.output)
                 return made is not None and made is self.slots.get(key)
@@ -328,7 +331,7 @@ class _Assignment:
         What a maximum or minimum does not let through may be clipped in its inputs, if it reads
         them alone.
         """
-        if isinstance(call.layer, keras.layers.Concatenate):
+        if primitive_of(call.layer).copies:
             inputs = ((key, self.slots[key]) for key in call.inputs)
             sources = [slot.sources if slot in joined else [key] for key, slot in inputs]
         else:
@@ -347,21 +350,15 @@ def _same_fixed(left: _Slot, right: _Slot) -> bool:
 
 def has_fixed_parameters(layer: keras.Layer) -> bool:
     """Whether kernels demand one scale and zero point of the output: softmax, sigmoid, tanh."""
-    return _curve(layer) in _FIXED_8
+    return output_of(layer) is Output.FIXED
 
 
 def fixed_parameters(layer: keras.Layer, bits: int) -> tuple[float, int] | None:
     """Scale and zero point that the kernel demands, or that state the bound of a capped ReLU."""
     if has_fixed_parameters(layer):
-        return _FIXED_16 if bits == 16 else _FIXED_8[_curve(layer)]
+        return _FIXED_16 if bits == 16 else _FIXED_8[primitive_of(layer).kind_of(layer)]
     cap = relu_cap(layer)
     if cap is None:
         return None
     low, high = activation_range(bits)
     return (cap / high, 0) if bits == 16 else (cap / (high - low), low)
-
-
-def _curve(layer: keras.Layer) -> str:
-    if isinstance(layer, keras.layers.Softmax):
-        return "softmax"
-    return layer.activation.__name__ if isinstance(layer, keras.layers.Activation) else ""

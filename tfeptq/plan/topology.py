@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import keras
 
-from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.primitives import Output, find_primitive
 
-#: Layers that move integers and leave them as they are.
-EXACT_LAYERS = (
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.MaxPooling2D,
-)
-#: Layers whose kernel computes in the input's scale and rounds back to it.
-SAME_SCALE_LAYERS = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
-#: Layers whose inputs must share one scale; the output then has it too, exactly.
-EQUAL_INPUT_LAYERS = (keras.layers.Concatenate, keras.layers.Maximum, keras.layers.Minimum)
-#: Producers that can clamp their own output: a ReLU behind them costs nothing.
-FUSING_LAYERS = (
-    *linear.WEIGHTED_LAYERS,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-)
+
+def output_of(layer: keras.Layer) -> Output | None:
+    """Where the quantizer of a layer's output comes from; None: it is no primitive."""
+    row = find_primitive(layer)
+    return None if row is None else row.output_of(layer)
+
+
+def is_relu(layer: keras.Layer) -> bool:
+    """Whether a layer only cuts its input, as kernels do on their way out."""
+    return output_of(layer) is Output.CUT
+
+
+def joins(layer: keras.Layer) -> bool:
+    """Whether the inputs of a layer must share one scale; the output then has it too, exactly."""
+    return output_of(layer) is Output.JOINED
 
 
 def keeps_grid(layer: keras.Layer) -> bool:
     """Whether a layer's result lies on the grid of its (first) input."""
-    if isinstance(layer, keras.layers.UpSampling2D):
-        return layer.interpolation == "nearest"
-    return isinstance(layer, EXACT_LAYERS + EQUAL_INPUT_LAYERS)
+    return output_of(layer) in (Output.MOVED, Output.JOINED)
 
 
 def averages(layer: keras.Layer) -> bool:
     """Whether a layer that keeps its input's scale computes new values between the old ones."""
-    return isinstance(layer, SAME_SCALE_LAYERS) and not keeps_grid(layer)
+    return output_of(layer) is Output.AVERAGED
 
 
 def relu_cap(layer: keras.Layer) -> float | None:
     """Upper bound of a ReLU that is neither absent nor 6, which the file states by its range."""
-    if isinstance(layer, keras.layers.ReLU) and layer.max_value not in (None, 6.0):
+    if is_relu(layer) and layer.max_value not in (None, 6.0):
         return float(layer.max_value)
     return None
 
@@ -63,11 +57,12 @@ class Topology:
 
     def fused_relu(self, call: Call) -> Call | None:
         """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""
-        readers = self.consumers.get(call.output, [])
+        readers, row = self.consumers.get(call.output, []), find_primitive(call.layer)
         fuses = (
-            isinstance(call.layer, FUSING_LAYERS)
+            row is not None
+            and row.fuses
             and len(readers) == 1
-            and isinstance(readers[0].layer, keras.layers.ReLU)
+            and is_relu(readers[0].layer)
             and call.output not in self.graph.outputs
         )
         return readers[0] if fuses else None
@@ -82,9 +77,10 @@ class Topology:
 
     def is_tied(self, call: Call) -> bool:
         """Whether the output has its input's quantizer: the layer only moves or clips integers."""
-        if isinstance(call.layer, EXACT_LAYERS + SAME_SCALE_LAYERS):
+        output = output_of(call.layer)
+        if output in (Output.MOVED, Output.AVERAGED):
             return True
-        if not isinstance(call.layer, keras.layers.ReLU) or relu_cap(call.layer) is not None:
+        if output is not Output.CUT or relu_cap(call.layer) is not None:
             return False
         producer = self.producers.get(call.inputs[0])
         return producer is None or self.fused_relu(producer) is None
@@ -98,9 +94,7 @@ class Topology:
         """The call whose kernel applies `relu`, if it is a ReLU that one does."""
         producer = self.producers.get(relu.inputs[0])
         is_fused = (
-            isinstance(relu.layer, keras.layers.ReLU)
-            and producer is not None
-            and self.fused_relu(producer) is not None
+            is_relu(relu.layer) and producer is not None and self.fused_relu(producer) is not None
         )
         return producer if is_fused else None
 

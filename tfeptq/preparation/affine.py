@@ -11,11 +11,9 @@ import dataclasses
 import keras
 import numpy as np
 
+from tfeptq.canonical.linear_maps import LinearMap
 from tfeptq.preparation.commutation import AffineMap
 from tfeptq.preparation.nodes import Affine, Graph, Node, Weights, reshape
-
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-_WEIGHTED = (*_CONVOLUTIONS, keras.layers.Dense)
 
 
 def fold_affine(graph: Graph) -> None:
@@ -68,8 +66,8 @@ def _fold_backwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]])
     assert source.weights is not None
     kernel, bias = source.weights.arrays
     scale = np.broadcast_to(node.options["scale"], bias.shape)
-    by_output = scale.reshape(kernel.shape[2:]) if _is_depthwise(source) else scale
-    source.weights.arrays = [kernel * by_output, bias * scale + node.options["offset"]]
+    scaled = _map(source).scaled_outputs(kernel, scale)
+    source.weights.arrays = [scaled, bias * scale + node.options["offset"]]
     graph.replace(node, source)
     return True
 
@@ -77,7 +75,7 @@ def _fold_backwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]])
 def _gives(source: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
     """Whether a weighted layer may change its output for its only reader."""
     return (
-        source.kind in _WEIGHTED
+        _is_weighted(source)
         and _has_one_reader(source, graph, consumers)
         and not _is_shared(source, consumers)
     )
@@ -98,27 +96,18 @@ def _fold_forwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) 
 
 
 def _takes(reader: Node, affine: AffineMap, consumers: dict[Node, list[Node]]) -> bool:
-    if reader.kind not in _WEIGHTED or _is_shared(reader, consumers):
+    if not _is_weighted(reader) or _is_shared(reader, consumers):
         return False
-    # Padded positions are zeros of the convolution's own input: they would miss the offset.
-    return affine.is_pure_scale or _pads_nothing(reader)
-
-
-def _pads_nothing(node: Node) -> bool:
-    if node.kind not in _CONVOLUTIONS:
-        return True
-    return node.options["padding"] == "valid" or node.options["kernel_size"] == (1, 1)
+    return affine.is_pure_scale or _map(reader).takes_offset(reader.options)
 
 
 def _absorb(reader: Node, affine: AffineMap) -> None:
     assert reader.weights is not None
     kernel, bias = reader.weights.arrays
     channels = reader.inputs[0].shape[-1]
-    scale = np.broadcast_to(affine.scale, (channels,))[:, None]
-    offset = np.broadcast_to(affine.offset, (channels,))[:, None]
-    summed = tuple(range(kernel.ndim - 2 if _is_depthwise(reader) else kernel.ndim - 1))
-    shift = (kernel * offset).sum(axis=summed).reshape(-1)
-    reader.weights.arrays = [kernel * scale, bias + shift]
+    scale = np.broadcast_to(affine.scale, (channels,))
+    shift = _map(reader).shift(kernel, np.broadcast_to(affine.offset, (channels,)))
+    reader.weights.arrays = [_map(reader).scaled_inputs(kernel, scale), bias + shift]
 
 
 def _move_behind(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
@@ -177,8 +166,14 @@ def _is_shared(node: Node, consumers: dict[Node, list[Node]]) -> bool:
     return sum(other.weights is node.weights for other in consumers) > 1
 
 
-def _is_depthwise(node: Node) -> bool:
-    return node.kind is keras.layers.DepthwiseConv2D
+def _is_weighted(node: Node) -> bool:
+    return node.row is not None and node.row.weights is not None
+
+
+def _map(node: Node) -> LinearMap:
+    assert node.row is not None
+    assert node.row.weights is not None
+    return node.row.weights
 
 
 def _depthwise(node: Node) -> Node:

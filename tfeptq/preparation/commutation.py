@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
 import numpy as np
 
+from tfeptq.canonical.primitives import Passes
 from tfeptq.preparation.nodes import Node
-
-#: Weighted means and selections by position, whose weights sum to one.
-_MEANS = (
-    keras.layers.AveragePooling2D,
-    keras.layers.Cropping2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.UpSampling2D,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,27 +37,29 @@ class AffineMap:
 
     def behind(self, layer: Node) -> AffineMap | None:
         """The map behind `layer` that does what this one does before it, or None."""
-        if layer.kind is keras.layers.Reshape:
+        row = layer.row
+        if row is None or row.passes is Passes.NONE:
+            return None
+        if row.passes is Passes.RESHAPED:
             return self._behind_reshape(layer)
-        moves = (
-            layer.kind in _MEANS
-            or (layer.kind is keras.layers.MaxPooling2D and self.is_positive)
-            or (layer.kind is keras.layers.ZeroPadding2D and self.is_pure_scale)
-            or (layer.kind is keras.layers.Permute and self.is_uniform)
-        )
-        return self if moves else None
+        moves = {
+            Passes.ANY: True,
+            Passes.POSITIVE: self.is_positive,
+            Passes.WITHOUT_OFFSET: self.is_pure_scale,
+            Passes.UNIFORM: self.is_uniform,
+        }
+        return self if moves[row.passes] else None
 
     def goes_before_relu(self, layer: Node) -> bool:
-        """Whether `layer` is a ReLU that the map may precede instead of following it.
+        """Whether `layer` is like a ReLU, and the map may precede instead of following it.
 
         The bound of a ReLU, which is one number, then needs the same scale.
         """
         if not (self.is_pure_scale and self.is_positive):
             return False
         bounded = layer.options.get("max_value") is not None
-        return layer.kind is keras.layers.LeakyReLU or (
-            layer.kind is keras.layers.ReLU and (self.is_uniform or not bounded)
-        )
+        row = layer.row
+        return row is not None and row.is_homogeneous and (self.is_uniform or not bounded)
 
     def _behind_reshape(self, layer: Node) -> AffineMap | None:
         """Channels repeat along the new last axis when that holds whole sets of them."""

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.canonical.primitives import PRIMITIVES, Primitive, row_of
+
 Shape = tuple[int, ...]
 
 
@@ -56,6 +58,11 @@ class Node:
     weights: Weights | None = None
     scope: str = ""
     is_own: bool = False
+
+    @property
+    def row(self) -> Primitive | None:
+        """What is known about the primitive; None for the other kinds."""
+        return row_of(self.kind, self.options.get("activation"))
 
 
 @dataclasses.dataclass
@@ -120,14 +127,7 @@ def primitive(
 
 
 #: Layers that take a list of tensors.
-MERGES = (
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-    keras.layers.Concatenate,
-)
+MERGES = tuple(row.layer for row in PRIMITIVES if row.merges)
 
 
 def affine(node: Node, name: str, scale: Any, offset: Any) -> Node:

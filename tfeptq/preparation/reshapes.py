@@ -12,15 +12,6 @@ import keras
 
 from tfeptq.preparation.nodes import Affine, Graph, Node, reshape
 
-_UNARY = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.Activation, Affine)
-_BINARY = (
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-)
-
 
 def sink_reshapes(graph: Graph) -> None:
     """Rewrites `graph` until no reshape can move and none follows another."""
@@ -35,7 +26,7 @@ def _step(graph: Graph, node: Node) -> bool:
         return False
     # Equal on both sides of the reshapes: otherwise the merge broadcasts.
     shapes = {(source.inputs[0].shape, source.shape) for source in node.inputs}
-    if (node.kind in _UNARY and _commutes(node)) or (node.kind in _BINARY and len(shapes) == 1):
+    if _is_elementwise(node) and len(shapes) == 1 and _commutes(node):
         _swap(graph, node)
         return True
     return False
@@ -55,6 +46,10 @@ def _merge(graph: Graph, node: Node) -> bool:
         node.inputs = [source.inputs[0]]
         return True
     return False
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.kind is Affine or (node.row is not None and node.row.is_elementwise)
 
 
 def _commutes(node: Node) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
-from tfeptq.plan.topology import keeps_grid
+from tfeptq.plan.topology import cuts_nothing, is_relu, keeps_grid
 from tfeptq.quantized.quantizers import ActivationQuantizer
 
 
@@ -23,4 +23,4 @@ def written_bits(graph: LayerGraph) -> dict[Key, int]:
 
 def _is_plain_relu(layer: keras.Layer) -> bool:
     """A ReLU without an upper bound only drops integers."""
-    return isinstance(layer, keras.layers.ReLU) and layer.max_value is None
+    return is_relu(layer) and cuts_nothing(layer)

@@ -23,6 +23,13 @@ from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 
 
+#: Layers that compute otherwise than in floating point, beside those that accumulate.
+_WRAPPERS = {
+    keras.layers.PReLU: QuantizedPReLU,
+    keras.layers.AveragePooling2D: QuantizedAveragePooling,
+}
+
+
 def wrap(plan: QuantizationPlan) -> tuple[list[Any], Any]:
     """Inputs and outputs of the quantized functional model.
 
@@ -48,13 +55,9 @@ def _quantized_copy(layer: keras.Layer, plan: QuantizationPlan, *, calls: int) -
     if layer.name in plan.weights:
         held = plan.weights[layer.name]
         return QuantizedWeights(copy, held.bits, held.per_channel, held.requantization, calls)
-    if isinstance(layer, keras.layers.PReLU):
-        return QuantizedPReLU(copy)
-    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+    if layer.name in plan.requantizations:
         return QuantizedMean(copy, plan.requantizations[layer.name])
-    if isinstance(layer, keras.layers.AveragePooling2D):
-        return QuantizedAveragePooling(copy)
-    return copy
+    return _WRAPPERS[type(copy)](copy) if type(copy) in _WRAPPERS else copy
 
 
 class _Builder:

@@ -20,7 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.primitives import find_primitive
 from tfeptq.data.memory import fitting_batch
 from tfeptq.plan.tensors import has_fixed_parameters
 from tfeptq.quantized.quantizers import ActivationQuantizer
@@ -195,14 +196,14 @@ def _warning(
 def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[str, str]:
     """The layer with the largest drop among those that the output is computed from, and why."""
     producers = {call.output: call for call in graph.calls}
-    seen: list[Any] = []
+    seen: list[Call] = []
     stack = [key]
     while stack:
         call = producers.get(stack.pop())
         if call is not None and call not in seen:
             seen.append(call)
             stack.extend(call.inputs)
-    joins = [call for call in seen if isinstance(call.layer, keras.layers.Concatenate)]
+    joins = [call for call in seen if _joins_ranges(call)]
     worst = min(seen, key=lambda call: _drop(call, layers), default=None)
     if worst is None:
         return "it comes from the input", ""
@@ -213,6 +214,11 @@ def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[st
             ", which joins unequal ranges in one scale",
         )
     return f"most is lost in layer {worst.layer.name!r}", ""
+
+
+def _joins_ranges(call: Call) -> bool:
+    row = find_primitive(call.layer)
+    return row is not None and row.merges and row.copies
 
 
 def _drop(call: Any, layers: Mapping[str, float]) -> float:

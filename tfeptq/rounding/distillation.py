@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import fitting_batch
@@ -298,7 +299,7 @@ def _quick_layers(quantized: QuantizedModel, *, is_fused: bool) -> Iterator[None
 def _gains_from_xla(quantized: QuantizedModel) -> bool:
     """XLA's CPU backend runs depthwise gradients on one thread: 12 times slower on DS-CNN."""
     has_depthwise = any(
-        isinstance(layer.layer, keras.layers.DepthwiseConv2D) for layer in quantized.weighted_layers
+        linear.map_of(layer.layer).is_grouped for layer in quantized.weighted_layers
     )
     return not has_depthwise or bool(tf.config.list_logical_devices("GPU"))
 

@@ -165,10 +165,11 @@ def layer_multiplications(plan: QuantizationPlan) -> dict[str, int]:
     shapes = plan.graph.shapes(plan.model)
     result: dict[str, int] = {}
     for call in plan.graph.calls:
-        if linear.is_weighted(call.layer):
-            weights_per_output = int(np.prod(call.layer.kernel.shape)) // call.layer.bias.shape[0]
-            count = int(np.prod(shapes[call.output][1:])) * weights_per_output
-            result[call.layer.name] = result.get(call.layer.name, 0) + count
+        layer = call.layer
+        if linear.is_weighted(layer):
+            source, output = shapes[call.inputs[0]], shapes[call.output]
+            count = linear.map_of(layer).multiplications(tuple(layer.kernel.shape), source, output)
+            result[layer.name] = result.get(layer.name, 0) + count
     return result
 
 

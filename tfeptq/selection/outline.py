@@ -16,7 +16,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import unique_name
-from tfeptq.canonical.operators import operator_of
+from tfeptq.canonical.primitives import Magnitude, primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
@@ -69,7 +69,8 @@ class _Outline:
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
 
     def _operator(self, call: Call) -> tuple[str, dict[str, Any]]:
-        return operator_of(call.layer, self._shapes[call.output], self._shapes[call.inputs[0]])
+        shapes = self._shapes[call.output], self._shapes[call.inputs[0]]
+        return primitive_of(call.layer).operator(call.layer, *shapes)
 
     def _dtype(self, key: Key) -> str:
         return self._plan.tensors[key].quantizer.dtype
@@ -89,16 +90,16 @@ class _Outline:
         return self._copies[name, dtype]
 
     def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
-        if isinstance(layer, keras.layers.PReLU):
+        if primitive_of(layer).magnitude is Magnitude.SLOPES:
             return [self._constant(f"{layer.name}/alpha", tuple(layer.alpha.shape), "int8")]
         if layer.name not in self._plan.weights:
             return []
         held = self._plan.weights[layer.name]
         channels = layer.bias.shape[0]
-        shape, axis = linear.file_shape(layer)
+        stored, axis = linear.in_file(layer, np.empty(layer.kernel.shape, np.int8))
         scales = channels if held.per_channel else 1
         return [
-            self._constant(f"{layer.name}/weights", shape, "int8", scales, axis, held.bits),
+            self._constant(f"{layer.name}/weights", stored.shape, "int8", scales, axis, held.bits),
             self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales),
         ]
 
