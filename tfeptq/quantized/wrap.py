@@ -22,7 +22,6 @@ from tfeptq.quantized.borders import Narrowing
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 
-
 #: Layers that compute otherwise than in floating point, beside those that accumulate.
 _WRAPPERS = {
     keras.layers.PReLU: QuantizedPReLU,

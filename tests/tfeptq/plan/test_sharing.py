@@ -17,7 +17,7 @@ import tflite_export
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.plan.sharing import extent, shared
 from tfeptq.plan.tensors import tensor_plans
-from tfeptq.plan.topology import EQUAL_INPUT_LAYERS, Topology
+from tfeptq.plan.topology import Topology, joins
 from tfeptq.preparation import prepare
 
 H, W, C = 6, 5, 3
@@ -183,7 +183,7 @@ def check_plan(model: keras.Model, samples: list[np.ndarray]) -> None:
         return key in graph.outputs or any(slots.get(o.output) is not slot for o in others)
 
     for call in graph.calls:
-        if not isinstance(call.layer, EQUAL_INPUT_LAYERS):
+        if not joins(call.layer):
             continue
         made = slots[call.output]
         for key in call.inputs:
