@@ -41,6 +41,7 @@ from tfeptq.progress import Stopwatch
 from tfeptq.quantized.correspondence import require_equal
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrap import wrap
+from tfeptq.quantized.written import Written
 from tfeptq.report.quality import measure
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
@@ -287,7 +288,7 @@ def _calibrate(
     magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
     neighbours = Neighbours(plan.graph, magnitudes)
     planned = plan.quantizers
-    bounds = useful_magnitudes(LayerGraph.of(quantized))
+    bounds = useful_magnitudes(Written.of(quantized))
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
             continue

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import keras
 
-from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.primitives import find_primitive
-from tfeptq.freeze.kernel_calls import kernel_calls, quantizer_of
 from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.written import Written
 
 
-def useful_magnitudes(graph: LayerGraph) -> dict[ActivationQuantizer, float]:
+def useful_magnitudes(written: Written) -> dict[ActivationQuantizer, float]:
     """Largest magnitudes of quantized tensors that nothing but sigmoids or tanhs read."""
-    producers = {call.output: call for call in graph.calls}
-    outputs = {quantizer_of(key, producers) for key in graph.outputs}
+    outputs = {written.quantizer(key) for key in written.graph.outputs}
     bounds: dict[ActivationQuantizer, list[float]] = {}
-    for kernel in kernel_calls(graph):
+    for kernel in written.computing():
         for source in kernel.sources:
             bounds.setdefault(source, []).append(_bound(kernel.layer, source))
     return {

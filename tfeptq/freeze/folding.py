@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.freeze.kernel_calls import kernel_calls, quantizer_of
 from tfeptq.freeze.kernel_scales import settle
 from tfeptq.quantized.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.quantized.borders import Narrowing
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.quantized.written import Written, WrittenKernel
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -30,10 +30,10 @@ def fold(model: QuantizedModel) -> None:
         if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
             layer.fold()
     model.report.add_repairs(repair.sentence() for repair in settle(model, is_trained=True))
-    graph = LayerGraph.of(model)
-    _set_codes(graph)
-    _set_grids(graph)
-    for (layer, index), found in _parameters(graph).items():
+    kernels = Written.of(model).computing()
+    _set_codes(kernels)
+    _set_grids(kernels)
+    for (layer, index), found in _parameters(kernels).items():
         if len(found) > 1:
             continue
         (input_scale, reach), output_scale, dtype = found.pop()
@@ -50,10 +50,12 @@ _Accumulating = QuantizedWeights | QuantizedMean
 _Parameters = tuple[tuple[np.float32, int], np.float32, str]
 
 
-def _parameters(graph: LayerGraph) -> dict[tuple[_Accumulating, int], set[_Parameters]]:
+def _parameters(
+    kernels: Sequence[WrittenKernel],
+) -> dict[tuple[_Accumulating, int], set[_Parameters]]:
     """With which parameters each call, by its number, of a layer that accumulates is made."""
     found: dict[tuple[_Accumulating, int], set[_Parameters]] = {}
-    for kernel in kernel_calls(graph):
+    for kernel in kernels:
         if isinstance(kernel.layer, _Accumulating):
             source, target = kernel.sources[0], kernel.target
             given = (source.parameters()[0], source.reach)
@@ -62,22 +64,19 @@ def _parameters(graph: LayerGraph) -> dict[tuple[_Accumulating, int], set[_Param
     return found
 
 
-def _set_codes(graph: LayerGraph) -> None:
+def _set_codes(kernels: Sequence[WrittenKernel]) -> None:
     """Tells average pooling on which codes it works, unless it works on several."""
-    producers = {call.output: call for call in graph.calls}
     codes: dict[QuantizedAveragePooling, set[tuple[np.float32, int]]] = {}
-    for call in graph.calls:
-        if isinstance(call.layer, QuantizedAveragePooling):
-            source = quantizer_of(call.inputs[0], producers)
-            codes.setdefault(call.layer, set()).add(source.parameters())
+    for kernel in kernels:
+        if isinstance(kernel.layer, QuantizedAveragePooling):
+            codes.setdefault(kernel.layer, set()).add(kernel.sources[0].parameters())
     for layer, parameters in codes.items():
         if len(parameters) == 1:
             layer.set_codes(*parameters.pop())
 
 
-def _set_grids(graph: LayerGraph) -> None:
+def _set_grids(kernels: Sequence[WrittenKernel]) -> None:
     """Tells 8-bit copies of 16-bit tensors in which steps those come."""
-    producers = {call.output: call for call in graph.calls}
-    for call in graph.calls:
-        if isinstance(call.layer, Narrowing):
-            call.layer.set_grid(quantizer_of(call.inputs[0], producers).parameters()[0])
+    for kernel in kernels:
+        if isinstance(kernel.layer, Narrowing):
+            kernel.layer.set_grid(kernel.sources[0].parameters()[0])

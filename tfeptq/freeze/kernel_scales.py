@@ -21,12 +21,11 @@ import keras
 import numpy as np
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.primitives import Magnitude, find_primitive
-from tfeptq.freeze.kernel_calls import KernelCall, kernel_calls
 from tfeptq.quantized.integer_bias import largest_total
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.quantized.written import Written, WrittenKernel
 from tflite_export.graph import limits
 from tflite_export.graph.kinds import kind_of
 
@@ -85,7 +84,7 @@ def settle(model: QuantizedModel, *, is_trained: bool) -> list[Repair]:
         What was widened; nothing in a model that it has been called on before.
     """
     share = _AFTER_TRAINING if is_trained else _BEFORE_TRAINING
-    kernels = kernel_calls(LayerGraph.of(model))
+    kernels = Written.of(model).computing()
     repairs: dict[tuple[str, bool], Repair] = {}
     for _ in range(_ROUNDS):
         found = [
@@ -101,7 +100,7 @@ def settle(model: QuantizedModel, *, is_trained: bool) -> list[Repair]:
     return list(repairs.values())
 
 
-def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
+def _bounded_inputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable[Repair]:
     """Scales of inputs that kernels count in units of their own: sigmoid, tanh, softmax and such.
 
     Beyond the upper bounds these functions are flat; a tensor that others read keeps its scale.
@@ -124,7 +123,7 @@ def _bounded_inputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Rep
             yield Repair(kernel.layer.name)
 
 
-def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Repair]:
+def _widened_outputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable[Repair]:
     for kernel in kernels:
         scale = float(kernel.target.parameters()[0])
         least = least_output_scale(kernel, share)
@@ -134,7 +133,7 @@ def _widened_outputs(kernels: Sequence[KernelCall], share: float) -> Iterable[Re
             yield Repair(kernel.layer.name)
 
 
-def least_output_scale(kernel: KernelCall, share: float) -> float:
+def least_output_scale(kernel: WrittenKernel, share: float) -> float:
     """Finest scale of the output with which the kernel can hold what it makes of its inputs."""
     row = find_primitive(kernel.layer)
     # What is no primitive is a quantizer, which rescales.
@@ -142,7 +141,7 @@ def least_output_scale(kernel: KernelCall, share: float) -> float:
     return max(limits.LOWEST_SCALE / share, bound(kernel, share))
 
 
-def _of_weights(kernel: KernelCall, share: float) -> float:
+def _of_weights(kernel: WrittenKernel, share: float) -> float:
     source, dtype = kernel.sources[0], kernel.target.container
     steps = kernel.layer.scales().astype(np.float64)
     reached = _scale(source) * source.reach * np.abs(_rows(kernel.layer)).sum(axis=1)
@@ -153,37 +152,37 @@ def _of_weights(kernel: KernelCall, share: float) -> float:
     )
 
 
-def _of_rescaling(kernel: KernelCall, share: float) -> float:
+def _of_rescaling(kernel: WrittenKernel, share: float) -> float:
     slope = max(1.0, abs(float(getattr(kernel.layer, "negative_slope", 1.0))))
     source = kernel.sources[0]
     return 2.0 * slope * _scale(source) * source.reach / (share * limits.RESULT)
 
 
-def _of_mean(kernel: KernelCall, share: float) -> float:
+def _of_mean(kernel: WrittenKernel, share: float) -> float:
     # The division by the count is rounded to a power of two, the rest is part of the multiplier.
     return 2.0 * _of_rescaling(kernel, share)
 
 
-def _of_slopes(kernel: KernelCall, share: float) -> float:
+def _of_slopes(kernel: WrittenKernel, share: float) -> float:
     steepest = 127.0 * float(kernel.layer.stored().scale[0])
     return _of_rescaling(kernel, share) * max(steepest, 1.0)
 
 
-def _of_product(kernel: KernelCall, share: float) -> float:
+def _of_product(kernel: WrittenKernel, share: float) -> float:
     product = float(np.prod([_scale(s) * s.reach for s in kernel.sources]))
     return 2.0 * product / (share * limits.RESULT)
 
 
-def _of_sum(kernel: KernelCall, share: float) -> float:
+def _of_sum(kernel: WrittenKernel, share: float) -> float:
     largest = max(map(_scale, kernel.sources))
     return 2.0 * largest / (share * limits.SUM_RATIO[kernel.target.container])
 
 
-def _of_hard_swish(kernel: KernelCall, share: float) -> float:
+def _of_hard_swish(kernel: WrittenKernel, share: float) -> float:
     return _scale(kernel.sources[0]) / (share * limits.HARD_SWISH_RATIO)
 
 
-_OUTPUT_BOUNDS: dict[Magnitude, Callable[[KernelCall, float], float]] = {
+_OUTPUT_BOUNDS: dict[Magnitude, Callable[[WrittenKernel, float], float]] = {
     Magnitude.NONE: lambda *_: 0.0,
     Magnitude.WEIGHTED: _of_weights,
     Magnitude.MEAN: _of_mean,
@@ -196,9 +195,9 @@ _OUTPUT_BOUNDS: dict[Magnitude, Callable[[KernelCall, float], float]] = {
 
 
 def _widened_weights(
-    kernels: Sequence[KernelCall], share: float, is_trained: bool
+    kernels: Sequence[WrittenKernel], share: float, is_trained: bool
 ) -> Iterable[Repair]:
-    calls: dict[QuantizedWeights, list[KernelCall]] = {}
+    calls: dict[QuantizedWeights, list[WrittenKernel]] = {}
     for kernel in kernels:
         if isinstance(kernel.layer, QuantizedWeights):
             calls.setdefault(kernel.layer, []).append(kernel)
@@ -211,7 +210,7 @@ def _widened_weights(
             yield Repair(layer.name, tuple(map(int, np.flatnonzero(steps < least))))
 
 
-def least_steps(kernel: KernelCall, share: float) -> np.ndarray:
+def least_steps(kernel: WrittenKernel, share: float) -> np.ndarray:
     """Finest weight scales with which biases and sums fit, float64, as many as the layer has."""
     layer, (source,), target = kernel.layer, kernel.sources, kernel.target
     rows, steps = _rows(layer), layer.scales().astype(np.float64)
