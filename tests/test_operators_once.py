@@ -21,20 +21,6 @@ HOMES = ("tflite_export/operators", "tfeptq/canonical")
 ELSEWHERE = {
     # Activation functions that join an operator have the names of operators in the schema.
     "tflite_export/graph/activations.py": {"RELU", "RELU6"},
-    # Classes of Keras.
-    "tfeptq/preparation/layers.py": {"ELU"},
-    # Until the plan knows the operator of every tensor.
-    "tfeptq/freeze/freeze.py": {
-        "CONV_2D",
-        "FULLY_CONNECTED",
-        "MAXIMUM",
-        "QUANTIZE",
-        "RELU",
-        "RELU6",
-    },
-    "tfeptq/freeze/kernel_scales.py": {"HARD_SWISH", "LOGISTIC", "SOFTMAX", "TANH"},
-    "tfeptq/plan/quantization_plan.py": {"MEAN"},
-    "tfeptq/selection/outline.py": {"QUANTIZE"},
 }
 
 

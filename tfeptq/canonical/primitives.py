@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from tfeptq.canonical.linear_maps import ConvolutionMap, DenseMap, DepthwiseMap, LinearMap, Shape
+from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
 Attributes = Callable[[Any, Shape, Shape], dict[str, Any]]
@@ -109,7 +110,7 @@ class Primitive:
     @property
     def fuses(self) -> bool:
         """Whether the kernel applies a ReLU to its result itself."""
-        return self.weights is not None or self.attributes is _fused
+        return not callable(self.kind) and operator_kind(self.kind).fuses
 
     def kind_of(self, layer: keras.Layer) -> str:
         """The operator that executes a layer of this class."""

@@ -23,11 +23,16 @@ from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel, WrittenSlopes
 from tflite_export.graph import limits
+from tflite_export.graph.activations import RELU, RELU6
 from tflite_export.graph.case import largest_distance
 from tflite_export.graph.codes import lowest_code, stays_within
+from tflite_export.graph.kinds import ACTIVATION
 from tflite_export.graph.proofs import prove
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
+from tflite_export.operators import nonlinear
+from tflite_export.operators.elementwise import MAXIMUM
+from tflite_export.operators.rescaling import QUANTIZE
 
 if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
@@ -132,7 +137,7 @@ class _Freezer:
             like = next(t for t in map(self._tensors.__getitem__, inputs) if not t.is_constant)
         kind, attributes = self._operator(kernel.call)
         if kernel.relu is not None:
-            attributes = {**attributes, "activation": self._operator(kernel.relu)[0]}
+            attributes = {**attributes, ACTIVATION: self._operator(kernel.relu)[0]}
         if isinstance(kernel.layer, QuantizedWeights):
             inputs += self._weights(kernel.layer, self._tensors[inputs[0]], like)
         elif isinstance(kernel.layer, QuantizedPReLU):
@@ -149,7 +154,7 @@ class _Freezer:
         """A tensor in another scale; where that is its own, cut to the quantizer's width."""
         like, layer = _like(kernel.target), kernel.layer.name
         if not _same_parameters(self._tensors[source], like):
-            operator = Operator("QUANTIZE", (source,), (), layer, {})
+            operator = Operator(QUANTIZE.name, (source,), (), layer, {})
             return self._emit(operator, like, kernel.result)
         if like.bits >= self._tensors[source].bits:
             return source
@@ -191,7 +196,7 @@ class _Freezer:
         lowest = self._add(
             Tensor(self._unique(f"{name}/lowest"), data.shape, wide.dtype, wide.quantization, data)
         )
-        self._operators.append(Operator("MAXIMUM", (source, lowest), (name,), layer, {}))
+        self._operators.append(Operator(MAXIMUM.name, (source, lowest), (name,), layer, {}))
         return self._add(dataclasses.replace(wide, name=name, bits=bits))
 
     def _add(self, tensor: Tensor) -> str:
@@ -261,9 +266,9 @@ def _without_idle_relu6(
     """Kind and attributes, with ReLU where six is out of the output's reach and of int32's."""
     if float(like.quantization.scale[0]) >= limits.RELU6_SCALE:
         return kind, attributes
-    kind = "RELU" if kind == "RELU6" else kind
-    is_fused = attributes.get("activation") == "RELU6"
-    return kind, {**attributes, **({"activation": "RELU"} if is_fused else {})}
+    kind = nonlinear.RELU.name if kind == nonlinear.RELU6.name else kind
+    is_fused = attributes.get(ACTIVATION) == RELU6
+    return kind, {**attributes, **({ACTIVATION: RELU} if is_fused else {})}
 
 
 def _like(quantizer: ActivationQuantizer) -> Tensor:

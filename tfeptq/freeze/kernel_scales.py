@@ -108,18 +108,18 @@ def _bounded_inputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable[
     readers = Counter(source for kernel in kernels for source in kernel.sources)
     for kernel in kernels:
         row = find_primitive(kernel.layer)
-        kind = None if row is None else row.kind_of(kernel.layer)
         source = kernel.sources[0]
-        if kind not in limits.INPUT_SCALES or source.fixed is not None:
+        if row is None or source.fixed is not None:
             continue
-        bounds = kind_of(kind).input_scales.get(source.container)
-        low, high = (bounds.low, bounds.high) if bounds else (0.0, limits.HIGHEST_SCALE)
+        bounds = kind_of(row.kind_of(kernel.layer)).input_scales.get(source.container)
+        if bounds is None:
+            continue
         scale = float(source.parameters()[0])
-        if scale * share < low:
-            source.widen(low / share * _MARGIN)
+        if scale * share < bounds.low:
+            source.widen(bounds.low / share * _MARGIN)
             yield Repair(kernel.layer.name)
-        elif scale > high * share and readers[source] == 1 and row and row.flat_beyond:
-            source.widen(high * share / _MARGIN)
+        elif scale > bounds.high * share and readers[source] == 1 and row.flat_beyond:
+            source.widen(bounds.high * share / _MARGIN)
             yield Repair(kernel.layer.name)
 
 

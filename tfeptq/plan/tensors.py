@@ -32,10 +32,7 @@ from tfeptq.plan.topology import (
     output_of,
     relu_cap,
 )
-
-_FIXED_8 = {"SOFTMAX": (1 / 256, -128), "LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
-_FIXED_16 = (1 / 32768, 0)
-
+from tflite_export.graph.kinds import kind_of
 
 #: Ranges of a sigmoid's or tanh's input beyond this get a copy of their own: steps of two.
 _CURVE_EXTENT = 510.0
@@ -356,7 +353,7 @@ def has_fixed_parameters(layer: keras.Layer) -> bool:
 def fixed_parameters(layer: keras.Layer, bits: int) -> tuple[float, int] | None:
     """Scale and zero point that the kernel demands, or that state the bound of a capped ReLU."""
     if has_fixed_parameters(layer):
-        return _FIXED_16 if bits == 16 else _FIXED_8[primitive_of(layer).kind_of(layer)]
+        return kind_of(primitive_of(layer).kind_of(layer)).fixes[activation_dtype(bits)]
     cap = relu_cap(layer)
     if cap is None:
         return None

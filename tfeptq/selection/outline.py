@@ -19,6 +19,7 @@ from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.primitives import Magnitude, primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.operators.rescaling import QUANTIZE
 
 _BIAS = {"int8": "int32", "int16": "int64"}
 
@@ -85,7 +86,7 @@ class _Outline:
             self._copies[name, dtype] = self._constant(f"{name}/{dtype}", shape, dtype)
         if (name, dtype) not in self._copies:
             copy = self._tensor(f"{name}/{dtype}", self._tensors[name].shape, dtype)
-            self._operators.append(Operator("QUANTIZE", (name,), (copy,), name, {}))
+            self._operators.append(Operator(QUANTIZE.name, (name,), (copy,), name, {}))
             self._copies[name, dtype] = copy
         return self._copies[name, dtype]
 
