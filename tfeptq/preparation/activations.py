@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node, affine, primitive
+from tfeptq.preparation.permutes import permute
 
 NEAREST = (
     "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
@@ -41,6 +43,18 @@ def hard_sigmoid(node: Node, name: str) -> Node:
 
 def softmax(node: Node, name: str) -> Node:
     return primitive(keras.layers.Softmax, name, [node])
+
+
+def softmax_over(operation: Any, node: Node, axis: Any) -> Node:
+    """A softmax over one axis, counted with the batch; kernels take the last one."""
+    rank = len(node.shape)
+    chosen = [int(each) % (rank + 1) - 1 for each in np.atleast_1d(axis)]
+    if len(chosen) != 1 or chosen[0] < 0:
+        raise UnsupportedLayerError(operation, f"axis={axis}", "apply it to one axis of a sample")
+    order = [index for index in range(rank) if index != chosen[0]] + chosen
+    moved = permute(node, f"{operation.name}_order", order)
+    back = [order.index(index) for index in range(rank)]
+    return permute(softmax(moved, operation.name), f"{operation.name}_back", back)
 
 
 def clip(node: Node, name: str, low: float, high: float | None) -> Node:
@@ -119,10 +133,13 @@ def bounded_relu(
         )
     if not negative_slope:
         return relu(node, name, None if max_value is None else float(max_value))
-    if max_value is not None:
-        raise UnsupportedLayerError(
-            operation,
-            "negative_slope together with max_value is not representable",
-            "use one of them",
-        )
-    return leaky_relu(node, name, negative_slope)
+    if max_value is None:
+        return leaky_relu(node, name, negative_slope)
+    sloped = leaky_relu(node, f"{name}_slope", negative_slope)
+    return at_most(sloped, name, float(max_value))
+
+
+def at_most(node: Node, name: str, high: float) -> Node:
+    """min(x, high), as the negative of a maximum."""
+    negated = affine(node, f"{name}_negate", -1.0, 0.0)
+    return affine(clip(negated, name, -high, None), f"{name}_restore", -1.0, 0.0)

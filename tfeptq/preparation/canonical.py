@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -125,7 +126,8 @@ def _outputs(
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:
         outputs = operations.translate(operation, bound_operation_call(call, values))
-        _share(outputs, call, values, shared)
+        sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
+        _share(outputs, sources, shared)
     if len(outputs) != len(call.outputs):
         raise UnsupportedLayerError(
             operation, f"has {len(call.outputs)} outputs", "use a layer with one"
@@ -147,16 +149,12 @@ def _expanded(call: TracedCall, values: dict[Symbol, Node], shared: Shared) -> l
     return [inner[symbol] for symbol in nested.outputs]
 
 
-def _share(
-    outputs: Sequence[Node], call: TracedCall, values: dict[Symbol, Node], shared: Shared
-) -> None:
-    """Gives the weights of operations on the same variables to both of them."""
-    given = keras.tree.flatten((call.arguments, dict(call.keywords)))
-    variables = tuple(value for value in given if isinstance(value, keras.Variable))
-    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
-    for node in _made(outputs, sources) if variables else ():
+def _share(outputs: Sequence[Node], sources: Sequence[Node], shared: Shared) -> None:
+    """Gives operations with equal weights the same ones: a variable that is read many times."""
+    for node in _made(outputs, sources):
         if node.weights is not None:
-            key = (node.kind, *map(id, variables), str(node.options))
+            arrays = [(array.shape, array.tobytes()) for array in node.weights.arrays]
+            key = (node.kind, str(node.options), hashlib.sha256(repr(arrays).encode()).digest())
             node.weights = shared.setdefault(key, node.weights)
 
 

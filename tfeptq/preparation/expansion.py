@@ -15,6 +15,7 @@ import keras
 
 from tfeptq.preparation import variable_operators
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.recurrent import UnrolledError, stepwise
 from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
 
 #: Operations that take their weights as an argument.
@@ -61,11 +62,14 @@ def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
     Raises:
         UnreadableCallError: it does not run on symbolic tensors.
     """
-    if _takes_training(layer):
+    call = stepwise(layer) or layer.call
+    if "training" in inspect.signature(call).parameters:
         keywords["training"] = False
     try:
         with variable_operators.reflected():
-            return layer.call(*arguments, **keywords)
+            return call(*arguments, **keywords)
+    except UnrolledError as error:
+        raise UnreadableCallError(str(error)) from error
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UnreadableCallError(f"{type(error).__name__}: {reason[:200]}") from error
@@ -110,7 +114,3 @@ def _name_operations(model: keras.Model, layer: keras.Layer) -> None:
         counts[kind] += 1
         is_whole = [part] == weighted and not has_layers
         part.name = layer.name if is_whole else f"{layer.name}_{kind}{number}"
-
-
-def _takes_training(layer: keras.Layer) -> bool:
-    return "training" in inspect.signature(layer.call).parameters

@@ -64,35 +64,24 @@ def refuse_modes(layer: keras.Layer) -> None:
 
 
 _FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
-_WINDOW = "use Conv1D over a window"
 _NEAREST = {
     "Attention": "only convolutional models are supported",
     "AdditiveAttention": "only convolutional models are supported",
     "AveragePooling3D": _FEWER_DIMENSIONS,
-    "Bidirectional": _WINDOW,
     "CategoryEncoding": "compute it before the model and pass its result",
-    "CenterCrop": "use Cropping2D",
     "Conv1DTranspose": "use UpSampling1D followed by Conv1D",
     "Conv2DTranspose": "use UpSampling2D followed by Conv2D",
     "Conv3D": _FEWER_DIMENSIONS,
-    "ConvLSTM1D": _WINDOW,
-    "ConvLSTM2D": _WINDOW,
     "Dot": "use Multiply and a pooling",
     "ELU": "use ReLU or LeakyReLU and fine-tune",
-    "EinsumDense": "use Dense",
     "Embedding": "compute it before the model and pass its result",
-    "GRU": _WINDOW,
     "GroupNormalization": "use BatchNormalization",
-    "LSTM": _WINDOW,
     "Lambda": "write it with keras.ops in a functional model",
     "LayerNormalization": "use BatchNormalization",
     "Masking": "pass sequences of the full length",
     "MaxPooling3D": _FEWER_DIMENSIONS,
     "MultiHeadAttention": "only convolutional models are supported",
-    "RepeatVector": "use Reshape and UpSampling1D",
     "Resizing": "resize before the model, or use UpSampling2D",
-    "SimpleRNN": _WINDOW,
-    "TimeDistributed": "use Dense, or Conv2D with a kernel of height 1",
     "UnitNormalization": "use BatchNormalization",
 }
 
@@ -116,9 +105,7 @@ def _one(handler: Callable[[Any, Node, Shared], Node]) -> Handler:
 
 
 def _batch_normalization(layer: Any, node: Node, shared: Shared) -> Node:
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
-    if axis not in (-1, len(node.shape)):
-        raise UnsupportedLayerError(layer, f"axis={layer.axis}", "normalize the last axis")
+    axis = (layer.axis if isinstance(layer.axis, int) else layer.axis[0]) % (len(node.shape) + 1)
     variance = _array(layer.moving_variance)
     scale = 1.0 / np.sqrt(variance + layer.epsilon)
     if layer.scale:
@@ -126,7 +113,10 @@ def _batch_normalization(layer: Any, node: Node, shared: Shared) -> Node:
     offset = -_array(layer.moving_mean) * scale
     if layer.center:
         offset = offset + _array(layer.beta)
-    return affine(node, layer.name, scale, offset)
+    if axis == len(node.shape):
+        return affine(node, layer.name, scale, offset)
+    behind = (1,) * (len(node.shape) - axis)
+    return _constant_affine(layer, node, scale.reshape(-1, *behind), offset.reshape(-1, *behind))
 
 
 def _normalization(layer: Any, node: Node, shared: Shared) -> Node:
@@ -167,9 +157,7 @@ def _leaky_relu(layer: Any, node: Node, shared: Shared) -> Node:
 
 
 def _softmax(layer: Any, node: Node, shared: Shared) -> Node:
-    if layer.axis not in (-1, len(node.shape)):
-        raise UnsupportedLayerError(layer, f"axis={layer.axis}", "apply it to the last axis")
-    return activations.softmax(node, layer.name)
+    return activations.softmax_over(layer, node, layer.axis)
 
 
 def _merge(kind: type) -> Handler:

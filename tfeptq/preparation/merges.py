@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.preparation.activations import clip
+from tfeptq.preparation.activations import at_most, clip
 from tfeptq.preparation.addition import added_constants
 from tfeptq.preparation.constants import broadcast_constant, constant
 from tfeptq.preparation.nodes import Constant, Node, affine, primitive
@@ -76,6 +76,8 @@ def _with_constant(kind: type, name: str, node: Node, operand: Node, *, is_first
     value = _ranked(operand.options["value"], max(len(node.shape), len(operand.shape)))
     ranked = constant(operand.name, value)
     merged = primitive(kind, name, [ranked, node] if is_first else [node, ranked])
+    if kind is _L.Multiply and not np.any(value):
+        return constant(name, np.zeros(merged.shape))
     simple = _by_channel(value)
     if simple is not None and merged.shape == node.shape:
         return _folded(kind, name, node, simple, is_first=is_first) or merged
@@ -101,6 +103,4 @@ def _folded(kind: type, name: str, node: Node, value: np.ndarray, *, is_first: b
         return None
     if kind is _L.Maximum:
         return clip(node, name, float(value), None)
-    negated = affine(node, f"{name}_negate", -1.0, 0.0)
-    bounded = clip(negated, name, -float(value), None)
-    return affine(bounded, f"{name}_restore", -1.0, 0.0)
+    return at_most(node, name, float(value))

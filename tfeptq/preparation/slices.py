@@ -8,9 +8,11 @@ import numpy as np
 from tfeptq.preparation.nodes import Node, primitive, reshape
 
 
-def take(node: Node, name: str, axis: int, start: int, stop: int) -> Node:
-    """Places `start` to `stop` of an axis (the batch not counted)."""
+def take(node: Node, name: str, axis: int, start: int, stop: int, step: int = 1) -> Node:
+    """Places `start` to `stop` of an axis (the batch not counted), every `step`-th of them."""
     size = node.shape[axis]
+    if step > 1 and stop - start > 1:
+        return _every(node, name, axis, start, -(-(stop - start) // step), step)
     if (start, stop) == (0, size):
         return node
     frame = ((0, 0), (start, size - stop))
@@ -23,3 +25,20 @@ def take(node: Node, name: str, axis: int, start: int, stop: int) -> Node:
     cropped = primitive(keras.layers.Cropping2D, name, [image], cropping=frame)
     shape = (*node.shape[:axis], stop - start, *node.shape[axis + 1 :])
     return reshape(cropped, f"{name}_squeeze", shape)
+
+
+def _every(node: Node, name: str, axis: int, start: int, count: int, step: int) -> Node:
+    """`count` places, `step` apart: the first ones of rows of `step` places."""
+    before, size, behind = node.shape[:axis], node.shape[axis], node.shape[axis + 1 :]
+    whole = count if start + count * step <= size else count - 1
+    last = start + (count - 1) * step
+    end = take(node, f"{name}_end", axis, last, last + 1)
+    if not whole:
+        return end
+    span = take(node, f"{name}_span", axis, start, start + whole * step)
+    rows = reshape(span, f"{name}_rows", (*before, whole, step, *behind))
+    firsts = take(rows, f"{name}_firsts", axis + 1, 0, 1)
+    kept = reshape(firsts, name, (*before, whole, *behind))
+    if whole == count:
+        return kept
+    return primitive(keras.layers.Concatenate, f"{name}_all", [kept, end], axis=axis + 1)

@@ -17,8 +17,9 @@ from tfeptq.preparation.convolutions import (
     depthwise_of_groups,
     planar,
 )
-from tfeptq.preparation.errors import UnsupportedLayerError, check_layout
+from tfeptq.preparation.errors import check_layout
 from tfeptq.preparation.nodes import Node, Weights, primitive
+from tfeptq.preparation.slices import take
 
 #: Weights by layer, so that the calls of a shared layer share them.
 Shared = dict[Any, Weights]
@@ -34,19 +35,28 @@ def convolution(layer: Any, node: Node, shared: Shared) -> Node:
     """Conv1D and Conv2D."""
     check_layout(layer)
     channels = node.shape[-1]
-    if layer.groups not in (1, channels):
-        raise UnsupportedLayerError(
-            layer,
-            f"groups={layer.groups} with {channels} input channels",
-            "use groups=1, or one group a channel (DepthwiseConv2D)",
-        )
     kernel = planar(_array(layer.kernel))
     bias = _bias(layer, layer.filters)
     if layer.groups == 1:
         weights = _weights(layer, shared, lambda: [kernel, bias])
         return activate(convolve(layer.name, node, weights, _window(layer, node)), layer)
+    if layer.groups < channels:
+        return activate(_grouped(layer, node, kernel, bias, shared), layer)
     weights = _weights(layer, shared, lambda: [depthwise_of_groups(kernel, channels), bias])
     return activate(convolve_depthwise(layer.name, node, weights, _window(layer, node)), layer)
+
+
+def _grouped(layer: Any, node: Node, kernel: np.ndarray, bias: np.ndarray, shared: Shared) -> Node:
+    """A convolution for each group of channels: no runtime has integer kernels for groups."""
+    inputs, filters = node.shape[-1] // layer.groups, layer.filters // layer.groups
+    parts = []
+    for group in range(layer.groups):
+        name = f"{layer.name}_{group}"
+        first, made = group * inputs, slice(group * filters, (group + 1) * filters)
+        source = take(node, f"{name}_inputs", len(node.shape) - 1, first, first + inputs)
+        weights = shared.setdefault((layer, group), Weights([kernel[..., made], bias[made]]))
+        parts.append(convolve(name, source, weights, _window(layer, node)))
+    return primitive(keras.layers.Concatenate, f"{layer.name}_groups", parts, axis=-1)
 
 
 def depthwise_convolution(layer: Any, node: Node, shared: Shared) -> Node:

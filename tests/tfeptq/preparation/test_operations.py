@@ -64,6 +64,36 @@ OPERATIONS = {
     "places": lambda x: x[:, 2, :, -1],
     "new axis": lambda x: x[:, None, 1:4, :, 0],
     "last places": lambda x: x[:, :, -2:],
+    "mean of channels": lambda x: ops.mean(x, axis=-1),
+    "mean of one axis kept": lambda x: ops.mean(x, axis=1, keepdims=True),
+    "mean of all": lambda x: ops.mean(x, axis=(1, 2, 3), keepdims=True),
+    "sum": lambda x: ops.sum(x, axis=(1, 3)),
+    "maximum of channels": lambda x: ops.max(x, axis=-1, keepdims=True),
+    "minimum": lambda x: ops.min(x, axis=(2, 3)),
+    "absolute": ops.abs,
+    "third power": lambda x: x**3,
+    "stack": lambda x: ops.stack([x, -x, x * 2], axis=2),
+    "stack behind": lambda x: ops.stack([x, -x], axis=-1),
+    "unstack": lambda x: ops.unstack(x, axis=2)[1],
+    "tile": lambda x: ops.tile(x, (1, 2, 1, 3)),
+    "repeat": lambda x: ops.repeat(x, 3, axis=2),
+    "flip": lambda x: ops.flip(x, axis=(1, 3)),
+    "softmax over rows": lambda x: ops.softmax(x, axis=1),
+    "every second place": lambda x: x[:, ::2, 1::3],
+    "every second place and the last": lambda x: x[:, 0 : H - 2 : 2, :: W - 1],
+    "pad channels": lambda x: ops.pad(x, ((0, 0), (0, 0), (0, 1), (2, 3))),
+    "pad with a number": lambda x: ops.pad(
+        x, ((0, 0), (1, 0), (0, 1), (0, 0)), constant_values=-2.0
+    ),
+    "relu with slope and bound": lambda x: keras.activations.relu(
+        x, negative_slope=0.1, max_value=0.5
+    ),
+    "einsum": lambda x: ops.einsum("abcd,de->abce", x, weights(C, N)),
+    "einsum of two axes": lambda x: ops.einsum("abcd,cdef->aebf", x, weights(W, C, 2, N)),
+    "einsum with weights first": lambda x: ops.einsum("ec,abcd->abed", weights(N, W), x),
+    "einsum with an ellipsis": lambda x: ops.einsum("...d,de->...e", x, weights(C, N)),
+    "tensordot": lambda x: ops.tensordot(x, weights(W, C, N), axes=2),
+    "tensordot of named axes": lambda x: ops.tensordot(x, weights(N, H), axes=([1], [1])),
     "split": lambda x: ops.split(x, [1], axis=-1)[1] * ops.split(x, C, axis=3)[0],
 }
 
@@ -92,21 +122,23 @@ def test_keras_operations_on_sequences(name):
 
 
 REFUSED = {
+    "is the power 0.5": lambda x: x**0.5,
+    "positive steps": lambda x: x[:, ::-1],
+    "includes the batch": lambda x: ops.mean(x, axis=0, keepdims=True),
+    "give keepdims=True": lambda x: ops.sum(x, axis=(1, 2, 3)),
+    "pads the batch": lambda x: ops.pad(x, 1),
+    "repeats the batch": lambda x: ops.tile(x, (2, 1, 1, 1)),
+    "no product with a matrix": lambda x: ops.einsum("abcd,d->abcd", x, weights(C)),
     "newshape": lambda x: ops.reshape(x, (-1, W * C)),
     "moves the batch": lambda x: ops.transpose(x, (1, 0, 2, 3)),
     "divides by a tensor": lambda x: 1 / x,
     "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
-    "power other than the square": lambda x: x**3,
     "takes part of the batch": lambda x: x[0],
-    "ranges with step 1": lambda x: x[:, ::2],
-    "reduce over height and width": lambda x: ops.mean(x, axis=-1),
     "takes its weights from a tensor": lambda x: ops.matmul(x, ops.swapaxes(x, 2, 3)),
     "whole factors": lambda x: ops.image.resize(x, (H + 1, W)),
     "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
-    "padding of height and width": lambda x: ops.pad(x, 1),
     "varies with the sample": lambda x: x + np.ones((2, 1, W, C), "float32"),
     "batch of one meets another axis": lambda x: x + ops.mean(x, axis=(1, 2)),
-    "use expand_dims and concatenate": lambda x: ops.stack([x, x], axis=1),
 }
 
 

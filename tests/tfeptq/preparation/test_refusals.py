@@ -16,14 +16,11 @@ REFUSED = {
     "Conv2DTranspose": (L.Conv2DTranspose(4, 3, name="culprit"), "UpSampling2D"),
     "ReLU": (L.ReLU(threshold=1.0, name="culprit"), "threshold=0"),
     "Activation": (L.Activation("gelu", name="culprit"), "use relu"),
-    "Softmax": (L.Softmax(axis=1, name="culprit"), "last axis"),
-    "BatchNormalization": (L.BatchNormalization(axis=1, name="culprit"), "last axis"),
     "Flatten": (L.Flatten(data_format="channels_first", name="culprit"), "channels_last"),
     "MaxPooling2D": (
         L.MaxPooling2D(data_format="channels_first", name="culprit"),
         "channels_last",
     ),
-    "TimeDistributed": (L.TimeDistributed(L.LSTM(2), name="culprit"), "use Dense"),
     "ELU": (L.ELU(name="culprit"), "use ReLU"),
     "Lambda": (L.Lambda(lambda x: tf.sort(x), name="culprit"), "keras.ops"),
     "UpSampling2D": (L.UpSampling2D(interpolation="lanczos3", name="culprit"), "bilinear"),
@@ -57,12 +54,6 @@ def test_unknown_sizes_are_refused():
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="fixed sizes"):
         prepare(keras.Model(inputs, L.Conv2D(2, 3)(inputs)))
-
-
-def test_groups_of_several_channels_are_refused():
-    stack = [L.Conv2D(6, 1), L.Conv2D(6, 3, groups=3, name="culprit")]
-    with pytest.raises(UnsupportedLayerError, match=r"'culprit' \(Conv2D\): groups=3 with 6"):
-        prepare(image_model(*stack))
 
 
 def test_masks_are_refused():

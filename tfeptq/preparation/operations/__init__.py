@@ -6,14 +6,26 @@ from typing import Any
 
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import ConstantError, Node
-from tfeptq.preparation.operations import arithmetic, functions, linear, pooling, shapes
+from tfeptq.preparation.operations import (
+    arithmetic,
+    contraction,
+    functions,
+    linear,
+    pooling,
+    reductions,
+    repetition,
+    shapes,
+)
 from tfeptq.preparation.operations.arguments import settings
 
 _HANDLERS = {
     **arithmetic.HANDLERS,
+    **contraction.HANDLERS,
     **functions.HANDLERS,
     **linear.HANDLERS,
     **pooling.HANDLERS,
+    **reductions.HANDLERS,
+    **repetition.HANDLERS,
     **shapes.HANDLERS,
 }
 
@@ -21,12 +33,7 @@ _NEAREST = {
     "Average": "use keras.ops.mean",
     "Elu": "use relu or leaky_relu and fine-tune",
     "Gelu": "use silu or hard_silu and fine-tune",
-    "Min": "use the negative of the maximum of the negative",
-    "Repeat": "use UpSampling1D or UpSampling2D",
     "Selu": "use relu or leaky_relu and fine-tune",
-    "Stack": "use expand_dims and concatenate",
-    "Sum": "use mean, and multiply by the number of elements",
-    "Tile": "use concatenate",
 }
 
 

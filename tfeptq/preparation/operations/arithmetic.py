@@ -66,15 +66,33 @@ def _square(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
 
 
 def _power(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """Small whole exponents by multiplication."""
     base, exponent = arguments[:2]
-    if not isinstance(base, Node) or isinstance(exponent, Node) or np.any(array_of(exponent) != 2):
+    power = None if isinstance(exponent, Node) else array_of(exponent)
+    if not isinstance(base, Node) or power is None or np.any(power != power.flat[0]):
+        raise UnsupportedLayerError(operation, "is a power by a tensor", "give one exponent")
+    if power.flat[0] not in _POWERS:
         raise UnsupportedLayerError(
-            operation, "is a power other than the square", "multiply tensors instead"
+            operation, f"is the power {power.flat[0]:g}", f"use one of {_POWERS}"
         )
-    return _square(operation, config, arguments)
+    result = base
+    for index in range(1, int(power.flat[0])):
+        name = operation.name if index == power.flat[0] - 1 else f"{operation.name}_{index}"
+        result = primitive(keras.layers.Multiply, name, [result, base])
+    return result
 
+
+def _absolute(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """The larger one of a tensor and its negative."""
+    negative = affine(arguments[0], f"{operation.name}_negative", -1.0, 0.0)
+    return primitive(keras.layers.Maximum, operation.name, [arguments[0], negative])
+
+
+#: Exponents that a few multiplications give.
+_POWERS = (1, 2, 3, 4)
 
 HANDLERS: dict[str, Handler] = {
+    "Absolute": _absolute,
     "Add": _add,
     "Subtract": _two(keras.layers.Subtract),
     "Multiply": _two(keras.layers.Multiply),

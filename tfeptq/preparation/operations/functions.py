@@ -31,11 +31,7 @@ def _leaky_relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any,
 
 
 def _softmax(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    if config["axis"] not in (-1, len(arguments[0].shape)):
-        raise UnsupportedLayerError(
-            operation, f"axis={config['axis']}", "apply it to the last axis"
-        )
-    return activations.softmax(arguments[0], operation.name)
+    return activations.softmax_over(operation, arguments[0], config["axis"])
 
 
 def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:

@@ -1,16 +1,16 @@
-"""Poolings and the reductions that are poolings."""
+"""Poolings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from tfeptq.preparation import pooling
-from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
+from tfeptq.preparation.errors import check_data_format
 from tfeptq.preparation.nodes import Node
-from tfeptq.preparation.operations.arguments import Handler, axes
+from tfeptq.preparation.operations.arguments import Handler
 
 
 def _pool(kind: type) -> Handler:
@@ -28,26 +28,7 @@ def _pool(kind: type) -> Handler:
     return handler
 
 
-def _over_positions(reduce: Callable[..., Node]) -> Handler:
-    """A reduction over all axes but the batch and the channels."""
-
-    def handler(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-        node = arguments[0]
-        rank = len(node.shape)
-        if rank not in (2, 3) or axes(config["axis"], rank + 1) != tuple(range(1, rank)):
-            raise UnsupportedLayerError(
-                operation, f"axis={config['axis']}", "reduce over height and width, or over time"
-            )
-        if config.get("initial") is not None:
-            raise UnsupportedLayerError(operation, "has an initial value", "leave it out")
-        return reduce(operation.name, node, keepdims=bool(config["keepdims"]))
-
-    return handler
-
-
 HANDLERS: dict[str, Handler] = {
     "AveragePool": _pool(keras.layers.AveragePooling2D),
-    "Max": _over_positions(pooling.global_max),
     "MaxPool": _pool(keras.layers.MaxPooling2D),
-    "Mean": _over_positions(pooling.global_average),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.preparation.constants import batched_constant, constant
+from tfeptq.preparation.constants import array_of, batched_constant, constant
 from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
 from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, axes
@@ -96,14 +96,32 @@ def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any
 def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     node = arguments[0]
     widths = np.broadcast_to(config["pad_width"], (len(node.shape) + 1, 2)).tolist()
-    filling = arguments[1]
-    plane = len(node.shape) == 3 and widths[0] == [0, 0] and widths[-1] == [0, 0]
-    if config["mode"] != "constant" or filling not in (None, 0) or not plane:
+    filling = 0.0 if arguments[1] is None else float(array_of(arguments[1]))
+    if config["mode"] != "constant" or widths[0] != [0, 0]:
         raise UnsupportedLayerError(
-            operation, "is not a padding of height and width with zeros", "use ZeroPadding2D"
+            operation,
+            f"pads by {config['mode']!r} or pads the batch",
+            "pad axes of a sample with a constant",
         )
-    padding = tuple(tuple(pair) for pair in widths[1:3])
-    return primitive(keras.layers.ZeroPadding2D, operation.name, [node], padding=padding)
+    if len(node.shape) == 3 and not filling and widths[3] == [0, 0]:
+        padding = tuple(tuple(pair) for pair in widths[1:3])
+        return primitive(keras.layers.ZeroPadding2D, operation.name, [node], padding=padding)
+    for axis, (before, behind) in enumerate(widths[1:]):
+        node = _bordered(f"{operation.name}_{axis}", node, axis, before, behind, filling)
+    return node
+
+
+def _bordered(name: str, node: Node, axis: int, before: int, behind: int, filling: float) -> Node:
+    """A concatenation with constants."""
+
+    def border(width: int) -> list[Node]:
+        shape = (*node.shape[:axis], width, *node.shape[axis + 1 :])
+        return [constant(f"{name}_constant", np.full(shape, filling))] if width else []
+
+    parts = [*border(before), node, *border(behind)]
+    if len(parts) == 1:
+        return node
+    return primitive(keras.layers.Concatenate, name, parts, axis=axis + 1)
 
 
 def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -148,23 +166,23 @@ def _indexed(operation: Any, node: Node, keys: Sequence[Any]) -> Node:
         if item is None:
             shape.append(1)
             continue
-        start, stop = _range(operation, item, node.shape[axis])
-        result = take(result, f"{operation.name}_{axis}", axis, start, stop)
+        start, stop, step = _range(operation, item, node.shape[axis])
+        result = take(result, f"{operation.name}_{axis}", axis, start, stop, step)
         if isinstance(item, slice):
-            shape.append(stop - start)
+            shape.append(result.shape[axis])
         axis += 1
     return reshape(result, operation.name, (*shape, *node.shape[axis:]))
 
 
-def _range(operation: Any, item: Any, size: int) -> tuple[int, int]:
+def _range(operation: Any, item: Any, size: int) -> tuple[int, int, int]:
     if isinstance(item, slice):
         start, stop, step = item.indices(size)
-        if step == 1 and stop > start:
-            return start, stop
+        if step > 0 and stop > start:
+            return start, stop, step
     elif isinstance(item, int):
-        return item % size, item % size + 1
+        return item % size, item % size + 1, 1
     raise UnsupportedLayerError(
-        operation, f"takes {item} of an axis", "take integers or ranges with step 1"
+        operation, f"takes {item} of an axis", "take integers or ranges with positive steps"
     )
 
 

@@ -1,0 +1,86 @@
+"""Layers that step through time are unrolled over the same weights."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers as L
+from keras import ops
+
+from tests.tfeptq.preparation.canonical_check import check, randomize
+from tfeptq.preparation import UnsupportedLayerError, prepare
+
+T, F, U = 4, 3, 5
+
+
+class Leaky(L.Layer):
+    """A cell of the user's, with one state."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.state_size = self.output_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.state_size), name="kernel")
+
+    def get_initial_state(self, batch_size=None):
+        return ops.ones((batch_size, self.state_size)) * 0.5
+
+    def call(self, inputs, states):
+        state = 0.9 * states[0] + ops.tanh(ops.matmul(inputs, self.kernel))
+        return state * 2.0, [state]
+
+
+LAYERS = {
+    "SimpleRNN": lambda: L.SimpleRNN(U),
+    "LSTM": lambda: L.LSTM(U),
+    "LSTM of all steps": lambda: L.LSTM(U, return_sequences=True, use_bias=False),
+    "LSTM with hard gates": lambda: L.LSTM(U, recurrent_activation="hard_sigmoid"),
+    "GRU": lambda: L.GRU(U, return_sequences=True),
+    "GRU of the old kind": lambda: L.GRU(U, reset_after=False),
+    "backwards": lambda: L.LSTM(U, go_backwards=True, return_sequences=True),
+    "both ways": lambda: L.Bidirectional(L.LSTM(U, return_sequences=True)),
+    "both ways, added": lambda: L.Bidirectional(L.GRU(U), merge_mode="sum"),
+    "both ways, apart": lambda: L.Bidirectional(L.GRU(U, return_state=True), merge_mode=None),
+    "stacked cells": lambda: L.RNN([L.LSTMCell(U), L.GRUCell(2)], return_sequences=True),
+    "a cell of the user's": lambda: L.RNN(Leaky(U)),
+    "Dense in time": lambda: L.TimeDistributed(L.Dense(2, activation="relu")),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_through_time(name):
+    inputs = keras.Input((T, F))
+    canonical = check(randomize(keras.Model(inputs, LAYERS[name]()(inputs))))
+    assert len([layer for layer in canonical.layers if isinstance(layer, L.Dense)]) <= 6
+
+
+def test_the_weights_of_all_steps_are_the_same():
+    inputs = keras.Input((T, F))
+    canonical = check(randomize(keras.Model(inputs, L.LSTM(U, name="lstm")(inputs))))
+    dense = [layer for layer in canonical.layers if isinstance(layer, L.Dense)]
+    assert sorted(tuple(layer.kernel.shape) for layer in dense) == [(F, 4 * U), (U, 4 * U)]
+
+
+def test_states_are_inputs_and_outputs_where_they_are_asked_for():
+    inputs, state = keras.Input((T, F)), keras.Input((U,))
+    outputs = L.GRU(U, return_state=True)(inputs, initial_state=state)
+    check(randomize(keras.Model([inputs, state], outputs)))
+
+
+def test_a_convolution_in_time_keeps_one_kernel():
+    inputs = keras.Input((T, 6, 5, F))
+    model = keras.Model(inputs, L.TimeDistributed(L.Conv2D(2, 3, activation="relu"))(inputs))
+    canonical = check(randomize(model))
+    assert len([layer for layer in canonical.layers if isinstance(layer, L.Conv2D)]) == 1
+
+
+def test_images_through_time():
+    inputs = keras.Input((3, 6, 5, F))
+    check(randomize(keras.Model(inputs, L.ConvLSTM2D(2, 3, padding="same")(inputs))))
+
+
+def test_open_lengths_and_kept_states_are_refused():
+    inputs = keras.Input((T, F), batch_size=1)
+    with pytest.raises(UnsupportedLayerError, match="keeps its state between calls"):
+        prepare(keras.Model(inputs, L.LSTM(U, stateful=True)(inputs)))
