@@ -104,6 +104,9 @@ HONOURED_BY_LAYER = {
     (L.ZeroPadding2D, "padding"): ((2, 1), (0, 1)),
     (L.Concatenate, "axis"): 2,
     (L.Normalization, "axis"): 1,
+    (L.BatchNormalization, "axis"): 1,
+    (L.Softmax, "axis"): 1,
+    (L.Conv2D, "groups"): 2,
 }
 #: Option -> a value that is refused, and why.
 REFUSED = {
@@ -111,10 +114,8 @@ REFUSED = {
     "threshold": (0.5, "use threshold=0"),
 }
 REFUSED_BY_LAYER = {
-    (L.BatchNormalization, "axis"): (1, "normalize the last axis"),
-    (L.Softmax, "axis"): (1, "last axis"),
+    (L.Softmax, "axis"): ((1, 2), "one axis of a sample"),
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
-    (L.Conv2D, "groups"): (2, "DepthwiseConv2D"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }
 ONE_DIMENSION = {kind for kind in LAYERS if kind.__name__.endswith("1D")}
@@ -204,22 +205,29 @@ def test_layers_that_compute_in_integers_are_refused():
 #: Class of an operation -> its settings, all of which the handlers read.
 OPERATIONS = {
     "AveragePool": {"pool_size", "strides", "padding", "data_format"},
+    "BroadcastTo": {"shape"},
     "Cast": {"dtype"},
     "Clip": {"x_min", "x_max"},
     "Concatenate": {"axis"},
+    # In any floating-point type.
+    "ConvertToTensor": {"dtype", "sparse", "ragged"},
     "Conv": {"strides", "padding", "data_format", "dilation_rate"},
     "DepthwiseConv": {"strides", "padding", "data_format", "dilation_rate"},
+    "Einsum": {"subscripts"},
     "ExpandDims": {"axis"},
+    "Flip": {"axis"},
     "LeakyRelu": {"negative_slope"},
     "Max": {"axis", "keepdims", "initial"},
     "MaxPool": {"pool_size", "strides", "padding", "data_format"},
     "Mean": {"axis", "keepdims"},
+    "Min": {"axis", "keepdims", "initial"},
     "Moveaxis": {"source", "destination"},
     # In any type the array holds the same numbers.
     "OnesLike": {"dtype"},
     "ZerosLike": {"dtype"},
     "Pad": {"pad_width", "mode"},
     "ReLU": {"negative_slope", "max_value", "threshold"},
+    "Repeat": {"repeats", "axis"},
     "Reshape": {"newshape"},
     # Values for the frame of a padding resize, which is refused.
     "Resize": {
@@ -230,10 +238,28 @@ OPERATIONS = {
     "Softmax": {"axis"},
     "Split": {"indices_or_sections", "axis"},
     "Squeeze": {"axis"},
+    "Stack": {"axis"},
+    "Sum": {"axis", "keepdims"},
     "Swapaxes": {"axis1", "axis2"},
+    "Tensordot": {"axes"},
+    "Tile": {"repeats"},
     "Transpose": {"axes"},
+    # Their number is that of the places.
+    "Unstack": {"num", "axis"},
 }
 CALLS = {
+    "absolute": ops.absolute,
+    "broadcast_to": lambda x: ops.broadcast_to(x, (1, 9, 7, 3)),
+    "convert_to_tensor": ops.convert_to_tensor,
+    "einsum": lambda x: ops.einsum("abcd,de->abce", x, np.ones((3, 2), "float32")),
+    "flip": lambda x: ops.flip(x, axis=1),
+    "min": lambda x: ops.min(x, axis=(1, 2)),
+    "repeat": lambda x: ops.repeat(x, 2, axis=1),
+    "stack": lambda x: ops.stack([x, x], axis=1),
+    "sum": lambda x: ops.sum(x, axis=(1, 2)),
+    "tensordot": lambda x: ops.tensordot(x, np.ones((3, 2), "float32"), axes=1),
+    "tile": lambda x: ops.tile(x, (1, 2, 1, 1)),
+    "unstack": lambda x: ops.unstack(x, axis=1)[0],
     "add": lambda x: ops.add(x, x),
     "average_pool": lambda x: ops.average_pool(x, 2),
     "cast": lambda x: ops.cast(x, "float32"),
