@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -186,6 +187,61 @@ def arithmetic(kind: str) -> Callable[[Draw], IntegerGraph]:
     return build
 
 
+def batch_matmul(draw: Draw) -> IntegerGraph:
+    batch, rows, depth, columns = (draw.integer(1, 7) for _ in range(4))
+    turns = draw.choice(False, True), draw.choice(False, True)
+    left = (depth, rows) if turns[0] else (rows, depth)
+    right = (columns, depth) if turns[1] else (depth, columns)
+    lead = draw.choice((1, batch), (1,))
+    scales = [draw.log_uniform(0.001, 0.3) * draw.step for _ in "xz"]
+    inputs = [
+        draw.activation("x", (*lead, *left), scales[0]),
+        draw.activation("z", (*draw.choice(lead, (1,) * len(lead)), *right), scales[1]),
+    ]
+    if draw.choice(True, False):
+        info = np.iinfo(draw.dtype)
+        values = draw.generator.integers(info.min, info.max + 1, inputs[1].shape)
+        inputs[1] = dataclasses.replace(inputs[1], data=values.astype(draw.dtype), bits=info.bits)
+    scale = scales[0] * scales[1] * depth / draw.step * draw.log_uniform(10, 100)
+    output = draw.activation("y", (*lead, rows, columns), scale)
+    return one.graph_of("BATCH_MATMUL", inputs, output, {"adj_x": turns[0], "adj_y": turns[1]})
+
+
+def squared_difference(draw: Draw) -> IntegerGraph:
+    shape = draw.image()
+    scales = [draw.log_uniform(0.001, 0.3) * draw.step for _ in "xz"]
+    inputs = [
+        draw.activation("x", shape, scales[0]),
+        draw.activation("z", draw.choice(shape, (1, 1, 1, shape[3])), scales[1]),
+    ]
+    scale = max(scales) ** 2 / draw.step * draw.log_uniform(20, 200)
+    return one.graph_of("SQUARED_DIFFERENCE", inputs, draw.activation("y", shape, scale))
+
+
+def rsqrt(draw: Draw) -> IntegerGraph:
+    shape, scale = draw.image(), draw.log_uniform(0.0001, 10) * draw.step
+    made = draw.activation("y", shape, draw.log_uniform(0.01, 0.5) * draw.step / np.sqrt(scale))
+    return one.graph_of("RSQRT", [draw.activation("x", shape, scale, -128)], made)
+
+
+def exponential(draw: Draw) -> IntegerGraph:
+    shape, scale = draw.image(), draw.log_uniform(0.001, 0.03) * draw.step
+    source = draw.activation("x", shape, scale)
+    highest = np.iinfo(draw.dtype).max - source.quantization.zero_point
+    made = float(np.exp(highest * scale)) * draw.log_uniform(0.002, 0.01) * draw.step
+    return one.graph_of("EXP", [source], draw.activation("y", shape, made))
+
+
+def strided_slice(draw: Draw) -> IntegerGraph:
+    shape = draw.image()
+    begin = (0, *(draw.integer(0, size - 1) for size in shape[1:]))
+    end = (1, *(draw.integer(b + 1, n) for n, b in zip(shape[1:], begin[1:], strict=True)))
+    strides = (1, *(draw.integer(1, 3) for _ in range(3)))
+    output = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, strides, strict=True))
+    attributes = {"begin": begin, "end": end, "strides": strides}
+    return _same_parameters("STRIDED_SLICE", draw, shape, output, attributes)
+
+
 def extremum(kind: str) -> Callable[[Draw], IntegerGraph]:
     def build(draw: Draw) -> IntegerGraph:
         shape, scale, zero = draw.image(), draw.log_uniform(0.001, 0.3), draw.integer(-128, 127)
@@ -232,6 +288,15 @@ def _same_parameters(
     scale, zero = draw.log_uniform(0.001, 0.3), draw.integer(-128, 127)
     inputs = [draw.activation("x", shape, scale, zero)]
     return one.graph_of(kind, inputs, draw.activation("y", output, scale, zero), attributes)
+
+
+def reduce_max(draw: Draw) -> IntegerGraph:
+    shape, keep = draw.image(), draw.choice(True, False)
+    axes = draw.choice((1, 2), (1,), (2,), (3,), (1, 2, 3), (2, 3))
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    dropped = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    attributes = {"axes": axes, "keep_dims": keep}
+    return _same_parameters("REDUCE_MAX", draw, shape, kept if keep else dropped, attributes)
 
 
 def mean(draw: Draw) -> IntegerGraph:
@@ -295,12 +360,14 @@ def rescaled(kind: str) -> Callable[[Draw], IntegerGraph]:
 
     def build(draw: Draw) -> IntegerGraph:
         shape, scale = draw.image(), draw.log_uniform(0.001, 0.3) * draw.step
-        attributes = {}
+        attributes: dict[str, Any] = {}
         if kind == "LEAKY_RELU":
             attributes["alpha"] = float(
                 np.float32(draw.log_uniform(0.01, 1.3) * draw.choice(1, -1))
             )
         inputs = [draw.activation("x", shape, scale)]
+        if kind == "GELU":
+            attributes["approximate"] = draw.choice(True, False)
         if kind == "PRELU":
             slopes = draw.generator.integers(-127, 128, (1, 1, shape[3])).astype(np.int8)
             quantization = one.quantization(draw.log_uniform(0.001, 0.01))
@@ -352,6 +419,12 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     **{kind: extremum(kind) for kind in ("MAXIMUM", "MINIMUM")},
     "CONCATENATION": concatenation,
     **{kind: pool(kind) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+    "BATCH_MATMUL": batch_matmul,
+    "SQUARED_DIFFERENCE": squared_difference,
+    "RSQRT": rsqrt,
+    "EXP": exponential,
+    "STRIDED_SLICE": strided_slice,
+    "REDUCE_MAX": reduce_max,
     "MEAN": mean,
     "RESHAPE": reshape,
     "TRANSPOSE": transpose,
@@ -360,7 +433,7 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     **{kind: resize(kind) for kind in ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")},
     **{
         kind: rescaled(kind)
-        for kind in ("RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "ELU")
+        for kind in ("RELU", "RELU6", "LEAKY_RELU", "PRELU", "HARD_SWISH", "ELU", "GELU", "ABS")
     },
     "QUANTIZE": quantize,
     **{kind: fixed_output(kind) for kind in FIXED},

@@ -6,16 +6,24 @@ which serves both because tanh(x) = 2 logistic(2 x) - 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from tflite_export.graph import fixed_point
+from tflite_export.graph import fixed_point, limits
 from tflite_export.graph.case import Case
-from tflite_export.graph.kinds import ANY_RUNTIME, InputScale, OperatorKind, Tolerance, register
+from tflite_export.graph.kinds import (
+    ANY_RUNTIME,
+    Attribute,
+    InputScale,
+    OperatorKind,
+    Tolerance,
+    register,
+)
 from tflite_export.graph.proofs import results
 from tflite_export.graph.shapes import same
-from tflite_export.operators.interpolation import Function
+from tflite_export.operators.interpolation import Function, look_up, table
 from tflite_export.operators.operands import Operands
 
 #: Nodes of the logistic table and their number in one unit of its argument.
@@ -47,6 +55,36 @@ def elu(operands: Operands) -> np.ndarray:
     return _tabulated(
         operands, lambda values: np.where(values < 0, np.expm1(np.minimum(values, 0)), values)
     )
+
+
+def exponential(operands: Operands) -> np.ndarray:
+    return _tabulated_or_interpolated(operands, np.exp)
+
+
+def gelu(operands: Operands) -> np.ndarray:
+    return _tabulated_or_interpolated(
+        operands, _gelu_by_tanh if operands.attributes["approximate"] else _gelu
+    )
+
+
+def _gelu(values: np.ndarray) -> np.ndarray:
+    errors = np.array([math.erf(value) for value in values / math.sqrt(2.0)])
+    return 0.5 * values * (1.0 + errors)
+
+
+def _gelu_by_tanh(values: np.ndarray) -> np.ndarray:
+    return 0.5 * values * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3)))
+
+
+def _tabulated_or_interpolated(operands: Operands, function: Function) -> np.ndarray:
+    """All integers of int8; of int16, 513 nodes between which kernels interpolate."""
+    if operands.output.dtype == "int8":
+        return _tabulated(operands, function)
+    scale, made = (np.float64(each) for each in operands.scales())
+    # Kernels take the lowest and the highest integer to be 2^16 steps apart.
+    unit = made * (2**16 - 1) / 2**16
+    nodes = table(function, start=-(2**15) * scale, stop=(2**15 - 1) * scale, unit=unit)
+    return look_up(nodes, operands.arrays[0].astype(np.int64)).astype(np.int16)
 
 
 def _tabulated(operands: Operands, function: Function) -> np.ndarray:
@@ -120,9 +158,15 @@ def _as_int16(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int16)
 
 
-def _table_overflow(case: Case) -> Iterator[str]:
+def _line_overflow(case: Case) -> Iterator[str]:
     """Kernels round floats to int32 before they are cut to the type, for functions without end."""
     yield from results(np.asarray(case.reach() * case.scale() / case.output_scale))
+
+
+def _exponential_overflow(case: Case) -> Iterator[str]:
+    _, highest = limits.reach(case.inputs[0].dtype, case.inputs[0].quantization.zero_point)
+    with np.errstate(over="ignore"):
+        yield from results(np.exp(highest * case.scale()) / case.output_scale)
 
 
 _LIBRARY = Tolerance(
@@ -130,6 +174,12 @@ _LIBRARY = Tolerance(
     "the kernel tabulates the function with the C library's float32 arithmetic, whose last bit "
     "decides between two integers where the function is halfway",
 )
+_FLOAT_NODES = Tolerance(
+    1,
+    "the kernel computes the nodes between which it interpolates in float32, whose last bit "
+    "decides between two integers",
+)
+_TABULATED = {(ANY_RUNTIME, "int8"): _LIBRARY, (ANY_RUNTIME, "int16"): _FLOAT_NODES}
 _POWER_OF_TWO = (
     "at input scales of 2^-12, and 2^-11 for tanh, the optimized kernel evaluates the function in "
     "fixed point, the reference kernel interpolates a table"
@@ -173,7 +223,30 @@ ELU = register(
         elu,
         same,
         versions=(1, 1),
-        overflow=_table_overflow,
+        overflow=_line_overflow,
         tolerances={(ANY_RUNTIME, "int8"): _LIBRARY},
+    )
+)
+EXP = register(
+    OperatorKind(
+        "EXP",
+        exponential,
+        same,
+        versions=(2, 2),
+        options="ExpOptions",
+        overflow=_exponential_overflow,
+        tolerances=_TABULATED,
+    )
+)
+GELU = register(
+    OperatorKind(
+        "GELU",
+        gelu,
+        same,
+        versions=(2, 2),
+        options="GeluOptions",
+        attributes={"approximate": Attribute("approximate")},
+        overflow=_line_overflow,
+        tolerances=_TABULATED,
     )
 )

@@ -10,13 +10,14 @@ from tflite_export.graph import fixed_point, limits
 from tflite_export.graph.case import Case
 from tflite_export.graph.codes import lowest
 from tflite_export.graph.kinds import OperatorKind, Tolerance, register
-from tflite_export.graph.proofs import results, said, shifted
+from tflite_export.graph.proofs import exceeding, results, said, shifted
 from tflite_export.graph.shapes import broadcast
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import FUSED, MEASURED_IN_TFLM, RESCALED_BY_XNNPACK
 
 #: Bits by which inputs are widened before they are brought to a common scale.
 _WIDENING = {"int8": 20, "int16": 15}
+_WIDENING_OF_SQUARES = {"int8": 7, "int16": 0}
 
 
 def add(operands: Operands) -> np.ndarray:
@@ -47,6 +48,24 @@ def multiply(operands: Operands) -> np.ndarray:
     return operands.finished(fixed_point.multiply(product, real))
 
 
+def squared_difference(operands: Operands) -> np.ndarray:
+    """Both inputs are brought to twice the larger scale, subtracted, squared and rescaled."""
+    widening = _WIDENING_OF_SQUARES[operands.output.dtype]
+    common = 2.0 * max(operands.scale(0), operands.scale(1))
+    left, right = (
+        fixed_point.multiply(operands.centred(index) << widening, operands.scale(index) / common)
+        for index in (0, 1)
+    )
+    squares = fixed_point.wrapped((left - right) ** 2)
+    return operands.finished(fixed_point.multiply(squares, _square_multiplier(operands)))
+
+
+def _square_multiplier(case: Case) -> np.float64:
+    common = 2.0 * max(case.scale(0), case.scale(1))
+    widening = _WIDENING_OF_SQUARES[case.dtype]
+    return common * common / (2.0 ** (2 * widening) * case.output_scale)
+
+
 def maximum(operands: Operands) -> np.ndarray:
     return np.maximum(operands.aligned(0), operands.aligned(1))
 
@@ -65,6 +84,14 @@ def _sum_overflow(case: Case) -> Iterator[str]:
 def product_overflow(case: Case) -> Iterator[str]:
     multiplier = case.scale(0) * case.scale(1) / case.output_scale
     yield from results(shifted(case.reach(0) * case.reach(1), multiplier))
+
+
+def _square_overflow(case: Case) -> Iterator[str]:
+    widening = _WIDENING_OF_SQUARES[case.dtype]
+    widened = 2.0 ** (widening - 1) * (case.reach(0) + case.reach(1))
+    largest = np.asarray(widened**2)
+    yield from exceeding(largest, limits.INT32, "the square of the widened difference")
+    yield from results(shifted(largest, _square_multiplier(case)))
 
 
 def _larger_keeps_codes(case: Case, low: int) -> bool:
@@ -119,6 +146,17 @@ MUL = register(
         roles=_PAIR,
         overflow=product_overflow,
         tolerances=RESCALED_BY_XNNPACK | {("tflm", "int16"): MEASURED_IN_TFLM},
+    )
+)
+SQUARED_DIFFERENCE = register(
+    OperatorKind(
+        "SQUARED_DIFFERENCE",
+        squared_difference,
+        broadcast,
+        versions=(2, 2),
+        options="SquaredDifferenceOptions",
+        roles=_PAIR,
+        overflow=_square_overflow,
     )
 )
 MAXIMUM = register(

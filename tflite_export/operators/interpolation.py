@@ -15,16 +15,16 @@ _SEGMENTS = 512
 _BETWEEN_BITS = 7
 
 
-def table(function: Function, *, start: float, stop: float) -> np.ndarray:
-    """int16 table (513,) with 15 fractional bits of a function on [start, stop]."""
+def table(function: Function, *, start: float, stop: float, unit: float = 2.0**-15) -> np.ndarray:
+    """int16 table (513,) of a function on [start, stop], in steps of `unit`."""
     step = (stop - start) / _SEGMENTS
     begins = start + np.arange(_SEGMENTS) * step
-    begin, middle, end = (function(begins + part * step) * 2.0**15 for part in (0.0, 0.5, 1.0))
+    begin, middle, end = (function(begins + part * step) / unit for part in (0.0, 0.5, 1.0))
     rounded = round_half_away(begin)
     error = round_half_away((end + rounded) / 2) - round_half_away(middle)
     # Half of the error in the middle of a segment goes to its node.
     inner = rounded - round_half_away(error / 2)
-    last = round_half_away(function(np.array([stop])) * 2.0**15)
+    last = round_half_away(function(np.array([stop])) / unit)
     return np.clip(np.concatenate([inner, last]), -(2**15), 2**15 - 1)
 
 

@@ -34,6 +34,12 @@ def crop(operands: Operands) -> np.ndarray:
     return operands.arrays[0][(slice(None), *inner)]
 
 
+def strided_slice(operands: Operands) -> np.ndarray:
+    limits = zip(*(operands.attributes[name] for name in ("begin", "end", "strides")), strict=True)
+    _, *inner = (slice(begin, end, stride) for begin, end, stride in limits)
+    return operands.arrays[0][(slice(None), *inner)]
+
+
 def concatenation(operands: Operands) -> np.ndarray:
     count = max(len(array) for array in operands.arrays)
     arrays = [np.broadcast_to(a, (count, *a.shape[1:])) for a in operands.arrays]
@@ -86,6 +92,19 @@ def _cropped(case: Case) -> Shape:
     for total, begin, size in zip(given, begins, taken, strict=True):
         require(size >= 1 and begin + size <= total, f"{size} from {begin} on of {total}")
     return tuple(taken)
+
+
+def _strided(case: Case) -> Shape:
+    (given,) = case.shapes
+    begins = integers(case.attributes["begin"], len(given), "begin")
+    ends = integers(case.attributes["end"], len(given), "end", least=1)
+    strides = integers(case.attributes["strides"], len(given), "strides", least=1)
+    for size, begin, end in zip(given, begins, ends, strict=True):
+        require(begin < end <= size, f"{begin} to {end} of {size}")
+    return tuple(
+        -(-(end - begin) // stride)
+        for begin, end, stride in zip(begins, ends, strides, strict=True)
+    )
 
 
 CONCATENATION = register(
@@ -143,6 +162,24 @@ SLICE = register(
         versions=(2, 4),
         options="SliceOptions",
         attributes={"begin": OPERAND, "size": OPERAND},
+        ties=True,
+    )
+)
+STRIDED_SLICE = register(
+    OperatorKind(
+        "STRIDED_SLICE",
+        strided_slice,
+        _strided,
+        versions=(2, 2),
+        options="StridedSliceOptions",
+        attributes={"begin": OPERAND, "end": OPERAND, "strides": OPERAND},
+        required={
+            "beginMask": 0,
+            "endMask": 0,
+            "ellipsisMask": 0,
+            "newAxisMask": 0,
+            "shrinkAxisMask": 0,
+        },
         ties=True,
     )
 )

@@ -28,6 +28,13 @@ def clamped(operands: Operands) -> np.ndarray:
     return operands.finished(values, activation=operands.kind.clamp)
 
 
+def absolute(operands: Operands) -> np.ndarray:
+    # The multiplier of this kernel is a float32 quotient.
+    given, made = operands.scales()
+    values = np.abs(operands.centred())
+    return operands.finished(fixed_point.multiply(values, np.float64(given / made)))
+
+
 def leaky_relu(operands: Operands) -> np.ndarray:
     scale, output_scale = operands.scales()
     alpha = np.float32(operands.attributes["alpha"])
@@ -141,6 +148,17 @@ RELU6 = register(
         same,
         versions=(2, 3),
         clamp="RELU6",
+        overflow=rescaling_overflow,
+        tolerances=_IN_TFLM,
+    )
+)
+ABS = register(
+    OperatorKind(
+        "ABS",
+        absolute,
+        same,
+        versions=(2, 3),
+        options="AbsOptions",
         overflow=rescaling_overflow,
         tolerances=_IN_TFLM,
     )

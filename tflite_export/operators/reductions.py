@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,13 +19,23 @@ from tflite_export.operators.stored import OPERAND, RESCALED_BY_XNNPACK
 
 def mean(operands: Operands) -> np.ndarray:
     """Sum minus the zero points, times a multiplier that holds the division by the count."""
-    axes = tuple(operands.attributes["axes"])
-    keep = operands.attributes["keep_dims"]
+    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
     centred = operands.centred()
     total = centred.sum(axis=axes, keepdims=keep)
-    count = int(np.prod([centred.shape[axis] for axis in axes]))
+    count = math.prod(centred.shape[axis] for axis in axes)
     fraction, exponent = fixed_point.quantize_multiplier(operands.scale() / operands.output_scale)
     return operands.finished(_divided(total, int(fraction), int(exponent), count))
+
+
+def _inner_axes(operands: Operands) -> tuple[int, ...]:
+    """Axes but the batch's, whose size is 1 in a file: samples do not mix."""
+    rank = operands.arrays[0].ndim
+    return tuple(axis for axis in operands.attributes["axes"] if axis % rank)
+
+
+def reduce_max(operands: Operands) -> np.ndarray:
+    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
+    return operands.arrays[0].max(axis=axes, keepdims=keep)
 
 
 def _divided(total: np.ndarray, fraction: int, exponent: int, count: int) -> np.ndarray:
@@ -75,5 +86,16 @@ MEAN = register(
         keeps_codes=_mean_keeps_codes,
         overflow=_mean_overflow,
         tolerances=RESCALED_BY_XNNPACK,
+    )
+)
+REDUCE_MAX = register(
+    OperatorKind(
+        "REDUCE_MAX",
+        reduce_max,
+        _reduced,
+        versions=(2, 3),
+        options="ReducerOptions",
+        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        ties=True,
     )
 )

@@ -108,6 +108,16 @@ def _transposed(place: _Place, limits: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _narrow_product(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    kind = place.inputs[0].type
+    return None if kind == "int8" else f"a product of {kind} matrices, need int8"
+
+
+def _outer_strides(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    stride = place.attributes["strides"][-1]
+    return None if stride == 1 else f"a stride of {stride} over the innermost dimension"
+
+
 def _are_transposed_strides(
     strides: tuple[int, int],
     sizes: Sequence[int],
@@ -239,6 +249,8 @@ _RULES: Mapping[str, _Rule] = {
     "depthwise_stride": _depthwise_stride,
     "filter": _filter,
     "mean": _mean,
+    "narrow_product": _narrow_product,
+    "outer_strides": _outer_strides,
     "resize": _resize,
     "stride": _stride,
     "transpose": _transpose,

@@ -106,6 +106,19 @@ def dense(depth: int, weight: int) -> Case:
     return "FULLY_CONNECTED", (1, depth), (1, 1), attributes, "int8", constants
 
 
+def product(dtype: str, *, is_turned: bool) -> Case:
+    right = (1, 3, 5, 6) if is_turned else (1, 3, 6, 5)
+    values = np.random.default_rng(0).integers(-9, 9, right).astype(dtype)
+    attributes = {"adj_x": False, "adj_y": is_turned}
+    return "BATCH_MATMUL", (1, 3, 4, 6), (1, 3, 4, 5), attributes, dtype, [constant(values)]
+
+
+def strided(shape: tuple[int, ...], strides: tuple[int, ...], dtype: str = "int8") -> Case:
+    made = tuple(-(-size // stride) for size, stride in zip(shape, strides, strict=True))
+    attributes = {"begin": (0,) * len(shape), "end": shape, "strides": strides}
+    return "STRIDED_SLICE", shape, made, attributes, dtype, []
+
+
 STRIDES = ((1, 1), (3, 3), (4, 4), (5, 5), (1, 4), (4, 1))
 POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
 RESIZES = ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")
@@ -197,6 +210,17 @@ CASES: dict[str, list[Case]] = {
             for padding in ("SAME", "VALID")
         ),
         spread((6, 7), (3, 3), (2, 2), "SAME", 1),
+    ],
+    "products": [
+        product(dtype, is_turned=is_turned)
+        for dtype in ("int8", "int16")
+        for is_turned in (False, True)
+    ],
+    "strided slices": [
+        *(strided((1, 8, 8, 4), (1, *strides)) for strides in ((2, 2, 1), (3, 1, 1), (1, 1, 2))),
+        strided((1, 8, 4), (1, 2, 1), "int16"),
+        strided((1, 8, 4), (1, 1, 3), "int16"),
+        strided((1, 8), (1, 2)),
     ],
     "weights": [dense(65536, 127), dense(65536, 1)],
 }

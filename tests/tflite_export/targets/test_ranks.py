@@ -55,17 +55,47 @@ def dense(rank: int) -> IntegerGraph:
     return one.graph_of("FULLY_CONNECTED", inputs, output, attributes)
 
 
+def matmul(rank: int) -> IntegerGraph:
+    shape = SIZES[:rank]
+    inputs = [
+        one.activation("x", shape, "int8", 0.1),
+        one.activation("z", (*shape[:-2], shape[-1], 3), "int8", 0.07),
+    ]
+    output = one.activation("y", (*shape[:-1], 3), "int8", 0.2)
+    return one.graph_of("BATCH_MATMUL", inputs, output, {"adj_x": False, "adj_y": False})
+
+
+def reduction(rank: int) -> IntegerGraph:
+    inputs = [one.activation("x", SIZES[:rank], "int8", 0.1)]
+    output = one.activation("y", SIZES[: rank - 2], "int8", 0.1)
+    attributes = {"axes": (rank - 2, rank - 1), "keep_dims": False}
+    return one.graph_of("REDUCE_MAX", inputs, output, attributes)
+
+
+def strided(rank: int) -> IntegerGraph:
+    shape = SIZES[:rank]
+    attributes = {"begin": (0,) * rank, "end": shape, "strides": (*(1,) * (rank - 1), 2)}
+    inputs = [one.activation("x", shape, "int8", 0.1)]
+    output = one.activation("y", (*shape[:-1], -(-shape[-1] // 2)), "int8", 0.1)
+    return one.graph_of("STRIDED_SLICE", inputs, output, attributes)
+
+
 BUILDERS = {
+    "BATCH_MATMUL": matmul,
+    "REDUCE_MAX": reduction,
+    "STRIDED_SLICE": strided,
     "CONCATENATION": concatenation,
     "FULLY_CONNECTED": dense,
     "MUL": product,
     "TRANSPOSE": transpose,
 }
+#: The operator that stands for those which a target's table does not name.
+OTHERS = "MUL"
 LIMITS = [
     (target, kind, most)
     for target in TARGETS
     for kind in BUILDERS
-    if (most := capabilities(target).ranks.get(kind, capabilities(target).ranks.get("any")))
+    if (most := capabilities(target).ranks.get("any" if kind == OTHERS else kind))
 ]
 
 
