@@ -42,7 +42,7 @@ from tfeptq.quantized.correspondence import require_equal
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrap import wrap
 from tfeptq.quantized.written import Written
-from tfeptq.report.quality import measure
+from tfeptq.report.quality import LEAST_HELD_BACK, measure
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.selection.accuracy import float_values
@@ -234,9 +234,11 @@ def _learn(
 
 
 def _measure_quality(quantized: QuantizedModel, canonical: keras.Model, taken: Taken) -> None:
-    """Compares with the float model, on samples that were held back if there are any."""
-    samples = taken.held_back or taken.arrays
-    quality = measure(canonical, quantized, samples, is_held_back=bool(taken.held_back))
+    """Compares with the float model, on samples that were held back if there are enough."""
+    held_back = taken.held_back or [np.empty(0)]
+    enough = len(held_back[0]) >= LEAST_HELD_BACK
+    samples = held_back if enough else taken.arrays
+    quality = measure(canonical, quantized, samples, is_held_back=enough)
     quantized.report.quality = quality
     quantized.report.samples["quality"] = quality.samples
     sentences = quality.warnings(LayerGraph.of(canonical))

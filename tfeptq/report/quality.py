@@ -2,13 +2,14 @@
 
 Signal-to-noise ratio in dB (SQNR: 10 log10 of the signal's variance over the mean squared error),
 cosine, agreement of the largest value and codes in use. The quantized Keras model computes what the
-file does, so one forward pass of both models over at most `SAMPLES` samples tells.
+file does, so one forward pass of both models tells, over at most `SAMPLES` samples and no more than
+are in memory at once: on large images that are a dozen, whose time is little beside the rest.
 
 Thresholds: at 8 bits, ResNet8 and DS-CNN of MLPerf Tiny and small dense, inception and U-Net nets
 measured 20 to 29 dB at their outputs and 12 dB at the worst channel. Below `LEAST_SQNR` a third of
 an output's deviation is error. A channel is lost that has fewer than `LEAST_CODES` codes and hardly
-more signal than error. Channels of softmax and sigmoid, whose codes are fixed, may be always near
-zero: they are not looked at.
+more signal than error, on `LEAST_VALUES` values or more. Channels of softmax and sigmoid, whose
+codes are fixed, may be always near zero: they are not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
@@ -31,6 +33,10 @@ SAMPLES = 32
 #: dB of an output, and of one of its channels.
 LEAST_SQNR, LEAST_CHANNEL_SQNR = 10.0, 3.0
 LEAST_CODES = 4
+#: Of a channel, to say so: few values have few codes.
+LEAST_VALUES = 16
+#: Samples held back that are enough to measure on.
+LEAST_HELD_BACK = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class OutputQuality:
         sqnr: in dB; infinite where nothing differs.
         agreement: share of vectors along the last axis whose largest value is the same; None where
             that axis has one value.
+        values: of each index of the last axis, over all samples.
         codes: distinct values of the quantized output.
         channel_sqnr, channel_codes: the same for each index of the last axis.
     """
@@ -49,6 +56,7 @@ class OutputQuality:
     sqnr: float
     cosine: float
     agreement: float | None
+    values: int
     codes: int
     channel_sqnr: tuple[float, ...]
     channel_codes: tuple[int, ...]
@@ -91,27 +99,19 @@ def measure(
     """Compares a quantized model with the canonical float model that it was made of.
 
     Args:
-        samples: one array a model input, float32 (N, ...); at most `SAMPLES` are used.
+        samples: one array a model input, float32 (N, ...); the first `SAMPLES` are used, or as
+            many as `tfeptq.data.memory.fitting_batch` allows.
     """
-    count = min(len(samples[0]), SAMPLES)
-    size = fitting_batch(model, count, copies=2)
+    count = fitting_batch(model, min(len(samples[0]), SAMPLES), copies=2)
+    batch = [tf.constant(array[:count]) for array in samples]
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
-    pairs = _pairs(graph, wrapped)
-    errors: dict[str, np.ndarray] = {name: np.zeros(3) for name, _, _ in pairs}
-    parts: list[list[tuple[np.ndarray, np.ndarray]]] = []
-    for begin in range(0, count, size):
-        batch = [array[begin : min(begin + size, count)] for array in samples]
-        left, right = graph.execute(batch), wrapped.execute(batch)
-        for name, ours, theirs in pairs:
-            errors[name] += _moments(np.asarray(left[ours]), np.asarray(right[theirs]))
-        ends = zip(graph.outputs, wrapped.outputs, strict=True)
-        parts.append([(np.asarray(left[a]), np.asarray(right[b])) for a, b in ends])
-    outputs = []
-    for (layer, _), columns in zip(graph.outputs, zip(*parts, strict=True), strict=True):
-        expected, found = (np.concatenate(arrays) for arrays in zip(*columns, strict=True))
-        outputs.append(_output(layer, expected, found))
-    layers = {name: _decibels(*values) for name, values in errors.items()}
-    return Quality(tuple(outputs), count, is_held_back, layers)
+    left, right = graph.execute(batch), wrapped.execute(batch)
+    layers = {name: _layer_sqnr(left[a], right[b]) for name, a, b in _pairs(graph, wrapped)}
+    outputs = tuple(
+        _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))
+        for ours, theirs in zip(graph.outputs, wrapped.outputs, strict=True)
+    )
+    return Quality(outputs, count, is_held_back, layers)
 
 
 def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> list[tuple[str, Key, Key]]:
@@ -130,23 +130,31 @@ def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> list[tuple[str, Key, Key]]
     return result
 
 
-def _moments(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Number of values, sum of squares around the mean of a batch, sum of squared errors."""
-    left, right = expected.astype(np.float64), found.astype(np.float64)
-    if left.shape != right.shape:
-        return np.zeros(3)
-    return np.array([left.size, np.square(left - left.mean()).sum(), np.square(left - right).sum()])
+def _layer_sqnr(expected: tf.Tensor, found: tf.Tensor) -> float:
+    """In float32, where TensorFlow uses all cores; large tensors are most of the work."""
+    if expected.shape != found.shape:
+        return float("inf")
+    largest = float(tf.reduce_max(tf.abs(expected)))
+    if not largest > 0.0:
+        return float("inf")
+    # In units in which no square leaves float32.
+    unit = tf.constant(1.0 / largest, expected.dtype)
+    signal = tf.math.reduce_variance(expected * unit)
+    noise = tf.reduce_mean(tf.square((expected - found) * unit))
+    return _decibels(*(float(value) * largest**2 for value in (signal, noise)))
 
 
-def _decibels(count: float, signal: float, noise: float) -> float:
-    if noise == 0.0 or signal <= 1e-12 * count:
+def _decibels(signal: float, noise: float) -> float:
+    """Of the variance of a signal and the mean square of an error."""
+    if noise == 0.0 or signal <= 1e-12:
         # Nothing differs, or nothing varies that could be lost.
         return float("inf")
     return float(10.0 * np.log10(max(signal, 1e-300) / noise))
 
 
 def _sqnr(expected: np.ndarray, found: np.ndarray) -> float:
-    return _decibels(*_moments(expected, found))
+    left, right = expected.astype(np.float64), found.astype(np.float64)
+    return _decibels(float(left.var()), float(np.square(left - right).mean()))
 
 
 def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality:
@@ -162,6 +170,7 @@ def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality
         _sqnr(left, right),
         float(dot / norms) if norms > 0 else float(np.array_equal(left, right)),
         agreement,
+        len(left),
         len(np.unique(right)),
         tuple(_sqnr(left[:, i], right[:, i]) for i in range(channels)),
         tuple(len(np.unique(right[:, i])) for i in range(channels)),
@@ -172,13 +181,7 @@ def _warning(
     output: OutputQuality, key: Key, graph: LayerGraph, layers: Mapping[str, float]
 ) -> str | None:
     is_fixed = any(call.output == key and has_fixed_parameters(call.layer) for call in graph.calls)
-    lost = [
-        index
-        for index, (sqnr, codes) in enumerate(
-            zip(output.channel_sqnr, output.channel_codes, strict=True)
-        )
-        if sqnr < LEAST_CHANNEL_SQNR and codes < LEAST_CODES and not is_fixed
-    ]
+    lost = [] if is_fixed or output.values < LEAST_VALUES else _lost_channels(output)
     if output.sqnr >= LEAST_SQNR and not lost:
         return None
     what = f"output {output.name!r} is {output.sqnr:.1f} dB from the float model's"
@@ -191,6 +194,16 @@ def _warning(
         f"{what}; {where}{cause}: give what has its own range an output of its own, or "
         "activation_bits=16 there"
     )
+
+
+def _lost_channels(output: OutputQuality) -> list[int]:
+    return [
+        index
+        for index, (sqnr, codes) in enumerate(
+            zip(output.channel_sqnr, output.channel_codes, strict=True)
+        )
+        if sqnr < LEAST_CHANNEL_SQNR and codes < LEAST_CODES
+    ]
 
 
 def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[str, str]:

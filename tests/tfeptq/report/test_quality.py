@@ -7,10 +7,15 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 
 import tfeptq
 from tests.tfeptq import small_models
+from tfeptq.data import memory
+from tfeptq.data.memory import fitting_batch
+from tfeptq.preparation import prepare
+from tfeptq.report import quality as quality_module
 from tfeptq.report.quality import LEAST_CODES
 
 NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
@@ -62,6 +67,45 @@ def test_a_good_model_is_silent_and_measured_on_what_is_left():
     assert (quality.samples, quality.is_held_back) == (8, True)
     assert quality.outputs[0].agreement is not None
     assert set(quality.layers) > {"stem", "sum", "joined"}
+
+
+def test_few_samples_that_are_left_are_too_few():
+    """On one sample most channels keep one code, and no signal is seen to vary."""
+    model = small_models.residual_network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        config = tfeptq.QuantizationConfig(**NEAREST)
+        quantized = tfeptq.quantize(model, small_models.images(33), config)
+    quality = quantized.report.quality
+    assert (quality.samples, quality.is_held_back) == (32, False)
+
+
+def test_large_images_are_measured_in_one_batch_that_fits(monkeypatch):
+    model = small_models.residual_network()
+    assert fitting_batch(model, 32, copies=2) == 32
+    monkeypatch.setattr(memory, "BATCH_BYTES", 2 * 5 * sum(memory._tensor_bytes(prepare(model))))
+    quantized = tfeptq.quantize(
+        model, small_models.images(64), tfeptq.QuantizationConfig(**NEAREST)
+    )
+    quality = quantized.report.quality
+    assert (quality.samples, quality.is_held_back) == (5, True)
+    assert quality.outputs[0].values == 5
+    # Five values are no reason to call a channel lost.
+    assert quantized.report.warnings == []
+
+
+def test_the_ratio_of_a_layer_is_the_definition_in_any_unit():
+    generator = np.random.default_rng(0)
+    for size in (1e-15, 1e-5, 1.0, 1e30):
+        signal = generator.normal(3.0, 2.0, (4, 6, 7, 5)).astype("float32")
+        found = signal + generator.normal(0.0, 0.1, signal.shape).astype("float32")
+        expected = 10 * np.log10(signal.var() / np.square(signal - found).mean())
+        scaled = [tf.constant(array * np.float32(size)) for array in (signal, found)]
+        if size < 1e-6:
+            # Nothing varies that could be lost.
+            assert quality_module._layer_sqnr(*scaled) == np.inf
+        else:
+            assert quality_module._layer_sqnr(*scaled) == pytest.approx(expected, abs=1e-3)
 
 
 def test_with_nothing_left_calibration_samples_are_measured():
