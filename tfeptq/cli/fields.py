@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import docstring_parser
 from cyclopts import Group, Parameter
 
-from tfeptq.cli.values import number, sizes, typed, widths
+from tfeptq.cli.values import named_numbers, number, sizes, typed, widths
 
 #: Values that only a program can make come from files here, and Keras stays unloaded.
 _FROM_FILES = {"keras": types.SimpleNamespace(Layer=Path)}
@@ -95,8 +95,10 @@ class _Form:
 
 def _form(name: str, members: tuple[Any, ...]) -> _Form | None:
     """The form of a field; None for what cannot be typed, or has options of its own."""
-    if Mapping[str, int] in members:
+    if Mapping[str, int] in members and int in members:
         return _Form(Any, widths, "N|N,N,...|LAYER=N,...", _WIDTHS)
+    if Mapping[str, int] in members:
+        return _Form(Any, named_numbers, "NAME=N,...")
     if Mapping[str, tuple[int, ...]] in members:
         return _Form(Any, sizes, "N,N,...|INPUT=N,N,...")
     if tuple[float, float] in members:
@@ -120,4 +122,6 @@ def _capitalized(text: str) -> str:
 def _spelled(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return ", ".join(f"{name}={number}" for name, number in vars(value).items())
     return "none" if value is None else str(value)

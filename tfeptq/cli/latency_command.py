@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.source import source_model
-from tfeptq.cli.values import Model, one_of, require_file, typed
+from tfeptq.cli.values import Model, one_of, require_file, typed, widths
 from tfeptq.config import TARGETS, QuantizationConfig
 from tflite_export.file.atomic import destination
 
@@ -32,6 +32,7 @@ def latency(
         Sequence[int],
         typed(_widths, metavar="N,N,...", show_default=lambda bits: ",".join(map(str, bits))),
     ] = (2, 3, 4, 8),
+    activation_bits: Annotated[Any, typed(widths, metavar="N|N,N,...")] = 8,
     target: Annotated[
         str, one_of(TARGETS, "Vela's estimates for ethos-u, for others LiteRT on this computer:")
     ] = "android",
@@ -42,10 +43,16 @@ def latency(
     Args:
         output: The table to write.
         weight_bits: Widths to measure; 8 bits are always measured.
+        activation_bits: Widths of the activations that a choice is to have: 8,16 for both types.
         accelerator: Of ethos-u.
     """
     # Every layer at every width: the table then serves whatever --first-last-bits is.
-    config = QuantizationConfig(weight_bits=(*weight_bits, 8), target=target, first_last_bits=None)
+    config = QuantizationConfig(
+        weight_bits=(*weight_bits, 8),
+        activation_bits=activation_bits,
+        target=target,
+        first_last_bits=None,
+    )
     destination(output)
     require_file(model)
     source = source_model(model)

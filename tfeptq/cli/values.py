@@ -61,6 +61,15 @@ def widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
         ) from None
 
 
+def named_numbers(text: str) -> dict[str, int]:
+    """Whole numbers by name."""
+    try:
+        pairs = (entry.split("=") for entry in text.split(","))
+        return {name: int(value) for name, value in pairs}
+    except ValueError:
+        raise ValueError(f"{text!r} is not NAME=NUMBER,NAME=NUMBER") from None
+
+
 def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     """Sizes of the one input, or of several by name."""
     try:
