@@ -21,6 +21,8 @@ HOMES = ("tflite_export/operators", "tfeptq/canonical")
 ELSEWHERE = {
     # Activation functions that join an operator have the names of operators in the schema.
     "tflite_export/graph/activations.py": {"RELU", "RELU6"},
+    # A class of Keras.
+    "tfeptq/preparation/layers.py": {"ELU"},
 }
 
 

@@ -18,6 +18,7 @@ from tflite_export.file.writer import write
 from tflite_export.graph.case import Case
 from tflite_export.graph.codes import is_narrow, lowest_code
 from tflite_export.graph.kinds import tolerance
+from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.runtimes import reference
 from tflite_export.runtimes.culprit import culprit
@@ -151,9 +152,9 @@ def random_inputs(graph: IntegerGraph, *, count: int = RANDOM_SAMPLES) -> list[n
     arrays = []
     for _, name in graph.inputs:
         tensor = graph.tensors[name]
-        info = np.iinfo(tensor.dtype)
+        low, high = input_range(graph, name)
         shape = (count, *tensor.shape[1:])
-        arrays.append(generator.integers(info.min, info.max + 1, shape).astype(tensor.dtype))
+        arrays.append(generator.integers(low, high + 1, shape).astype(tensor.dtype))
     return arrays
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.file.writer import write
+from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
 from tflite_export.runtimes.sessions import open_session
@@ -44,8 +45,8 @@ def random_samples(graph: IntegerGraph, *, count: int = 3, seed: int = 0) -> lis
     samples = []
     for _, name in graph.inputs:
         tensor = graph.tensors[name]
-        info = np.iinfo(tensor.dtype)
-        values = generator.integers(info.min, info.max + 1, (count, *tensor.shape[1:]))
+        low, high = input_range(graph, name)
+        values = generator.integers(low, high + 1, (count, *tensor.shape[1:]))
         samples.append(values.astype(tensor.dtype))
     return samples
 

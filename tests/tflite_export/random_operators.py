@@ -342,6 +342,48 @@ def crop(draw: Draw) -> IntegerGraph:
     return _same_parameters("SLICE", draw, shape, size, {"begin": begin, "size": size})
 
 
+def gather(draw: Draw) -> IntegerGraph:
+    rows, depth, length = draw.integer(2, 200), draw.integer(1, 9), draw.integer(1, 12)
+    scale, zero, info = draw.log_uniform(0.001, 0.3), draw.integer(-128, 127), np.iinfo(draw.dtype)
+    table = draw.activation("t", (rows, depth), scale, zero)
+    values = draw.generator.integers(info.min, info.max + 1, table.shape).astype(draw.dtype)
+    inputs = [
+        dataclasses.replace(table, data=values, bits=info.bits),
+        Tensor("x", (1, length), "int32", one.quantization(1.0), bits=32),
+    ]
+    return one.graph_of("GATHER", inputs, draw.activation("y", (1, length, depth), scale, zero))
+
+
+def blocks(kind: str) -> Callable[[Draw], IntegerGraph]:
+    def build(draw: Draw) -> IntegerGraph:
+        _, height, width, channels = draw.image()
+        block = draw.integer(1, 3)
+        wide = (1, height * block, width * block, channels)
+        deep = (1, height, width, channels * block**2)
+        shapes = (wide, deep) if kind == "SPACE_TO_DEPTH" else (deep, wide)
+        return _same_parameters(kind, draw, *shapes, {"block_size": block})
+
+    return build
+
+
+def mirror_pad(draw: Draw) -> IntegerGraph:
+    shape, mode = draw.image(), draw.choice("REFLECT", "SYMMETRIC")
+    kept = int(mode == "REFLECT")
+    most = [min(size - kept, 3) for size in shape[1:]]
+    amounts = ((0, 0), *((draw.integer(0, each), draw.integer(0, each)) for each in most))
+    output = tuple(size + sum(amount) for size, amount in zip(shape, amounts, strict=True))
+    attributes = {"mode": mode, "paddings": amounts}
+    return _same_parameters("MIRROR_PAD", draw, shape, output, attributes)
+
+
+def pad_with(draw: Draw) -> IntegerGraph:
+    graph = pad(draw)
+    given, made = graph.tensors["x"], graph.tensors["y"]
+    value = np.array([draw.integer(-128, 127)], draw.dtype)
+    constant = dataclasses.replace(given, name="v", shape=(1,), data=value, bits=8 * value.itemsize)
+    return one.graph_of("PADV2", [given, constant], made, graph.operators[0].attributes)
+
+
 def resize(kind: str) -> Callable[[Draw], IntegerGraph]:
     def build(draw: Draw) -> IntegerGraph:
         shape = draw.image()
@@ -429,6 +471,10 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     "RESHAPE": reshape,
     "TRANSPOSE": transpose,
     "PAD": pad,
+    "PADV2": pad_with,
+    "MIRROR_PAD": mirror_pad,
+    "GATHER": gather,
+    **{kind: blocks(kind) for kind in ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")},
     "SLICE": crop,
     **{kind: resize(kind) for kind in ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")},
     **{

@@ -187,3 +187,35 @@ def test_what_one_runtime_lacks_is_proven_by_another(tmp_path, monkeypatch):
         verify.VerificationError, match="ELU of layer 'second' was run by no runtime"
     ):
         tflite_export.export(graph, tmp_path / "n.tflite", target="microcontroller")
+
+
+def embedding(rows: int = 50) -> IntegerGraph:
+    """Tokens, their entries of a table, and what a ReLU leaves of them."""
+    generator = np.random.default_rng(0)
+    table = one.activation("table", (rows, 6), "int8", 0.02, 5)
+    values = generator.integers(-128, 128, table.shape).astype(np.int8)
+    tensors = {
+        "tokens": Tensor("tokens", (1, 7), "int32", one.quantization(1.0), bits=32),
+        "table": dataclasses.replace(table, data=values),
+        "entries": dataclasses.replace(table, name="entries", shape=(1, 7, 6)),
+        "y": dataclasses.replace(table, name="y", shape=(1, 7, 6)),
+    }
+    operators = (
+        Operator("GATHER", ("table", "tokens"), ("entries",), "embedding"),
+        Operator("RELU", ("entries",), ("y",), "relu"),
+    )
+    ends = (("tokens", "tokens"),), (("y", "y"),)
+    return validated(IntegerGraph("tokens", tensors, operators, *ends))
+
+
+@pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
+def test_tokens_choose_entries_of_a_table(tmp_path, target):
+    graph, path = embedding(), tmp_path / "m.tflite"
+    result = tflite_export.export(graph, path, target=target)
+    assert all(report.maximum == 0 for report in result.verification.runtimes)
+    tokens = np.array([[0, 49, 3, 3, 7, 20, 1]])
+    expected = np.maximum(graph.tensors["table"].data[tokens], 5)
+    for runtime in ("litert", "reference"):
+        np.testing.assert_array_equal(tflite_export.run(path, tokens, runtime=runtime), expected)
+    with pytest.raises(ValueError, match="index 50 into a table of 50; allowed are 0 to 49"):
+        tflite_export.run(path, tokens + 1, runtime="reference")

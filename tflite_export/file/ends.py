@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.file.reader import StoredModel, StoredTensor
+from tflite_export.graph.kinds import is_known, kind_of
 
 #: Elements of one sample of zeros or random numbers.
 LARGEST_INPUT = 2**26
@@ -96,6 +97,19 @@ def checked_shape(tensor: StoredTensor) -> tuple[int, ...]:
             f"{LARGEST_INPUT} elements and of fixed sizes"
         )
     return tensor.shape
+
+
+def integer_range(model: StoredModel, index: int) -> tuple[int, int]:
+    """Lowest and highest integer that an input takes: of its type, or that choose from a table."""
+    info = np.iinfo(element_type(model.tensors[index]))
+    low, high = int(info.min), int(info.max)
+    for operator in model.operators:
+        indexes = kind_of(operator.kind).indexes if is_known(operator.kind) else {}
+        for role, (table, axis) in indexes.items():
+            place = operator.operand(table)
+            if operator.operand(role) == index and place is not None:
+                low, high = 0, min(high, model.tensors[place].shape[axis] - 1)
+    return low, high
 
 
 def element_type(tensor: StoredTensor) -> np.dtype:

@@ -302,8 +302,11 @@ def to_graph(model: StoredModel) -> IntegerGraph:
         operators.append(_graph_operator(operator, model, names))
         inputs, _ = parted(kind_of(operator.kind), _present(operator))
         used.update((*inputs, *operator.outputs))
+    chosen = _index_tensors(model)
     tensors = {
-        names[index]: _graph_tensor(dataclasses.replace(model.tensors[index], name=names[index]))
+        names[index]: _graph_tensor(
+            dataclasses.replace(model.tensors[index], name=names[index]), is_index=index in chosen
+        )
         for index in sorted(used)
     }
     return IntegerGraph(
@@ -364,7 +367,21 @@ def _graph_operator(operator: StoredOperator, model: StoredModel, names: Sequenc
     )
 
 
-def _graph_tensor(tensor: StoredTensor) -> Tensor:
+def _index_tensors(model: StoredModel) -> set[int | None]:
+    """Tensors whose integers choose entries of a table."""
+    return {
+        operator.operand(role)
+        for operator in model.operators
+        if is_known(operator.kind)
+        for role in kind_of(operator.kind).indexes
+    }
+
+
+def _graph_tensor(tensor: StoredTensor, *, is_index: bool) -> Tensor:
+    if is_index and tensor.scale is None:
+        # What chooses an entry is the integer itself.
+        one = np.ones(1, np.float32)
+        tensor = dataclasses.replace(tensor, scale=one, zero_point=np.zeros(1, np.int64))
     if tensor.scale is None or tensor.zero_point is None:
         raise ValueError(f"tensor {tensor.name!r} ({tensor.type}) is not quantized")
     bits = packing.CONTAINER_BITS.get(tensor.type)

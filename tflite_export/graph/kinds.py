@@ -97,6 +97,7 @@ class OperatorKind:
         own_types: roles whose tensors have a type of their own, which `operands` examines; the
             others are activations of the output's type.
         operands: more that the kernels demand of operands, a sentence for each fault.
+        indexes: role whose integers choose entries -> role of the table, and its axis.
         bias_reason: why there must be a bias.
         channel_axis: of the weights, in the file's layout; None for operators without weights.
         ties: what it writes lies between its inputs' integers: all have the output's parameters.
@@ -129,6 +130,7 @@ class OperatorKind:
     layout: tuple[str, ...] = ()
     own_types: tuple[str, ...] = ()
     operands: Callable[[Case], Iterator[str]] | None = None
+    indexes: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     bias_reason: str = ""
     channel_axis: int | None = None
     ties: bool = False

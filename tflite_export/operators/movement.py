@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import Attribute, OperatorKind, Shape, register
-from tflite_export.graph.shapes import axis_of, integers, require
+from tflite_export.graph.shapes import axis_of, integers, positive, require, require_rank
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import OPERAND, UNFUSED
 
@@ -46,6 +47,94 @@ def concatenation(operands: Operands) -> np.ndarray:
     return np.concatenate(arrays, axis=operands.attributes["axis"])
 
 
+def gather(operands: Operands) -> np.ndarray:
+    """Entries of a constant table along its first dimension.
+
+    Raises:
+        ValueError: an index that the table has not.
+    """
+    table, indices = operands.array("table"), operands.array("indices")
+    outside = indices[(indices < 0) | (indices >= len(table))]
+    if outside.size:
+        raise ValueError(
+            f"operator {operands.operator.kind} of layer {operands.operator.layer!r}: index "
+            f"{outside.flat[0]} into a table of {len(table)}; allowed are 0 to {len(table) - 1}"
+        )
+    return table[indices]
+
+
+def space_to_depth(operands: Operands) -> np.ndarray:
+    """Blocks of pixels become channels."""
+    block, values = operands.attributes["block_size"], operands.arrays[0]
+    samples, height, width, channels = values.shape
+    split = values.reshape(samples, height // block, block, width // block, block, channels)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(samples, *operands.output.shape[1:])
+
+
+def depth_to_space(operands: Operands) -> np.ndarray:
+    """Channels become blocks of pixels."""
+    block, values = operands.attributes["block_size"], operands.arrays[0]
+    samples, height, width, _ = values.shape
+    split = values.reshape(samples, height, width, block, block, -1)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(samples, *operands.output.shape[1:])
+
+
+def mirror_pad(operands: Operands) -> np.ndarray:
+    values, amounts = operands.arrays[0], operands.attributes["paddings"]
+    if operands.attributes["mode"] == "REFLECT":
+        return np.pad(values, amounts, mode="reflect")
+    return np.pad(values, amounts, mode="symmetric")
+
+
+def pad_with(operands: Operands) -> np.ndarray:
+    """Padding by any value."""
+    (value,) = operands.array("value").reshape(-1)
+    return np.pad(operands.arrays[0], operands.attributes["paddings"], constant_values=value)
+
+
+def _index_problems(case: Case) -> Iterator[str]:
+    indices, table = case.tensor("indices"), case.tensor("table")
+    if indices.dtype != "int32":
+        yield f"the indices {indices.name!r} are {indices.dtype}, need int32"
+    if table.data is None or len(table.shape) < 2:
+        yield f"the table {table.name!r} {table.shape} must be a constant of at least 2 dimensions"
+
+
+def _value_problems(case: Case) -> Iterator[str]:
+    value = case.tensor("value")
+    if value.data is None or value.data.size != 1:
+        yield f"the value {value.name!r} {value.shape} must be one constant"
+
+
+def _gathered(case: Case) -> Shape:
+    table, indices = case.shapes
+    return (*indices, *table[1:])
+
+
+def _deepened(case: Case) -> Shape:
+    require_rank(case.shapes[0], 4)
+    (block,) = positive(case.attributes, "block_size")
+    samples, height, width, channels = case.shapes[0]
+    require(height % block == width % block == 0, f"blocks of {block} in {case.shapes[0]}")
+    return (samples, height // block, width // block, channels * block**2)
+
+
+def _widened(case: Case) -> Shape:
+    require_rank(case.shapes[0], 4)
+    (block,) = positive(case.attributes, "block_size")
+    samples, height, width, channels = case.shapes[0]
+    require(channels % block**2 == 0, f"blocks of {block} in {channels} channels")
+    return (samples, height * block, width * block, channels // block**2)
+
+
+def _mirrored(case: Case) -> Shape:
+    made = _padded(case)
+    kept = 1 if case.attributes["mode"] == "REFLECT" else 0
+    for size, pair in zip(case.shapes[0], case.attributes["paddings"], strict=True):
+        require(max(pair) <= size - kept, f"a mirror of {max(pair)} beside {size}")
+    return made
+
+
 def _concatenated(case: Case) -> Shape:
     first = case.shapes[0]
     axis = axis_of(case.attributes["axis"], len(first))
@@ -73,7 +162,7 @@ def _transposed(case: Case) -> Shape:
 
 
 def _padded(case: Case) -> Shape:
-    (given,) = case.shapes
+    given = case.shapes[0]
     amounts = [integers(pair, 2, "padding") for pair in case.attributes["paddings"]]
     require(len(amounts) == len(given), f"{len(amounts)} paddings of {given}")
     return tuple(
@@ -162,6 +251,71 @@ SLICE = register(
         versions=(2, 4),
         options="SliceOptions",
         attributes={"begin": OPERAND, "size": OPERAND},
+        ties=True,
+    )
+)
+GATHER = register(
+    OperatorKind(
+        "GATHER",
+        gather,
+        _gathered,
+        versions=(2, 4),
+        options="GatherOptions",
+        required={"axis": 0, "batchDims": 0},
+        roles=("table", "indices"),
+        own_types=("indices",),
+        operands=_index_problems,
+        indexes={"indices": ("table", 0)},
+        ties=True,
+    )
+)
+SPACE_TO_DEPTH = register(
+    OperatorKind(
+        "SPACE_TO_DEPTH",
+        space_to_depth,
+        _deepened,
+        versions=(2, 2),
+        options="SpaceToDepthOptions",
+        attributes={"block_size": Attribute("blockSize")},
+        ties=True,
+    )
+)
+DEPTH_TO_SPACE = register(
+    OperatorKind(
+        "DEPTH_TO_SPACE",
+        depth_to_space,
+        _widened,
+        versions=(1, 1),
+        options="DepthToSpaceOptions",
+        attributes={"block_size": Attribute("blockSize")},
+        ties=True,
+    )
+)
+MIRROR_PAD = register(
+    OperatorKind(
+        "MIRROR_PAD",
+        mirror_pad,
+        _mirrored,
+        versions=(2, 3),
+        options="MirrorPadOptions",
+        attributes={
+            "mode": Attribute("mode", "MirrorPadMode", ("REFLECT", "SYMMETRIC")),
+            "paddings": OPERAND,
+        },
+        ties=True,
+    )
+)
+PADV2 = register(
+    OperatorKind(
+        "PADV2",
+        pad_with,
+        _padded,
+        versions=(2, 3),
+        options="PadV2Options",
+        attributes={"paddings": OPERAND},
+        roles=("input", "value"),
+        layout=("input", "paddings", "value"),
+        operands=_value_problems,
         ties=True,
     )
 )

@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
-from tflite_export.file.ends import checked_shape, element_type
+from tflite_export.file.ends import checked_shape, element_type, integer_range
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.reader import (
     StoredModel,
@@ -192,14 +192,15 @@ def _check_results(
 
 def _random_inputs(stored: StoredModel) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
-    return [_random(stored.tensors[index], generator) for index in stored.inputs]
+    return [_random(stored, index, generator) for index in stored.inputs]
 
 
-def _random(tensor: StoredTensor, generator: np.random.Generator) -> np.ndarray:
+def _random(model: StoredModel, index: int, generator: np.random.Generator) -> np.ndarray:
+    tensor = model.tensors[index]
     shape, dtype = (_SAMPLES, *checked_shape(tensor)[1:]), element_type(tensor)
     if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(dtype)
-        return generator.integers(info.min, info.max, shape, dtype, endpoint=True)
+        low, high = integer_range(model, index)
+        return generator.integers(low, high, shape, dtype, endpoint=True)
     return generator.normal(size=shape).astype(dtype)
 
 

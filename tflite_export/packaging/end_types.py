@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.file.ends import dequantized
+from tflite_export.file.ends import dequantized, integer_range
 from tflite_export.file.reader import StoredTensor, parse
 from tflite_export.file.writer import serialize
 from tflite_export.operators.rescaling import QUANTIZE
@@ -153,9 +153,9 @@ def _compare(content: bytes, made: bytes, runtime: str) -> None:
     given = []
     for index in inner.inputs:
         tensor = inner.tensors[index]
-        info = np.iinfo(tensor.type)
+        low, high = integer_range(inner, index)
         shape = (_SAMPLES, *tensor.shape[1:])
-        given.append(generator.integers(info.min, info.max + 1, shape).astype(tensor.type))
+        given.append(generator.integers(low, high + 1, shape).astype(tensor.type))
     expected = open_session(content, runtime)(given)
     asked = [
         _outside(array, inner.tensors[index], outer.tensors[end].type)

@@ -113,6 +113,10 @@ def _narrow_product(place: _Place, limits: Mapping[str, Any]) -> str | None:
     return None if kind == "int8" else f"a product of {kind} matrices, need int8"
 
 
+def _none_of_its_kind(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    return "it has no such operator"
+
+
 def _outer_strides(place: _Place, limits: Mapping[str, Any]) -> str | None:
     stride = place.attributes["strides"][-1]
     return None if stride == 1 else f"a stride of {stride} over the innermost dimension"
@@ -250,6 +254,7 @@ _RULES: Mapping[str, _Rule] = {
     "filter": _filter,
     "mean": _mean,
     "narrow_product": _narrow_product,
+    "none_of_its_kind": _none_of_its_kind,
     "outer_strides": _outer_strides,
     "resize": _resize,
     "stride": _stride,

@@ -119,6 +119,21 @@ def strided(shape: tuple[int, ...], strides: tuple[int, ...], dtype: str = "int8
     return "STRIDED_SLICE", shape, made, attributes, dtype, []
 
 
+def blocks(kind: str) -> Case:
+    wide, deep = (1, 4, 6, 3), (1, 2, 3, 12)
+    shapes = (wide, deep) if kind == "SPACE_TO_DEPTH" else (deep, wide)
+    return kind, *shapes, {"block_size": 2}, "int8", []
+
+
+def gather() -> Case:
+    return "GATHER", (9, 3), (1, 4, 3), {}, "int8", [constant(np.zeros((1, 4), np.int32))]
+
+
+def mirror(dtype: str) -> Case:
+    attributes = {"paddings": ((0, 0), (1, 1), (0, 2), (0, 0)), "mode": "REFLECT"}
+    return "MIRROR_PAD", (1, 4, 5, 6), (1, 6, 7, 6), attributes, dtype, []
+
+
 STRIDES = ((1, 1), (3, 3), (4, 4), (5, 5), (1, 4), (4, 1))
 POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
 RESIZES = ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")
@@ -221,6 +236,13 @@ CASES: dict[str, list[Case]] = {
         strided((1, 8, 4), (1, 2, 1), "int16"),
         strided((1, 8, 4), (1, 1, 3), "int16"),
         strided((1, 8), (1, 2)),
+    ],
+    "what it has not": [
+        blocks("SPACE_TO_DEPTH"),
+        blocks("DEPTH_TO_SPACE"),
+        gather(),
+        mirror("int8"),
+        mirror("int16"),
     ],
     "weights": [dense(65536, 127), dense(65536, 1)],
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,24 @@ def strided(rank: int) -> IntegerGraph:
     return one.graph_of("STRIDED_SLICE", inputs, output, attributes)
 
 
+def padding(rank: int) -> IntegerGraph:
+    shape = SIZES[:rank]
+    inputs = [one.activation("x", shape, "int8", 0.1)]
+    output = one.activation("y", (*shape[:-1], shape[-1] + 3), "int8", 0.1)
+    amounts = (*((0, 0),) * (rank - 1), (1, 2))
+    return one.graph_of("PAD", inputs, output, {"paddings": amounts})
+
+
+def padding_with(rank: int) -> IntegerGraph:
+    graph = padding(rank)
+    given, made = graph.tensors["x"], graph.tensors["y"]
+    value = dataclasses.replace(given, name="v", shape=(1,), data=np.array([7], np.int8))
+    return one.graph_of("PADV2", [given, value], made, graph.operators[0].attributes)
+
+
 BUILDERS = {
+    "PAD": padding,
+    "PADV2": padding_with,
     "BATCH_MATMUL": matmul,
     "REDUCE_MAX": reduction,
     "STRIDED_SLICE": strided,
