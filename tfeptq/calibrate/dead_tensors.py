@@ -51,7 +51,7 @@ class Neighbours:
         sizes = [self.magnitude(key) for key in call.inputs]
         layer = call.layer
         row = find_primitive(layer)
-        if row is not None and row.magnitude is Magnitude.PRODUCT:
+        if row is not None and row.magnitude in (Magnitude.PRODUCT, Magnitude.DOT_PRODUCT):
             return float(np.prod(sizes))
         if linear.is_weighted(layer):
             return _reached(layer, sizes[0]) or sizes[0]

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from tfeptq.canonical.linear_maps import ConvolutionMap, DenseMap, DepthwiseMap, LinearMap, Shape
+from tfeptq.canonical.matmul_layer import MatMul
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -63,6 +64,8 @@ class Magnitude(enum.Enum):
     SLOPES = enum.auto()
     SUM = enum.auto()
     PRODUCT = enum.auto()
+    #: Sums of products of two inputs.
+    DOT_PRODUCT = enum.auto()
     HARD_SWISH = enum.auto()
 
 
@@ -210,6 +213,13 @@ PRIMITIVES: tuple[Primitive, ...] = (
         is_elementwise=True,
         magnitude=Magnitude.PRODUCT,
     ),
+    Primitive(
+        MatMul,
+        "BATCH_MATMUL",
+        attributes=lambda layer, *_: {"adj_x": False, "adj_y": layer.transpose_b},
+        merges=True,
+        magnitude=Magnitude.DOT_PRODUCT,
+    ),
     Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(
@@ -285,6 +295,21 @@ PRIMITIVES: tuple[Primitive, ...] = (
         output=Output.FIXED,
         is_elementwise=True,
         flat_beyond={"int8": 4.0, "int16": 8.0},
+    ),
+    Primitive(_L.Activation, "RSQRT", function="rsqrt", is_elementwise=True),
+    Primitive(
+        _L.Activation,
+        "GELU",
+        function="gelu",
+        attributes=lambda *_: {"approximate": False},
+        is_elementwise=True,
+    ),
+    Primitive(
+        _L.Activation,
+        "GELU",
+        function="gelu_tanh",
+        attributes=lambda *_: {"approximate": True},
+        is_elementwise=True,
     ),
     Primitive(
         _L.Activation,

@@ -173,6 +173,10 @@ def _of_product(kernel: WrittenKernel, share: float) -> float:
     return 2.0 * product / (share * limits.RESULT)
 
 
+def _of_dot_product(kernel: WrittenKernel, share: float) -> float:
+    return kernel.layer.terms * _of_product(kernel, share)
+
+
 def _of_sum(kernel: WrittenKernel, share: float) -> float:
     largest = max(map(_scale, kernel.sources))
     return 2.0 * largest / (share * limits.SUM_RATIO[kernel.target.container])
@@ -189,6 +193,7 @@ _OUTPUT_BOUNDS: dict[Magnitude, Callable[[WrittenKernel, float], float]] = {
     Magnitude.RESCALED: _of_rescaling,
     Magnitude.SLOPES: _of_slopes,
     Magnitude.PRODUCT: _of_product,
+    Magnitude.DOT_PRODUCT: _of_dot_product,
     Magnitude.SUM: _of_sum,
     Magnitude.HARD_SWISH: _of_hard_swish,
 }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfeptq.canonical.functions import gelu_tanh
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.nodes import Node, affine, primitive
+from tfeptq.preparation.nodes import Node, affine, primitive, reshape
 from tfeptq.preparation.permutes import permute
 
 NEAREST = (
-    "use relu, relu6, leaky_relu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
+    "use relu, relu6, leaky_relu, gelu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
     "softmax, and fine-tune"
 )
 
@@ -31,6 +33,11 @@ def named(function: str) -> Callable[[Node, str], Node]:
     return lambda node, name: primitive(keras.layers.Activation, name, [node], activation=function)
 
 
+def gelu(node: Node, name: str, *, approximate: bool) -> Node:
+    function = gelu_tanh if approximate else "gelu"
+    return primitive(keras.layers.Activation, name, [node], activation=function)
+
+
 def silu(node: Node, name: str) -> Node:
     gate = named("sigmoid")(node, f"{name}_sigmoid")
     return primitive(keras.layers.Multiply, name, [node, gate])
@@ -46,15 +53,18 @@ def softmax(node: Node, name: str) -> Node:
 
 
 def softmax_over(operation: Any, node: Node, axis: Any) -> Node:
-    """A softmax over one axis, counted with the batch; kernels take the last one."""
-    rank = len(node.shape)
+    """A softmax over one or more axes, counted with the batch; kernels take the last one."""
+    rank, name = len(node.shape), operation.name
     chosen = [int(each) % (rank + 1) - 1 for each in np.atleast_1d(axis)]
-    if len(chosen) != 1 or chosen[0] < 0:
-        raise UnsupportedLayerError(operation, f"axis={axis}", "apply it to one axis of a sample")
-    order = [index for index in range(rank) if index != chosen[0]] + chosen
-    moved = permute(node, f"{operation.name}_order", order)
+    if min(chosen) < 0:
+        raise UnsupportedLayerError(operation, f"axis={axis}", "apply it to axes of a sample")
+    order = [index for index in range(rank) if index not in chosen] + chosen
+    moved = permute(node, f"{name}_order", order)
+    kept = moved.shape[: rank - len(chosen)]
+    flat = (*kept, math.prod(moved.shape[len(kept) :]))
+    shares = softmax(reshape(moved, f"{name}_flat", flat), name)
     back = [order.index(index) for index in range(rank)]
-    return permute(softmax(moved, operation.name), f"{operation.name}_back", back)
+    return permute(reshape(shares, f"{name}_axes", moved.shape), f"{name}_back", back)
 
 
 def clip(node: Node, name: str, low: float, high: float | None) -> Node:
@@ -68,6 +78,7 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "linear": lambda node, name: node,
     "relu": relu,
     "relu6": lambda node, name: relu(node, name, 6.0),
+    "gelu": named("gelu"),
     "leaky_relu": lambda node, name: leaky_relu(node, name, 0.2),
     "silu": silu,
     "swish": silu,

@@ -65,24 +65,18 @@ def refuse_modes(layer: keras.Layer) -> None:
 
 _FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
 _NEAREST = {
-    "Attention": "only convolutional models are supported",
-    "AdditiveAttention": "only convolutional models are supported",
+    "AdditiveAttention": "use Attention",
     "AveragePooling3D": _FEWER_DIMENSIONS,
     "CategoryEncoding": "compute it before the model and pass its result",
     "Conv1DTranspose": "use UpSampling1D followed by Conv1D",
     "Conv2DTranspose": "use UpSampling2D followed by Conv2D",
     "Conv3D": _FEWER_DIMENSIONS,
-    "Dot": "use Multiply and a pooling",
     "ELU": "use ReLU or LeakyReLU and fine-tune",
     "Embedding": "compute it before the model and pass its result",
-    "GroupNormalization": "use BatchNormalization",
     "Lambda": "write it with keras.ops in a functional model",
-    "LayerNormalization": "use BatchNormalization",
     "Masking": "pass sequences of the full length",
     "MaxPooling3D": _FEWER_DIMENSIONS,
-    "MultiHeadAttention": "only convolutional models are supported",
     "Resizing": "resize before the model, or use UpSampling2D",
-    "UnitNormalization": "use BatchNormalization",
 }
 
 

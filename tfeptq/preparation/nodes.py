@@ -62,7 +62,8 @@ class Node:
     @property
     def row(self) -> Primitive | None:
         """What is known about the primitive; None for the other kinds."""
-        return row_of(self.kind, self.options.get("activation"))
+        function = self.options.get("activation")
+        return row_of(self.kind, getattr(function, "__name__", function))
 
 
 @dataclasses.dataclass

@@ -8,6 +8,7 @@ from keras import layers as L
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.preparation import prepare
 
 H, W, C, N = 9, 7, 3, 5
@@ -24,6 +25,7 @@ PRIMITIVES = (
     L.Add,
     L.Subtract,
     L.Multiply,
+    MatMul,
     L.Maximum,
     L.Minimum,
     L.Concatenate,

@@ -105,7 +105,7 @@ HONOURED_BY_LAYER = {
     (L.Concatenate, "axis"): 2,
     (L.Normalization, "axis"): 1,
     (L.BatchNormalization, "axis"): 1,
-    (L.Softmax, "axis"): 1,
+    (L.Softmax, "axis"): (1, 3),
     (L.Conv2D, "groups"): 2,
 }
 #: Option -> a value that is refused, and why.
@@ -114,7 +114,7 @@ REFUSED = {
     "threshold": (0.5, "use threshold=0"),
 }
 REFUSED_BY_LAYER = {
-    (L.Softmax, "axis"): ((1, 2), "one axis of a sample"),
+    (L.Softmax, "axis"): ((0, 1), "axes of a sample"),
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }
@@ -216,11 +216,20 @@ OPERATIONS = {
     "Einsum": {"subscripts"},
     "ExpandDims": {"axis"},
     "Flip": {"axis"},
+    "DotProductAttention": {"is_causal", "flash_attention", "attn_logits_soft_cap"},
+    "Gelu": {"approximate"},
+    "LayerNorm": {"axis", "epsilon", "rms_scaling"},
     "LeakyRelu": {"negative_slope"},
     "Max": {"axis", "keepdims", "initial"},
     "MaxPool": {"pool_size", "strides", "padding", "data_format"},
     "Mean": {"axis", "keepdims"},
     "Min": {"axis", "keepdims", "initial"},
+    # What is done in training only.
+    "Moments": {"axes", "keepdims", "synchronized"},
+    "Normalize": {"axis", "order", "epsilon"},
+    "RMSNorm": {"axis", "epsilon"},
+    "Std": {"axis", "keepdims"},
+    "Var": {"axis", "keepdims"},
     "Moveaxis": {"source", "destination"},
     # In any type the array holds the same numbers.
     "OnesLike": {"dtype"},
@@ -248,6 +257,16 @@ OPERATIONS = {
     "Unstack": {"num", "axis"},
 }
 CALLS = {
+    "dot_product_attention": lambda x: ops.dot_product_attention(x, x, x),
+    "gelu": ops.gelu,
+    "layer_normalization": ops.layer_normalization,
+    "moments": lambda x: ops.moments(x, axes=[-1])[0],
+    "normalize": lambda x: ops.normalize(x, axis=-1),
+    "rms_normalization": ops.rms_normalization,
+    "rsqrt": ops.rsqrt,
+    "sqrt": ops.sqrt,
+    "std": lambda x: ops.std(x, axis=1),
+    "var": lambda x: ops.var(x, axis=1),
     "absolute": ops.absolute,
     "broadcast_to": lambda x: ops.broadcast_to(x, (1, 9, 7, 3)),
     "convert_to_tensor": ops.convert_to_tensor,

@@ -8,9 +8,11 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import ConstantError, Node
 from tfeptq.preparation.operations import (
     arithmetic,
+    attention,
     contraction,
     functions,
     linear,
+    normalization,
     pooling,
     reductions,
     repetition,
@@ -20,9 +22,11 @@ from tfeptq.preparation.operations.arguments import settings
 
 _HANDLERS = {
     **arithmetic.HANDLERS,
+    **attention.HANDLERS,
     **contraction.HANDLERS,
     **functions.HANDLERS,
     **linear.HANDLERS,
+    **normalization.HANDLERS,
     **pooling.HANDLERS,
     **reductions.HANDLERS,
     **repetition.HANDLERS,
@@ -32,7 +36,6 @@ _HANDLERS = {
 _NEAREST = {
     "Average": "use keras.ops.mean",
     "Elu": "use relu or leaky_relu and fine-tune",
-    "Gelu": "use silu or hard_silu and fine-tune",
     "Selu": "use relu or leaky_relu and fine-tune",
 }
 

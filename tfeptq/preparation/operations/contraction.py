@@ -13,6 +13,7 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.products import contract
 
 
 def _einsum(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -22,6 +23,8 @@ def _einsum(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
         raise UnsupportedLayerError(
             operation, f"has {len(operands)} operands", "contract two at a time"
         )
+    if all(isinstance(operand, Node) for operand in operands):
+        return _of_tensors(operation, operands, given, result)
     if not isinstance(operands[0], Node):
         operands, given = operands[::-1], given[::-1]
     node = only_tensor(operation, operands[0])
@@ -40,6 +43,21 @@ def _terms(operation: Any, subscripts: str) -> tuple[list[str], str]:
             operation, f"subscripts={subscripts!r}", "name every axis once, and those of the result"
         )
     return terms, result
+
+
+def _of_tensors(operation: Any, operands: list[Node], axes: list[str], result: str) -> Node:
+    left, right = operands
+    if len({axes[0][:1], axes[1][:1], result[:1]}) > 1 or "." in axes[0] + axes[1]:
+        raise UnsupportedLayerError(
+            operation, f"subscripts of {axes} and {result!r} move the batch", "keep the first axis"
+        )
+    inner = [letters[1:] for letters in axes]
+    try:
+        return contract(operation.name, left, right, inner, result[1:])
+    except ValueError as error:
+        raise UnsupportedLayerError(
+            operation, str(error), "keep the axes that one tensor has alone"
+        ) from error
 
 
 def _with_weights(

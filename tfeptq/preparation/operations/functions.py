@@ -30,6 +30,10 @@ def _leaky_relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any,
     return activations.leaky_relu(arguments[0], operation.name, config["negative_slope"])
 
 
+def _gelu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    return activations.gelu(arguments[0], operation.name, approximate=config["approximate"])
+
+
 def _softmax(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     return activations.softmax_over(operation, arguments[0], config["axis"])
 
@@ -59,6 +63,7 @@ HANDLERS: dict[str, Handler] = {
     "Cast": _cast,
     "Clip": _clip,
     "ConvertToTensor": _cast,
+    "Gelu": _gelu,
     "HardSigmoid": _unary(activations.hard_sigmoid),
     "HardSilu": _unary(activations.named("hard_silu")),
     "HardTanh": _unary(lambda node, name: activations.clip(node, name, -1.0, 1.0)),

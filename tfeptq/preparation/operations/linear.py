@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.preparation.convolutions import (
     Window,
     convolve,
@@ -65,6 +66,8 @@ def _window(config: Mapping[str, Any], node: Node, raw: np.ndarray) -> Window:
 
 
 def _matmul(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    if all(isinstance(argument, Node) for argument in arguments[:2]):
+        return _product(operation, *arguments[:2])
     node = only_tensor(operation, arguments[0])
     kernel = weights(operation, arguments[1])
     if kernel.ndim != 2:
@@ -75,6 +78,21 @@ def _matmul(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
     return primitive(
         keras.layers.Dense, operation.name, [node], weights=[kernel, np.zeros(units)], units=units
     )
+
+
+def _product(operation: Any, left: Node, right: Node) -> Node:
+    """Of two computed tensors, whose axes before the matrices are equal."""
+    if (
+        len(left.shape) != len(right.shape)
+        or len(left.shape) < 2
+        or (left.shape[:-2] != right.shape[:-2])
+    ):
+        raise UnsupportedLayerError(
+            operation,
+            f"multiplies tensors of shapes {(None, *left.shape)} and {(None, *right.shape)}",
+            "give both the same axes in front of their matrices",
+        )
+    return primitive(MatMul, operation.name, [left, right], transpose_b=False)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -55,7 +55,6 @@ def _tile(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 
 
 def _repeat(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    """Each place of an axis so many times: a new axis behind it, repeated and merged."""
     node = arguments[0]
     counts = np.atleast_1d(config["repeats"])
     if config["axis"] is None or len(counts) > 1:
@@ -63,13 +62,17 @@ def _repeat(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
             operation, "repeats places unequally or the batch", "give one number and an axis"
         )
     (axis,) = inner_axes(operation, config["axis"], node)
-    count, shape = int(counts[0]), node.shape
-    expanded = reshape(
-        node, f"{operation.name}_expand", (*shape[: axis + 1], 1, *shape[axis + 1 :])
-    )
-    repeated = joined(f"{operation.name}_each", [expanded] * count, axis + 1)
-    merged = (*shape[:axis], shape[axis] * count, *shape[axis + 1 :])
-    return reshape(repeated, operation.name, merged)
+    return repeated(node, operation.name, axis, int(counts[0]))
+
+
+def repeated(node: Node, name: str, axis: int, count: int) -> Node:
+    """Each place of an axis `count` times; the axis counts from 0 without the batch."""
+    if count == 1:
+        return node
+    shape = node.shape
+    expanded = reshape(node, f"{name}_expand", (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    each = joined(f"{name}_each", [expanded] * count, axis + 1)
+    return reshape(each, name, (*shape[:axis], shape[axis] * count, *shape[axis + 1 :]))
 
 
 def _broadcast_to(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:

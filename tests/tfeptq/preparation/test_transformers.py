@@ -1,0 +1,68 @@
+"""Normalizations of the tensor itself, and attention, as primitives."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from keras import layers as L
+from keras import ops
+
+from tests.tfeptq.preparation.canonical_check import check, randomize
+from tfeptq.canonical.matmul_layer import MatMul
+from tfeptq.preparation import UnsupportedLayerError, prepare
+
+T, F = 7, 6
+
+LAYERS = {
+    "layer normalization": L.LayerNormalization(epsilon=1e-3),
+    "layer normalization of all": L.LayerNormalization(axis=[1, 2], scale=False),
+    "layer normalization of time": L.LayerNormalization(axis=1),
+    "rms normalization": L.RMSNormalization(),
+    "unit normalization": L.UnitNormalization(),
+    "attention": lambda x: L.Attention(use_scale=True)([x, 2 * x]),
+    "several heads": lambda x: L.MultiHeadAttention(2, 3)(x, x),
+    "cross attention": lambda x: L.MultiHeadAttention(2, 3, value_dim=4)(x, x[:, :4]),
+    "attention scores": lambda x: L.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True)[1],
+    "grouped queries": lambda x: L.GroupQueryAttention(4, 4, 2)(x, x),
+    "dot": lambda x: L.Dot(axes=2)([x, 2 * x]),
+    "dot of unit vectors": lambda x: L.Dot(axes=(1, 1), normalize=True)([x, 2 * x]),
+    "gelu": lambda x: ops.gelu(x) + L.Dense(F, activation="gelu")(x),
+    "gelu, exact": lambda x: ops.gelu(x, approximate=False),
+    "matrix product": lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+    "einsum of two tensors": lambda x: ops.einsum("btc,bsc->bts", x, 2 * x),
+    "spread": lambda x: ops.std(x, axis=1) + ops.var(x, axis=1),
+    "root": lambda x: ops.sqrt(ops.square(x) + 1.0) * ops.rsqrt(ops.square(x) + 0.5),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_transformers(name):
+    inputs = keras.Input((T, F))
+    check(randomize(keras.Model(inputs, LAYERS[name](inputs))), rounding=1e-5)
+
+
+def test_images():
+    inputs = keras.Input((5, T, F))
+    normalized = L.GroupNormalization(3)(inputs)
+    outputs = L.MultiHeadAttention(2, 3, attention_axes=(1, 2))(normalized, normalized)
+    check(randomize(keras.Model(inputs, outputs)), rounding=1e-4)
+
+
+def test_a_shared_block_keeps_one_set_of_weights():
+    inputs = keras.Input((T, F))
+    block = L.MultiHeadAttention(2, 3)
+    once = block(inputs, inputs)
+    canonical = check(randomize(keras.Model(inputs, block(once, once))), rounding=1e-5)
+    assert sum(isinstance(layer, L.Dense) for layer in canonical.layers) == 4
+    assert sum(isinstance(layer, MatMul) for layer in canonical.layers) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"use_causal_mask": True}, "is_causal"), ({"attention_mask": ops.ones((1, T, T))}, "mask")],
+)
+def test_masks_are_refused(options, reason):
+    inputs = keras.Input((T, F))
+    model = keras.Model(inputs, L.MultiHeadAttention(2, 3)(inputs, inputs, **options))
+    with pytest.raises(UnsupportedLayerError, match=reason):
+        prepare(model)
