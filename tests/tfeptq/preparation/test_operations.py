@@ -134,7 +134,7 @@ REFUSED = {
     "divides by a tensor": lambda x: 1 / x,
     "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
     "takes part of the batch": lambda x: x[0],
-    "same axes in front": lambda x: ops.matmul(x, ops.mean(x, axis=1)[:, None]),
+    "same axes in front": lambda x: ops.matmul(x, ops.mean(x, axis=1, keepdims=True)[:, :, :C]),
     "takes its weights from a tensor": lambda x: ops.tensordot(x, ops.mean(x, axis=(1, 2)), 1),
     "whole factors": lambda x: ops.image.resize(x, (H + 1, W)),
     "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
