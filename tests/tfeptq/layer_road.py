@@ -16,6 +16,9 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tfeptq.canonical.functions import gelu_tanh, rsqrt
+from tfeptq.canonical.matmul_layer import MatMul
+from tfeptq.canonical.mean_layer import Mean
 from tfeptq.model import QuantizedModel
 from tflite_export.file.reader import StoredModel, parse
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
@@ -31,11 +34,13 @@ class Case:
         layer: made with the name that it gets.
         kind: the operator that executes it.
         reads: number of images that it takes; 0: it takes the features of one, (n,).
+        of_shares: it takes numbers from 0 to 1.
     """
 
     layer: Callable[[str], keras.Layer]
     kind: str
     reads: int = 1
+    of_shares: bool = False
 
 
 def _of(kind: type[keras.Layer], *arguments: Any, **settings: Any) -> Callable[[str], keras.Layer]:
@@ -69,6 +74,11 @@ CASES: dict[str, Case] = {
     "softmax": Case(_of(L.Softmax), "SOFTMAX", reads=0),
     "sigmoid": Case(_of(L.Activation, "sigmoid"), "LOGISTIC"),
     "tanh": Case(_of(L.Activation, "tanh"), "TANH"),
+    "gelu": Case(_of(L.Activation, "gelu"), "GELU"),
+    "gelu_tanh": Case(_of(L.Activation, gelu_tanh), "GELU"),
+    "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
+    "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
+    "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
     "hard_silu": Case(_of(L.Activation, "hard_silu"), "HARD_SWISH"),
 }
 
@@ -79,11 +89,13 @@ def branches(names: tuple[str, ...]) -> keras.Model:
     inputs = keras.Input(SHAPE, name="image")
     images = [L.Conv2D(4, 1, name="one")(inputs), L.Conv2D(4, 1, name="two")(inputs)]
     features = L.Flatten(name="features")(images[0])
+    shares = L.Activation("sigmoid", name="shares")(images[1])
     outputs = []
     for name in names:
         case = CASES[name]
         reads = features if case.reads == 0 else images[: case.reads]
-        outputs.append(case.layer(name)(reads[0] if case.reads == 1 else reads))
+        reads = reads[0] if case.reads == 1 else reads
+        outputs.append(case.layer(name)(shares if case.of_shares else reads))
     return keras.Model(inputs, outputs, name="branches")
 
 

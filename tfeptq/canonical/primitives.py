@@ -15,6 +15,7 @@ import keras
 
 from tfeptq.canonical.linear_maps import ConvolutionMap, DenseMap, DepthwiseMap, LinearMap, Shape
 from tfeptq.canonical.matmul_layer import MatMul
+from tfeptq.canonical.mean_layer import Mean
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -192,6 +193,13 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "MEAN",
         attributes=lambda layer, *_: {"axes": (1, 2), "keep_dims": bool(layer.keepdims)},
         passes=Passes.ANY,
+        magnitude=Magnitude.MEAN,
+    ),
+    Primitive(
+        Mean,
+        "MEAN",
+        attributes=lambda layer, *_: {"axes": layer.axes, "keep_dims": layer.keepdims},
+        passes=Passes.UNIFORM,
         magnitude=Magnitude.MEAN,
     ),
     Primitive(

@@ -93,8 +93,8 @@ def _name_operations(model: keras.Model, layer: keras.Layer) -> None:
     """Names the operations that a `call` has just made after its layer and their kind.
 
     Keras counts them through the process, and the same layer read twice would have other names.
-    The only operation with weights of a layer without sub-layers has the layer's own name, by which
-    its width is asked for.
+    The only operation of a layer, and the only one with weights of a layer without sub-layers, has
+    the layer's own name, by which its width is asked for.
     """
     # A functional model whose `call` was overridden has operations of the user's making.
     old = {id(operation) for operation in getattr(layer, "operations", ())}
@@ -112,5 +112,5 @@ def _name_operations(model: keras.Model, layer: keras.Layer) -> None:
         kind = type(part).__name__.lower()
         number = f"_{counts[kind]}" if counts[kind] else ""
         counts[kind] += 1
-        is_whole = [part] == weighted and not has_layers
+        is_whole = [part] in (parts, weighted) and not has_layers
         part.name = layer.name if is_whole else f"{layer.name}_{kind}{number}"

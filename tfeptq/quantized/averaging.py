@@ -5,6 +5,7 @@ Averages of few integer codes are often halfway between two codes, and at 4 bits
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from tfeptq.quantized.wrappers import TIE_NUDGE, multiplier_exponent, rounded_to
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedMean(keras.layers.Wrapper):
-    """GlobalAveragePooling2D.
+    """GlobalAveragePooling2D and the mean over other axes.
 
     The kernel folds the division by the number of positions into its multiplier, so that the values
     between its two roundings are coarse where the output's scale is the finer one.
@@ -25,15 +26,15 @@ class QuantizedMean(keras.layers.Wrapper):
 
     knows_grid = True
 
-    def __init__(
-        self, layer: keras.layers.GlobalAveragePooling2D, requantization: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, layer: keras.layers.Layer, requantization: str, **kwargs: Any) -> None:
         super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
         self.requantization = requantization
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
-        self._positions = int(input_shape[1]) * int(input_shape[2])
+        # Those of an image, where the layer does not say.
+        axes = getattr(self.layer, "axes", (1, 2))
+        self._positions = math.prod(int(input_shape[axis]) for axis in axes)
         self.grid = self.add_weight(name="grid", shape=(), initializer="zeros", trainable=False)
         self.built = True
 

@@ -10,7 +10,7 @@ from tests.tfeptq.layer_road import CASES, LayerRoad
 from tfeptq.canonical.primitives import PRIMITIVES, find_primitive
 
 #: Layers whose kernels exist for int8 alone.
-ONLY_INT8 = ("leaky_relu", "prelu", "hard_silu")
+ONLY_INT8 = ("leaky_relu", "prelu", "hard_silu", "rsqrt")
 
 
 def test_every_row_has_a_case_and_every_case_is_its_operator():

@@ -9,6 +9,7 @@ from keras import layers as L
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.matmul_layer import MatMul
+from tfeptq.canonical.mean_layer import Mean
 from tfeptq.preparation import prepare
 
 H, W, C, N = 9, 7, 3, 5
@@ -26,6 +27,7 @@ PRIMITIVES = (
     L.Subtract,
     L.Multiply,
     MatMul,
+    Mean,
     L.Maximum,
     L.Minimum,
     L.Concatenate,
