@@ -389,9 +389,9 @@ def resize(kind: str) -> Callable[[Draw], IntegerGraph]:
         shape = draw.image()
         whole = (shape[1] * draw.integer(1, 4), shape[2] * draw.integer(1, 4))
         size = draw.choice(whole, (draw.integer(1, 17), draw.integer(1, 17)))
-        attributes: dict[str, Any] = {"size": size}
-        if kind == "RESIZE_BILINEAR":
-            attributes["half_pixel_centers"] = draw.choice(True, False)
+        # Kernels take one convention at most.
+        corners, centers = draw.choice((False, False), (True, False), (False, True))
+        attributes = {"size": size, "align_corners": corners, "half_pixel_centers": centers}
         return _same_parameters(kind, draw, shape, (1, *size, shape[3]), attributes)
 
     return build

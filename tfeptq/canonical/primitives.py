@@ -160,8 +160,8 @@ def _is_nearest(layer: Any) -> bool:
 
 
 def _resize(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
-    size = {"size": output[1:3]}
-    return size if _is_nearest(layer) else size | {"half_pixel_centers": True}
+    centers = not _is_nearest(layer)
+    return {"size": output[1:3], "align_corners": False, "half_pixel_centers": centers}
 
 
 #: Every row; their order has no meaning.

@@ -20,18 +20,28 @@ _INT8_CONTRAST = 255
 
 def nearest_neighbor(operands: Operands) -> np.ndarray:
     values = operands.arrays[0]
-    height, width = operands.attributes["size"]
-    rows = np.arange(height) * values.shape[1] // height
-    columns = np.arange(width) * values.shape[2] // width
+    rows, columns = (_nearest(operands, axis) for axis in (1, 2))
     return values[:, rows][:, :, columns]
+
+
+def _nearest(case: Case, axis: int) -> np.ndarray:
+    """Source index of each output along an axis, in the float32 of the reference kernel."""
+    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+    between_corners = case.attributes["align_corners"] and outputs > 1
+    less = int(between_corners)
+    scale = np.float32(size - less) / np.float32(outputs - less)
+    offset = np.float32(0.5 if case.attributes["half_pixel_centers"] else 0.0)
+    position = (np.arange(outputs, dtype=np.float32) + offset) * scale
+    if case.attributes["align_corners"]:
+        # A half goes up, as in C's `round` of what is not negative.
+        position = position + np.float32(0.5)
+    return np.minimum(np.floor(position).astype(np.int64), size - 1)
 
 
 def bilinear(operands: Operands) -> np.ndarray:
     values = operands.arrays[0].astype(np.int64)
-    half_pixel = operands.attributes["half_pixel_centers"]
-    height, width = operands.attributes["size"]
-    above, below, row_share = _neighbours(values.shape[1], height, half_pixel=half_pixel)
-    left, right, column_share = _neighbours(values.shape[2], width, half_pixel=half_pixel)
+    above, below, row_share = _neighbours(operands, 1)
+    left, right, column_share = _neighbours(operands, 2)
     row_share = row_share[:, None, None]
     column_share = column_share[:, None]
     upper = values[:, above]
@@ -43,17 +53,23 @@ def bilinear(operands: Operands) -> np.ndarray:
     return fixed_point.truncated_divide(total + half, _ONE * _ONE).astype(operands.output.dtype)
 
 
-def _neighbours(
-    size: int, outputs: int, *, half_pixel: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(case: Case, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower and upper source index of each output, and the upper one's share of `_ONE`."""
-    scale = (_ONE * size + outputs // 2) // outputs
+    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+    scale = _step(case, axis)
     position = np.arange(outputs, dtype=np.int64) * scale
-    if half_pixel:
+    if case.attributes["half_pixel_centers"]:
         position += scale // 2 - _ONE // 2
     lower = np.maximum(fixed_point.truncated_divide(position, _ONE), 0)
     upper = np.minimum(fixed_point.truncated_divide(position + _ONE - 1, _ONE), size - 1)
     return lower, upper, position - _ONE * lower
+
+
+def _step(case: Case, axis: int) -> int:
+    """Distance of two outputs in the input, in units of 1 / `_ONE`."""
+    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+    less = int(case.attributes["align_corners"] and outputs > 1)
+    return (_ONE * (size - less) + (outputs - less) // 2) // (outputs - less)
 
 
 def _resized(case: Case) -> Shape:
@@ -66,11 +82,25 @@ def _resized(case: Case) -> Shape:
 def _drift(case: Case) -> int:
     """LSB between two pixels of the largest contrast, by LiteRT's coordinates and by exact ones."""
     pixels = 0.0
-    for size, outputs in zip(case.shapes[0][1:3], case.attributes["size"], strict=True):
-        step = (_ONE * size + outputs // 2) // outputs / _ONE
+    for axis in (1, 2):
+        size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+        less = int(case.attributes["align_corners"] and outputs > 1)
+        step = _step(case, axis) / _ONE
         # Half a step where pixels are centred, and its own rounding.
-        pixels += outputs * abs(step - size / outputs) + 1 / _ONE
+        pixels += outputs * abs(step - (size - less) / (outputs - less)) + 1 / _ONE
     return math.ceil(_INT8_CONTRAST * pixels)
+
+
+def _other_pixel(case: Case) -> int:
+    """LSB between two pixels of the largest contrast, where kernels choose different ones."""
+    if case.attributes["align_corners"] or case.attributes["half_pixel_centers"]:
+        return 0
+    for axis in (1, 2):
+        size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+        exact = np.arange(outputs) * size // outputs
+        if np.any(_nearest(case, axis) != exact):
+            return _INT8_CONTRAST
+    return 0
 
 
 _BY_XNNPACK = Tolerance(
@@ -80,6 +110,18 @@ _BY_XNNPACK = Tolerance(
     drift=_drift,
 )
 
+#: Which pixels of the input stand at the corners of the output, and where pixels are.
+_CORNERS = {
+    "align_corners": Attribute("alignCorners"),
+    "half_pixel_centers": Attribute("halfPixelCenters"),
+}
+_EXACT_COORDINATES = Tolerance(
+    0,
+    "the optimized kernel computes with exact coordinates, the reference kernel with float32 ones, "
+    "which may be just below the integer that they stand for",
+    drift=_other_pixel,
+)
+
 RESIZE_NEAREST_NEIGHBOR = register(
     OperatorKind(
         "RESIZE_NEAREST_NEIGHBOR",
@@ -87,9 +129,9 @@ RESIZE_NEAREST_NEIGHBOR = register(
         _resized,
         versions=(2, 4),
         options="ResizeNearestNeighborOptions",
-        attributes={"size": OPERAND},
-        required={"alignCorners": False, "halfPixelCenters": False},
+        attributes=_CORNERS | {"size": OPERAND},
         ties=True,
+        tolerances={("litert", "int8"): _EXACT_COORDINATES},
     )
 )
 RESIZE_BILINEAR = register(
@@ -99,8 +141,7 @@ RESIZE_BILINEAR = register(
         _resized,
         versions=(3, 4),
         options="ResizeBilinearOptions",
-        attributes={"half_pixel_centers": Attribute("halfPixelCenters"), "size": OPERAND},
-        required={"alignCorners": False},
+        attributes=_CORNERS | {"size": OPERAND},
         ties=True,
         tolerances={("litert", "int8"): _BY_XNNPACK},
     )

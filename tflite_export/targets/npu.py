@@ -215,18 +215,23 @@ def _mean(place: _Place, limits: Mapping[str, Any]) -> str | None:
 
 def _resize(place: _Place, limits: Mapping[str, Any]) -> str | None:
     before, after = place.source[1:3], tuple(int(size) for size in place.attributes["size"])
-    is_smooth = place.attributes.get("half_pixel_centers", False)
-    if before == (1, 1):
+    if before == (1, 1) or before == after:
         return None
-    factors = [new / old for new, old in zip(after, before, strict=True)]
+    less = int(place.attributes["align_corners"])
+    factors = [
+        (new - less) / (old - less) if old > less else 1.0
+        for new, old in zip(after, before, strict=True)
+    ]
     said = f"a resize of {before[0]} x {before[1]} to {after[0]} x {after[1]}"
+    are_centres = place.attributes["half_pixel_centers"]
+    of_centres = limits["factors_of_centres"].get(place.kind) if are_centres else None
     if factors[0] != factors[1]:
         is_line = any(
             size == 1 and factor == 1 for size, factor in zip(after, factors, strict=True)
         )
-        if is_smooth or not is_line:
+        if of_centres or not is_line:
             return f"{said}, by unequal factors"
-    allowed = limits["factors"][place.kind if not is_smooth else "HALF_PIXEL_CENTERS"]
+    allowed = of_centres or limits["factors"][place.kind]
     if max(factors) in allowed:
         return None
     return f"{said}, allowed are factors of {', '.join(map(str, allowed))}"

@@ -60,11 +60,16 @@ def constant(values: np.ndarray) -> Tensor:
 
 
 def resized(
-    kind: str, before: tuple[int, int], after: tuple[int, int], *, smooth: bool = True
+    kind: str,
+    before: tuple[int, int],
+    after: tuple[int, int],
+    *,
+    corners: bool = False,
+    centers: bool | None = None,
 ) -> Case:
-    attributes: dict[str, Any] = {"size": after}
-    if kind == "RESIZE_BILINEAR":
-        attributes["half_pixel_centers"] = smooth
+    """As Keras does: of centred pixels where it is smooth."""
+    centers = kind == "RESIZE_BILINEAR" and not corners if centers is None else centers
+    attributes = {"size": after, "align_corners": corners, "half_pixel_centers": centers}
     return kind, (1, *before, 2), (1, *after, 2), attributes, "int8", []
 
 
@@ -182,9 +187,18 @@ CASES: dict[str, list[Case]] = {
         ]
         for kind in RESIZES
     },
-    "factors between corners": [
-        resized("RESIZE_BILINEAR", (4, 4), (4 * factor, 4 * factor), smooth=False)
+    "factors from the first corner": [
+        resized("RESIZE_BILINEAR", (4, 4), (4 * factor, 4 * factor), centers=False)
         for factor in (2, 3, 4, 8, 16)
+    ],
+    "factors of centred pixels": [
+        resized("RESIZE_NEAREST_NEIGHBOR", (4, 4), (4 * factor, 4 * factor), centers=True)
+        for factor in (1, 2, 3, 4, 8)
+    ],
+    "factors between corners": [
+        resized(kind, (4, 4), after, corners=True)
+        for kind in RESIZES
+        for after in ((7, 7), (8, 8), (10, 10), (13, 13), (25, 25), (4, 4), (7, 13))
     ],
     "means": [
         mean((1, 80, 80, 4), (1, 2)),
