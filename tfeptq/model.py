@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 
@@ -15,29 +14,40 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
-    from tfeptq.rounding.distillation import Distillation
     from tfeptq.selection.frontier_point import WidthChoice
     from tfeptq.selection.search import SearchReport
     from tflite_export import IntegerGraph
+
+
+class TrainingStep(Protocol):
+    """What a model learns by, instead of a loss on labels; see `QuantizedModel.attach`."""
+
+    def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
+        """One step of the model's optimizer, compiled by Keras.
+
+        Args:
+            data: a batch of what `fit` is fed.
+
+        Returns:
+            Name -> loss, for logs.
+        """
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedModel(keras.Model):
     """What `tfeptq.quantize` returns: a Keras model that predicts as the integer file will.
 
-    `predict`, `evaluate`, `save` and `summary` are Keras's own. With a distillation attached
-    (`attach`), `fit` runs EPTQ's training step on what `tfeptq.rounding.distillation` feeds it;
-    without one, `fit` is quantization-aware training on labels.
+    `predict`, `evaluate`, `save` and `summary` are Keras's own. With a training step attached
+    (`attach`), `fit` runs that: EPTQ's is `tfeptq.rounding.distillation`. Without one, `fit` is
+    quantization-aware training on labels.
+
+    Args:
+        target: what it is quantized for.
 
     Attributes:
-        target: what it was quantized for, where `tflite_export.export` writes for nothing else
-            unless told; saved with the model.
-        quantization_config: what `tfeptq.quantize` was asked; like all below it stays with the
+        target: `tflite_export.export` writes for nothing else unless told; saved with the model.
+        report: what `tfeptq.quantize` was asked, decided, found and measured. It stays with the
             object that `quantize` returned and is not saved.
-        choice: costs and sensitivities of the candidates, where widths were chosen.
-        accuracy_search: how they were found, where an accuracy was asked for.
-        stage_seconds: stage of the recipe -> seconds.
-        report: what was decided, found and measured.
 
     Example:
         >>> quantized.save("m.keras")
@@ -45,26 +55,41 @@ class QuantizedModel(keras.Model):
         True
     """
 
-    target: str | None = None
-    quantization_config: QuantizationConfig | None = None
-    choice: WidthChoice | None = None
-    accuracy_search: SearchReport | None = None
-    stage_seconds: Mapping[str, float] = MappingProxyType({})
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, target: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.dtype_policy = DTYPE
+        self.target = target
         self.report = QuantizationReport()
+        self._training_step: TrainingStep | None = None
 
-    def attach(self, distillation: Distillation | None) -> None:
-        """Sets what the next `compile`/`fit` learns from; None: the compiled loss and labels."""
-        self._distillation = distillation
+    def attach(self, step: TrainingStep | None) -> None:
+        """Sets what the next `compile`/`fit` learns by; None: the compiled loss and labels."""
+        self._training_step = step
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        distillation = getattr(self, "_distillation", None)
-        if distillation is None:
+        if self._training_step is None:
             return super().train_step(data)
-        return distillation.train_step(self, data)
+        return self._training_step.train_step(self, data)
+
+    @property
+    def quantization_config(self) -> QuantizationConfig | None:
+        """`report.config`."""
+        return self.report.config
+
+    @property
+    def choice(self) -> WidthChoice | None:
+        """`report.choice`."""
+        return self.report.choice
+
+    @property
+    def accuracy_search(self) -> SearchReport | None:
+        """`report.search`."""
+        return self.report.search
+
+    @property
+    def stage_seconds(self) -> Mapping[str, float]:
+        """`report.seconds`."""
+        return self.report.seconds
 
     @property
     def weighted_layers(self) -> list[QuantizedWeights]:

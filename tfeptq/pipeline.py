@@ -139,7 +139,7 @@ def _quantize(
     learn = functools.partial(_learn, taken, scores, checkpoint)
     if not config.has_candidates:
         quantized = learn(plan, config, callbacks, watch)
-        quantized.quantization_config = config
+        quantized.report.config = config
         return quantized
     with watch("sensitivity"):
         limits = config.budget.limits if config.budget is not None else None
@@ -150,7 +150,7 @@ def _quantize(
             fixed = choice.configured(config, choice.within(config.budget.limits))
             plan = QuantizationPlan.of(canonical, fixed)
         quantized = learn(plan, fixed, callbacks, watch)
-        quantized.quantization_config, quantized.choice = config, choice
+        quantized.report.config, quantized.report.choice = config, choice
         return quantized
 
     def attempt(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
@@ -160,10 +160,10 @@ def _quantize(
 
     keep = functools.partial(_kept_evaluation, checkpoint, canonical, samples)
     with watch("search"):
-        quantized, report = hold_accuracy(model, choice, config, attempt, keep, baseline)
-    quantized.stage_seconds = {**watch.seconds, **quantized.stage_seconds}
-    quantized.accuracy_search = report
-    quantized.quantization_config, quantized.choice = config, choice
+        quantized, search = hold_accuracy(model, choice, config, attempt, keep, baseline)
+    report = quantized.report
+    report.config, report.choice, report.search = config, choice, search
+    report.seconds = {**watch.seconds, **report.seconds}
     return quantized
 
 
@@ -229,7 +229,7 @@ def _learn(
     if is_final:
         with watch("quality"):
             _measure_quality(quantized, canonical, taken)
-    quantized.stage_seconds = watch.seconds
+    quantized.report.seconds = watch.seconds
     return quantized
 
 
@@ -278,8 +278,7 @@ def _rounded_layer_by_layer(*, quantized: QuantizedModel, **inputs: Any) -> dict
 
 
 def _wrapped(plan: QuantizationPlan, samples: Sequence[np.ndarray]) -> QuantizedModel:
-    quantized = QuantizedModel(*wrap(plan), name=plan.model.name)
-    quantized.target = plan.target
+    quantized = QuantizedModel(*wrap(plan), name=plan.model.name, target=plan.target)
     require_equal(plan.model, quantized, samples)
     return quantized
 

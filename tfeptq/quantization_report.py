@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tfeptq.config import QuantizationConfig
     from tfeptq.report.quality import Quality
+    from tfeptq.selection.frontier_point import WidthChoice
+    from tfeptq.selection.search import SearchReport
 
 
 @dataclasses.dataclass
@@ -22,12 +25,20 @@ class QuantizationReport:
         warnings: what may cost accuracy and what to do about it; one sentence each, which names the
             layer, input or output.
         quality: how near every output is to the float model's.
+        config: what was asked.
+        choice: costs and sensitivities of the candidates, where widths were chosen.
+        search: how they were found, where an accuracy was asked for.
+        seconds: stage of the recipe -> seconds.
     """
 
     samples: dict[str, int] = dataclasses.field(default_factory=dict)
     repairs: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     quality: Quality | None = None
+    config: QuantizationConfig | None = None
+    choice: WidthChoice | None = None
+    search: SearchReport | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def stated(self) -> str:
         """As JSON, to be kept with the result of a stage."""

@@ -24,8 +24,6 @@ class QuantizedMean(keras.layers.Wrapper):
     between its two roundings are coarse where the output's scale is the finer one.
     """
 
-    knows_grid = True
-
     def __init__(self, layer: keras.layers.Layer, requantization: str, **kwargs: Any) -> None:
         super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
         self.requantization = requantization
@@ -38,9 +36,10 @@ class QuantizedMean(keras.layers.Wrapper):
         self.grid = self.add_weight(name="grid", shape=(), initializer="zeros", trainable=False)
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, imitates_kernel: bool = True) -> Any:
+        """See `QuantizedWeights.call`."""
         outputs = self.layer(inputs)
-        if not self.knows_grid:
+        if not imitates_kernel:
             return outputs
         return rounded_to_grid(outputs, self.grid, requantization=self.requantization)
 

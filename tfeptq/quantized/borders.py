@@ -19,16 +19,15 @@ class Narrowing(ActivationQuantizer):
     once more: without this one value in a hundred would be another code in Keras.
     """
 
-    knows_grid = True
-
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.grid = self._constant("grid", 0.0)
 
-    def call(self, inputs: Any) -> Any:
-        if self.knows_grid:
+    def call(self, inputs: Any, is_fused: bool = False, imitates_kernel: bool = True) -> Any:
+        """See `ActivationQuantizer.call` and `QuantizedWeights.call`."""
+        if imitates_kernel:
             inputs = rounded_to_grid(inputs, self.grid, requantization="twice")
-        return super().call(inputs)
+        return super().call(inputs, is_fused)
 
     def set_grid(self, input_scale: np.float32) -> None:
         """Starts to round as the operator does, once both scales are final."""

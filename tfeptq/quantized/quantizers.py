@@ -77,12 +77,7 @@ class ActivationQuantizer(keras.layers.Layer):
     Args:
         bits: 4 to 8, or 16.
         fixed: optional `(scale, zero_point)` that the kernel demands; never learned.
-
-    Attributes:
-        is_fused: computes in one kernel, see `tfeptq.quantized.fused`; the results are the same.
     """
-
-    is_fused = False
 
     def __init__(
         self, bits: int = 8, fixed: tuple[float, int] | None = None, **kwargs: Any
@@ -118,10 +113,15 @@ class ActivationQuantizer(keras.layers.Layer):
         """Largest distance of an integer of its tensor's type from the zero point."""
         return max(map(abs, limits.reach(self.container, self.parameters()[1])))
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, is_fused: bool = False) -> Any:
+        """The quantized tensor.
+
+        Args:
+            is_fused: compute in one kernel, see `tfeptq.quantized.fused`; the result is the same.
+        """
         low, high = self.codes
         scale = self.base_scale * ops.exp(self.log_scale)
-        if self.is_fused:
+        if is_fused:
             shares = map(ops.convert_to_tensor, (self.zero_point, self.float_share))
             codes = ops.convert_to_tensor([low, high], "float32")
             return gradual_fake_quantize(inputs, scale, *shares, codes)
@@ -143,6 +143,10 @@ class ActivationQuantizer(keras.layers.Layer):
         """Takes another scale; codes of zero stay where they are."""
         self.base_scale.assign(np.float32(scale))
         self.log_scale.assign(0.0)
+
+    def set_learned(self, *, scale: bool) -> None:
+        """Whether training may change the scale; one that a kernel demands stays in any case."""
+        self.log_scale.trainable = scale and self.fixed is None
 
     def fold(self) -> None:
         """Moves the learned factor into the scale, so that the scale is one float32 number."""

@@ -75,11 +75,9 @@ class QuantizedWeights(keras.layers.Wrapper):
             a call: each `call_index` has its own integer bias and accumulator grid.
 
     Attributes:
-        knows_grid: False spares training the search for a grid that is set afterwards.
         structure: of the float weights, which training keeps; None: every weight is on its own.
     """
 
-    knows_grid = True
     structure: WeightStructure | None = None
 
     def __init__(
@@ -160,12 +158,19 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.place.assign(place)
         self.rounding.assign(rectified_sigmoid_inverse(share) / unit)
 
-    def call(self, inputs: Any, call_index: int = 0) -> Any:
+    def call(self, inputs: Any, call_index: int = 0, imitates_kernel: bool = True) -> Any:
+        """The pre-activation.
+
+        Args:
+            call_index: of a shared layer, which of its calls this is.
+            imitates_kernel: round the accumulator as the integer kernel does, once its grid is
+                set; False spares training what is set after it.
+        """
         outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
         outputs += self.quantized_bias()
         if self.calls > 1:
             outputs += self.bias_residue[call_index]
-        if not self.knows_grid:
+        if not imitates_kernel:
             return outputs
         grid = self.grid[call_index] if self.calls > 1 else self.grid
         return rounded_to_grid(outputs, grid, requantization=self.requantization)
@@ -211,6 +216,11 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.rounding_unit.assign(rounding)
         self.rounding.assign(value / rounding)
         self.bias_unit.assign(bias)
+
+    def set_learned(self, *, scales: bool, biases: bool) -> None:
+        """What training may change beside the rounding."""
+        self.log_scale.trainable = scales
+        self.bias_offset.trainable = biases
 
     def shift_bias(self, shift: np.ndarray) -> None:
         """Adds `shift`, one value an output channel, to the bias."""

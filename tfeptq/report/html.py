@@ -122,7 +122,7 @@ def _template(name: str) -> str:
 def _content(
     quantized: QuantizedModel, result: ExportResult, scores: Mapping[str, Score]
 ) -> dict[str, Any]:
-    config = quantized.quantization_config
+    config = quantized.report.config
     runtimes = result.verification.runtimes if result.verification else ()
     return {
         "name": quantized.name,
@@ -136,8 +136,8 @@ def _content(
         "report": quantized.report,
         "nearness": quality_table(quality) if (quality := quantized.report.quality) else None,
         "least_sqnr": LEAST_SQNR,
-        "seconds": quantized.stage_seconds,
-        "search": quantized.accuracy_search,
+        "seconds": quantized.report.seconds,
+        "search": quantized.report.search,
         "section": target_section(result.path, result.target),
         **_frontier(quantized),
     }
@@ -209,11 +209,11 @@ def _sizes(result: ExportResult) -> list[tuple[str, int]]:
 
 def _frontier(quantized: QuantizedModel) -> dict[str, str | None]:
     """The plot and what draws it; 2 MB that only reports with a plot carry."""
-    if quantized.choice is None:
+    if quantized.report.choice is None:
         return {"figure": None, "plotly": None, "source": None}
     from tfeptq.report.frontier_plot import frontier_figure, packed_plotly
 
-    choice, config = quantized.choice, quantized.quantization_config
+    choice, config = quantized.report.choice, quantized.report.config
     limits = config.budget.limits if config and config.budget else {}
     cost = next((name for name in limits if name in choice.cost_names), "weight_bytes")
     chosen = choice.point_of(quantized.bit_widths)

@@ -7,9 +7,8 @@ short schedules need the network to train on the integers that it will ship.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,18 @@ import tensorflow as tf
 from keras import ops
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import fitting_batch
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
 from tfeptq.quantized import fused
+from tfeptq.quantized.averaging import QuantizedMean
+from tfeptq.quantized.borders import Narrowing
 from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.backup import TrainingBackup
 from tfeptq.rounding.teacher import Teacher
 
@@ -74,7 +77,8 @@ class Distillation:
         teacher: its canonical float model.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
             (samples, 1) for each weighted call; only means are used, each batch brings its own.
-        is_fused: computes the loss of a tensor in one kernel, see `tfeptq.quantized.fused`.
+        is_fused: fake-quantizes a tensor, and computes its loss, in one kernel, see
+            `tfeptq.quantized.fused`.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Distillation:
         is_fused: bool = False,
     ) -> None:
         self.teacher = Teacher(teacher)
-        self._student = LayerGraph.of(quantized)
+        self._student = _quick_calls(LayerGraph.of(quantized), is_fused=is_fused)
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         self._normalizer = float(mean.max())
@@ -239,20 +243,19 @@ def distil(
         order = sample_order(
             len(samples[0]), config.batch_size, steps_per_epoch * epochs, seed=config.seed
         )
-        with _quick_layers(quantized, is_fused=not uses_xla):
-            quantized.fit(
-                _dataset(samples, attention, remembered, order[done:]),
-                initial_epoch=done // steps_per_epoch,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch,
-                callbacks=[
-                    StepProgress(steps_per_epoch * epochs, "distillation"),
-                    *(callbacks or ()),
-                    *([backup] if backup else ()),
-                ],
-                shuffle=False,
-                verbose=0,
-            )
+        quantized.fit(
+            _dataset(samples, attention, remembered, order[done:]),
+            initial_epoch=done // steps_per_epoch,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[
+                StepProgress(steps_per_epoch * epochs, "distillation"),
+                *(callbacks or ()),
+                *([backup] if backup else ()),
+            ],
+            shuffle=False,
+            verbose=0,
+        )
         if backup:
             backup.close()
     quantized.attach(None)
@@ -264,7 +267,8 @@ def distil(
 def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) -> None:
     for layer in quantized.layers:
         values = [np.abs(array).max(initial=0.0) for array in layer.get_weights()]
-        factor = np.abs(layer.log_scale).max() if hasattr(layer, "log_scale") else 0.0
+        is_scaled = isinstance(layer, (QuantizedWeights, ActivationQuantizer))
+        factor = np.abs(layer.log_scale).max() if is_scaled else 0.0
         if not np.isfinite(values).all() or factor > _LARGEST_FACTOR:
             raise ValueError(
                 f"training diverged in layer {layer.name!r}: take a lower learning_rate than "
@@ -274,26 +278,18 @@ def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) 
             )
 
 
-@contextlib.contextmanager
-def _quick_layers(quantized: QuantizedModel, *, is_fused: bool) -> Iterator[None]:
-    """Layers without what training does not need: kernels' grids are set after it."""
-    switches = {"knows_grid": False, "is_fused": is_fused}
-    before = [
-        (layer, name, getattr(layer, name))
-        for layer in quantized.layers
-        for name in switches
-        if hasattr(layer, name)
-    ]
-    for layer, name, _ in before:
-        setattr(layer, name, switches[name])
-    try:
-        yield
-    finally:
-        for layer, name, value in before:
-            setattr(layer, name, value)
-        # Callbacks may have had them traced.
-        quantized.make_predict_function(force=True)
-        quantized.make_test_function(force=True)
+def _quick_calls(graph: LayerGraph, *, is_fused: bool) -> LayerGraph:
+    """The same calls without what training does not need: kernels' grids are set after it."""
+
+    def quick(call: Call) -> Call:
+        options = dict(call.options)
+        if isinstance(call.layer, ActivationQuantizer):
+            options["is_fused"] = is_fused
+        if isinstance(call.layer, (QuantizedWeights, QuantizedMean, Narrowing)):
+            options["imitates_kernel"] = False
+        return dataclasses.replace(call, options=options)
+
+    return dataclasses.replace(graph, calls=tuple(map(quick, graph.calls)))
 
 
 def _gains_from_xla(quantized: QuantizedModel) -> bool:
@@ -363,7 +359,6 @@ def _choose_variables(
             rounding=config.rounding_learning_rate / config.learning_rate, bias=rms or 1.0
         )
         layer.keep_structure()
-        layer.log_scale.trainable = config.train_scales
-        layer.bias_offset.trainable = config.train_biases
+        layer.set_learned(scales=config.train_scales, biases=config.train_biases)
     for quantizer in quantized.activation_quantizers:
-        quantizer.log_scale.trainable = config.train_scales and quantizer.fixed is None
+        quantizer.set_learned(scale=config.train_scales)
