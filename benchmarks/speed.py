@@ -30,6 +30,7 @@ import tflite_export
 from benchmarks.models import Task, load
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.report.tables import show
+from tfeptq.stage_samples import DEFAULT_STAGES
 
 
 class Clock(keras.callbacks.Callback):
@@ -137,7 +138,8 @@ def row(name: str, batch: int, steps: int) -> tuple[str, ...]:
     samples = [task.calibration[:1024]]
     written, verified = export_seconds(task)
     attention = seconds(lambda: channel_attention(canonical, samples))
-    weights = seconds(lambda: weight_scores(canonical, samples))
+    count = DEFAULT_STAGES.weight_scores
+    weights = seconds(lambda: weight_scores(canonical, samples, count=count))
     return (
         name,
         str(batch),

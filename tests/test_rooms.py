@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = {
     "tfeptq": [
         "settings",
+        "stage_samples",
         "goals",
         "config",
         "progress",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfeptq.preparation import UnsupportedLayerError, prepare
     from tfeptq.report.html import write_report
     from tfeptq.selection.frontier_point import FrontierPoint
+    from tfeptq.stage_samples import StageSamples
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "QuantizationCallback": "callbacks.quantization",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
+    "StageSamples": "stage_samples",
     "UnsupportedLayerError": "preparation",
     "load_model": "loading",
     "pareto_frontier": "pareto",
@@ -41,6 +43,7 @@ __all__ = [
     "QuantizationCallback",
     "QuantizationConfig",
     "QuantizedModel",
+    "StageSamples",
     "UnsupportedLayerError",
     "__version__",
     "load_model",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfeptq.goals import AccuracyTarget, Budget
 from tfeptq.settings import bounds, member, real, shapes, shown, switch, whole, width, widths
+from tfeptq.stage_samples import DEFAULT_STAGES, StageSamples, stage_samples
 
 if TYPE_CHECKING:
     import keras
@@ -70,6 +71,8 @@ class QuantizationConfig:
         steps: length of the optimisation.
         batch_size: samples a step.
         samples: calibration samples used.
+        stage_samples: how many of them each stage looks at, see `StageSamples`; `{stage: number}`
+            changes some.
         augmentation: a Keras layer or model that changes samples at random without making them
             harder to recognize, such as `keras.layers.RandomFlip`: where there are fewer than
             `samples`, copies made by it fill them up. Every stage uses them all.
@@ -110,6 +113,7 @@ class QuantizationConfig:
     steps: int = 2000
     batch_size: int = 32
     samples: int = 1024
+    stage_samples: StageSamples | Mapping[str, int] = DEFAULT_STAGES
     augmentation: keras.Layer | None = None
     seed: int = 0
     bias_correction: bool = True
@@ -138,6 +142,12 @@ class QuantizationConfig:
     def has_candidates(self) -> bool:
         """Whether the widths are still to be chosen."""
         return isinstance(self.weight_bits, tuple) or isinstance(self.activation_bits, tuple)
+
+    @property
+    def stages(self) -> StageSamples:
+        """`stage_samples`, with every stage in it."""
+        assert isinstance(self.stage_samples, StageSamples)
+        return self.stage_samples
 
     @property
     def moves(self) -> int:
@@ -207,6 +217,7 @@ class QuantizationConfig:
         for name in ("budget", "accuracy_target"):
             if config[name] is not None:
                 config[name] = config[name].get_config()
+        config["stage_samples"] = dataclasses.asdict(self.stages)
         if self.augmentation is not None:
             import keras
 
@@ -273,6 +284,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "steps": partial(whole, least=1),
     "batch_size": partial(whole, least=1),
     "samples": partial(whole, least=1),
+    "stage_samples": stage_samples,
     "augmentation": _layer,
     "seed": partial(whole, least=0, most=2**31 - 1),
     "bias_correction": switch,

@@ -135,7 +135,7 @@ def _quantize(
         prove(functional, canonical, samples)
         notes = doubts(canonical, samples, plan.input_ranges)
         taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
-    scores = FloatScores(canonical, samples, config.seed, checkpoint)
+    scores = FloatScores(canonical, samples, config.seed, checkpoint, stages=config.stages)
     learn = functools.partial(_learn, taken, scores, checkpoint)
     if not config.has_candidates:
         quantized = learn(plan, config, callbacks, watch)
@@ -203,6 +203,7 @@ def _learn(
                 quantized=quantized,
                 model=canonical,
                 samples=samples,
+                count=config.stages.layer_by_layer,
                 corrects_biases=config.bias_correction,
                 is_trained_later=config.rounding == "eptq",
             ).values()
@@ -210,7 +211,7 @@ def _learn(
             quantized.report.restate(str(report))
     elif config.bias_correction:
         with watch("bias correction"):
-            correct_biases(quantized, canonical, samples)
+            correct_biases(quantized, canonical, samples, count=config.stages.bias_correction)
     if has_weights and config.rounding == "eptq":
         with watch("attention"):
             attention = _attention(canonical, samples, scores, config)

@@ -22,6 +22,7 @@ from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.stage_samples import first
 
 FloatMeans = Callable[[list[tf.Tensor], tf.Tensor], dict[Key, tf.Tensor]]
 MeanShifts = Callable[[list[tf.Tensor], tf.Tensor, dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
@@ -32,19 +33,19 @@ def correct_biases(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     *,
-    count: int = 256,
+    count: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Shifts the biases of `quantized` so that mean pre-activations equal those of `model`.
 
     Args:
         model: the canonical float model with the same layer names.
-        samples: one array a model input, float32 (N, ...); the first `count` are used, at once
-            where they fit into memory. Otherwise shifts are averaged over batches.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, None: all,
+            at once where they fit into memory. Otherwise shifts are averaged over batches.
 
     Returns:
         layer name -> the shift that was removed, one value an output channel.
     """
-    count = min(count, len(samples[0]))
+    count = first(count, len(samples[0]))
     quantized.report.samples["bias correction"] = count
     batch_size = fitting_forward_batch(model, count)
     float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)

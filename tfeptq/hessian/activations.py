@@ -22,9 +22,7 @@ from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
 from tfeptq.progress import progress
-
-#: Samples behind traces of activations.
-TRACED = 256
+from tfeptq.stage_samples import first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def activation_moments(
     grids: Sequence[Grid],
     *,
     is_whitened: bool,
-    count: int = TRACED,
+    count: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
 ) -> ActivationMoments:
@@ -89,7 +87,7 @@ def activation_moments(
         is_whitened: Jacobian of A^(1/2) times the logits, A the Hessian of self-distillation in
             them, so that traces are those of its Hessian; otherwise of the logits themselves.
     """
-    count = min(count, len(samples[0]))
+    count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=6)
     probe = Probe(model, seed=seed)
     run = tf.function(_Moments(model, grids, is_whitened=is_whitened).batch)

@@ -13,8 +13,9 @@ from tfeptq.calibrate.histograms import Histogram, as_arrays, from_arrays
 from tfeptq.calibrate.ranges import calibration_histograms
 from tfeptq.canonical.layer_graph import Key
 from tfeptq.checkpoint.steps import Checkpoint, numbered
-from tfeptq.hessian.label_free import SCORED, channel_attention, weight_scores
+from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.plan.sharing import Ranges
+from tfeptq.stage_samples import DEFAULT_STAGES, StageSamples, first
 
 
 class FloatScores:
@@ -25,6 +26,7 @@ class FloatScores:
         samples: one array a model input, float32 (N, ...).
         seed: of the random probes.
         checkpoint: where scores are kept, for every configuration with this seed.
+        stages: how many samples weight scores look at.
 
     Attributes:
         used: what was computed from the float model -> how many samples it looked at.
@@ -36,15 +38,18 @@ class FloatScores:
         samples: Sequence[np.ndarray],
         seed: int,
         checkpoint: Checkpoint | None = None,
+        *,
+        stages: StageSamples = DEFAULT_STAGES,
     ) -> None:
         self._inputs = {"model": model, "samples": samples, "seed": seed}
         self._checkpoint = checkpoint or Checkpoint()
         self._total = len(samples[0])
+        self._stages = stages
         self.used: dict[str, int] = {}
 
     def note(self, stage: str, count: int | None = None) -> None:
         """Says that a stage looks at the first `count` samples; None: at all."""
-        self.used[stage] = self._total if count is None else min(count, self._total)
+        self.used[stage] = first(count, self._total)
 
     @functools.cached_property
     def histograms(self) -> dict[Key, Histogram]:
@@ -62,8 +67,11 @@ class FloatScores:
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:
         """See `tfeptq.hessian.label_free.weight_scores`."""
-        self.note("weight scores", SCORED)
-        arrays = self._checkpoint.arrays("weight_scores", _named_weight_scores, **self._inputs)
+        count = self._stages.weight_scores
+        self.note("weight scores", count)
+        arrays = self._checkpoint.arrays(
+            "weight_scores", _named_weight_scores, **self._inputs, count=count
+        )
         names, *scores = arrays.values()
         return dict(zip(map(str, names), scores, strict=True))
 

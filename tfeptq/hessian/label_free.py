@@ -13,9 +13,7 @@ from tfeptq.canonical.layer_graph import Call
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.probes import Probe
 from tfeptq.progress import progress
-
-#: Samples behind weight scores.
-SCORED = 64
+from tfeptq.stage_samples import first
 
 
 def channel_attention(
@@ -78,7 +76,7 @@ def weight_scores(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     *,
-    count: int = SCORED,
+    count: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -95,7 +93,7 @@ def weight_scores(
         layer name -> float32 in the kernel's shape; calls of a shared layer are summed.
     """
     probe = Probe(model, seed=seed)
-    count = min(count, len(samples[0]))
+    count = first(count, len(samples[0]))
     # Patches of inputs hold each value as often as the kernel has positions, often 9.
     batch_size = fitting_batch(model, min(batch_size, count), copies=12)
 

@@ -22,9 +22,8 @@ from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.progress import progress
+from tfeptq.stage_samples import first
 
-#: Samples behind pair terms.
-PAIRED = 512
 #: A layer (or an activation quantizer) by its name, at a width.
 Candidate = tuple[str, int]
 
@@ -60,7 +59,7 @@ def pair_terms(
     samples: Sequence[np.ndarray],
     errors: Mapping[Candidate, RoundingError | Grid],
     *,
-    count: int = PAIRED,
+    count: int | None = None,
     batch_size: int = 64,
 ) -> PairTerms:
     """Second-order terms of all candidates (layer, width) with each other.
@@ -70,7 +69,7 @@ def pair_terms(
         samples: one array a model input, float32 (N, ...); the first `count` are used.
         errors: of weights, or of the activations that a grid rounds; in the order of the result.
     """
-    count = min(count, len(samples[0]))
+    count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=3)
     of_weights = _JacobianProducts(model)
     of_activations = ActivationProducts(model, [e for e in errors.values() if isinstance(e, Grid)])

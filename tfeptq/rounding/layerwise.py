@@ -34,6 +34,7 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.input_moments import SplitMoments
 from tfeptq.rounding.refit import refitted
 from tfeptq.rounding.structured_gptq import structured_integers
+from tfeptq.stage_samples import first
 
 #: Samples that are run at once, and how many arrays of the size of the largest tensor that takes:
 #: patches of 3 x 3 in both models, and what is made of them.
@@ -45,7 +46,7 @@ def round_layer_by_layer(
     model: keras.Model,
     samples: Sequence[np.ndarray],
     *,
-    count: int = 1024,
+    count: int | None = None,
     corrects_biases: bool = True,
     is_trained_later: bool = False,
 ) -> None:
@@ -56,8 +57,8 @@ def round_layer_by_layer(
     Args:
         quantized: calibrated, with the steps of its weights; activations are quantized fully.
         model: the canonical float model with the same layer names.
-        samples: one array a model input, float32 (N, ...); the first `count` are used, or as many
-            as fit into memory.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, None:
+            all; or as many as fit into memory.
         corrects_biases: otherwise biases stay, and means count as all other errors.
         is_trained_later: allow only the two integers around each float weight, between which
             training chooses. What moves weights further fits the samples too closely: after
@@ -171,7 +172,7 @@ def float_moments(
 
 
 def _batches(
-    model: keras.Model, samples: Sequence[np.ndarray], count: int
+    model: keras.Model, samples: Sequence[np.ndarray], count: int | None
 ) -> list[list[tf.Tensor]]:
     count = fitting_samples(model, samples, count)
     batch_size = fitting_forward_batch(model, min(count, _BATCH), copies=_COPIES)
@@ -180,7 +181,7 @@ def _batches(
     return WholeBatches(samples, count, -(-count // (2 * pairs))).once()
 
 
-def fitting_samples(model: keras.Model, samples: Sequence[np.ndarray], count: int) -> int:
-    """How many of the first `count` samples fit into memory."""
+def fitting_samples(model: keras.Model, samples: Sequence[np.ndarray], count: int | None) -> int:
+    """How many of the first `count` samples fit into memory; None: of all."""
     # The largest tensors of both models, and a residual.
-    return fitting_forward_batch(model, min(count, len(samples[0])), copies=3)
+    return fitting_forward_batch(model, first(count, len(samples[0])), copies=3)

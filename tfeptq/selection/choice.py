@@ -22,7 +22,7 @@ from tfeptq.selection.joint_choice import JointChoice, prepare_joint_choice, wit
 from tfeptq.selection.prices import JointPrices, Prices, prices
 from tfeptq.selection.refinement import refined
 from tfeptq.selection.selection import select
-from tfeptq.sensitivity.measured import MEASURED, MeasuredDivergence
+from tfeptq.sensitivity.measured import MeasuredDivergence
 from tfeptq.sensitivity.sensitivity import Losses, Sensitivity, sensitivity
 
 
@@ -156,7 +156,8 @@ def prepare_choice(
     """
     checkpoint = checkpoint or Checkpoint()
     model = plan.model
-    scores = scores or FloatScores(model, samples, config.seed, checkpoint)
+    if scores is None:
+        scores = FloatScores(model, samples, config.seed, checkpoint, stages=config.stages)
     if labelled and len(labelled.labels) != len(samples[0]):
         raise ValueError(
             f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
@@ -170,8 +171,8 @@ def prepare_choice(
         return Choice(found.costs, result, result.order)
     if not config.moves:
         return Choice(found.costs, result, None)
-    scores.note("measured moves", MEASURED)
-    measure = _kept_divergences(model, samples, result, checkpoint)
+    scores.note("measured moves", config.stages.measured_moves)
+    measure = _kept_divergences(model, samples, result, checkpoint, config.stages.measured_moves)
     return Choice(found.costs, result, None, measure, config.moves)
 
 
@@ -180,10 +181,11 @@ def _kept_divergences(
     samples: Sequence[np.ndarray],
     found: Sensitivity,
     checkpoint: Checkpoint,
+    count: int,
 ) -> Callable[[Mapping[str, int]], float]:
     """`MeasuredDivergence` of widths, or what it was in an earlier run."""
-    measure = MeasuredDivergence(model, samples, found.errors)
-    key = checkpoint.key(model=model, samples=samples, errors=found.errors)
+    measure = MeasuredDivergence(model, samples, found.errors, count=count)
+    key = checkpoint.key(model=model, samples=samples, errors=found.errors, count=count)
 
     def kept(widths: Mapping[str, int]) -> float:
         arrays = checkpoint.arrays(

@@ -18,9 +18,9 @@ from tfeptq.calibrate.ranges import best_range
 from tfeptq.canonical.layer_graph import Key
 from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import QuantizationConfig
-from tfeptq.hessian.activations import TRACED, Grid, activation_moments
+from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, pair_terms
+from tfeptq.hessian.pairs import Candidate, PairTerms, pair_terms
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.quantizers import asymmetric_parameters
 from tfeptq.sensitivity.sensitivity import Losses, augmented
@@ -49,13 +49,14 @@ def activation_sensitivity(
     model = plan.model
     grids = activation_grids(plan, scores.histograms)
     if config.sensitivity == "inter_layer":
-        scores.note("pair terms", PAIRED)
+        count = config.stages.pair_terms
+        scores.note("pair terms", count)
         arrays = checkpoint.arrays(
-            "activation_pairs", _pairs, model=model, samples=samples, errors=grids
+            "activation_pairs", _pairs, model=model, samples=samples, errors=grids, count=count
         )
         losses = augmented(tuple(grids), PairTerms(**arrays).terms)
     else:
-        scores.note("activation traces", TRACED)
+        scores.note("activation traces", config.stages.activation_traces)
         losses = _from_moments(model, samples, grids, config, checkpoint)
     result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in plan.groups.items()}
     for (name, bits), loss in losses.items():
@@ -78,6 +79,7 @@ def _from_moments(
         samples=samples,
         grids=list(grids.values()),
         is_whitened=is_whitened,
+        count=config.stages.activation_traces,
         seed=config.seed,
     )
     losses = 0.5 * moments["weighted"]

@@ -16,9 +16,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import Candidate, RoundingError
-
-#: Samples on which choices are measured.
-MEASURED = 256
+from tfeptq.stage_samples import first
 
 
 class MeasuredDivergence:
@@ -36,11 +34,11 @@ class MeasuredDivergence:
         samples: Sequence[np.ndarray],
         errors: Mapping[Candidate, RoundingError],
         *,
-        count: int = MEASURED,
+        count: int | None = None,
     ) -> None:
         self._model, self._errors = model, errors
         graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)
-        count = min(count, len(samples[0]))
+        count = first(count, len(samples[0]))
         self._batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
 
         @tf.function

@@ -23,9 +23,7 @@ from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.weights import WeightStorage
 from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.rounding.layerwise import float_moments, rounded
-
-#: Samples behind mean inputs, and behind the covariances of "optq".
-AVERAGED, CORRELATED = 256, 512
+from tfeptq.stage_samples import first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +78,16 @@ def weight_errors(
     candidates: Mapping[str, tuple[WeightStorage, ...]],
     scores: Mapping[str, np.ndarray],
     config: QuantizationConfig,
-    *,
-    count: int = AVERAGED,
 ) -> WeightErrors:
     """Errors of every layer at every width.
 
     Args:
         model: canonical float model.
-        samples: one array a model input, float32 (N, ...); the first `count` are used.
+        samples: one array a model input, float32 (N, ...).
         candidates: layer name -> how its weights may be held.
         scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
     """
-    means = _mean_inputs(model, samples, min(count, len(samples[0])))
+    means = _mean_inputs(model, samples, first(config.stages.rounding_errors, len(samples[0])))
     found = WeightErrors({}, {}, {})
     for layer, covariance in _covariances(model, samples, config):
         name = layer.name
@@ -126,7 +122,9 @@ def _covariances(
         for call in weighted_calls(LayerGraph.of(model)):
             yield call.layer, None
         return
-    moments = float_moments(model, samples, count=CORRELATED, is_centered=config.bias_correction)
+    moments = float_moments(
+        model, samples, count=config.stages.covariances, is_centered=config.bias_correction
+    )
     for layer, found in moments:
         yield layer, found.covariance()
 

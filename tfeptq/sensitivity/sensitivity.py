@@ -20,12 +20,12 @@ from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
-from tfeptq.hessian.pairs import PAIRED, Candidate, PairTerms, RoundingError, pair_terms
+from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.rounding.layerwise import fitting_samples
 from tfeptq.sensitivity import rounding_errors as rounding
-from tfeptq.sensitivity.rounding_errors import AVERAGED, CORRELATED, WeightErrors
+from tfeptq.sensitivity.rounding_errors import WeightErrors
 
 Losses = dict[str, dict[int, float]]
 
@@ -77,9 +77,10 @@ def sensitivity(
     """
     model = plan.model
     shaping = scores.weights if config.threshold == "hmse" else {}
-    scores.note("rounding errors", AVERAGED)
+    scores.note("rounding errors", config.stages.rounding_errors)
     if config.untrained_rounding == "optq":
-        scores.note("rounding errors", fitting_samples(model, samples, CORRELATED))
+        count = fitting_samples(model, samples, config.stages.covariances)
+        scores.note("rounding errors", count)
     errors = rounding.from_arrays(
         checkpoint.arrays(
             "rounding_errors",
@@ -132,8 +133,11 @@ def _estimated(
         )
         loss = f"{labelled.name} with labels" if labelled else "self-distillation"
         return hawq_v2(errors, from_arrays(arrays), loss)
-    scores.note("pair terms", PAIRED)
-    pairs = checkpoint.arrays("pairs", _pairs, model=model, samples=samples, errors=errors.shipped)
+    count = config.stages.pair_terms
+    scores.note("pair terms", count)
+    pairs = checkpoint.arrays(
+        "pairs", _pairs, model=model, samples=samples, errors=errors.shipped, count=count
+    )
     return inter_layer(errors.shipped, PairTerms(**pairs))
 
 

@@ -1,0 +1,73 @@
+"""How many calibration samples each stage of the recipe looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfeptq.settings import member, shown, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSamples:
+    """Stages that take the first so many samples of a random order, or all where there are fewer.
+
+    All others take them all: ranges, attention, the traces of weights, the distillation and the
+    comparison at the end. `quantized.report.samples` says how many each has used.
+
+    Attributes:
+        weight_scores: squared Jacobians of single weights, for thresholds by "hmse" and the
+            sensitivity "label_free".
+        bias_correction: mean shifts of what layers compute.
+        layer_by_layer: inputs of a layer that "optq" fits its integers to; as many as fit into
+            1 GiB.
+        rounding_errors: mean inputs of layers, from which the errors of candidate widths follow.
+        covariances: inputs of layers, where those errors are made by "optq".
+        pair_terms: products with the Jacobian, for the sensitivity "inter_layer".
+        activation_traces: curvature at activations, for candidate widths of theirs.
+        measured_moves: outputs that are compared where changes of widths are measured.
+
+    Example:
+        >>> tfeptq.QuantizationConfig(stage_samples={"pair_terms": 128}).stage_samples.pair_terms
+        128
+    """
+
+    weight_scores: int = 64
+    bias_correction: int = 256
+    layer_by_layer: int = 1024
+    rounding_errors: int = 256
+    covariances: int = 512
+    pair_terms: int = 512
+    activation_traces: int = 256
+    measured_moves: int = 256
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = whole(f"stage_samples: {field.name}", getattr(self, field.name), least=1)
+            object.__setattr__(self, field.name, value)
+
+
+#: What stages look at unless told otherwise.
+DEFAULT_STAGES = StageSamples()
+
+
+def stage_samples(name: str, value: Any) -> StageSamples:
+    """A `StageSamples`, or `{stage: samples}`, where stages left out have their defaults.
+
+    Raises:
+        ValueError: anything else, with the name of the stage that was probably meant.
+    """
+    if isinstance(value, StageSamples):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{name}={shown(value)} must be a tfeptq.StageSamples or {{stage: number}}"
+        )
+    stages = [field.name for field in dataclasses.fields(StageSamples)]
+    return StageSamples(**{member(f"{name}: stage", key, stages): n for key, n in value.items()})
+
+
+def first(samples: int | None, total: int) -> int:
+    """How many of `total` samples a stage takes; None: all."""
+    return total if samples is None else min(samples, total)
