@@ -36,9 +36,10 @@ class QuantizationReport:
     warnings: list[str] = dataclasses.field(default_factory=list)
     quality: Quality | None = None
     config: QuantizationConfig | None = None
-    choice: WidthChoice | None = None
-    search: SearchReport | None = None
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Reports are equal whose findings are: the same run takes other times.
+    choice: WidthChoice | None = dataclasses.field(default=None, compare=False)
+    search: SearchReport | None = dataclasses.field(default=None, compare=False)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     def stated(self) -> str:
         """As JSON, to be kept with the result of a stage."""
