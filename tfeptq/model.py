@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import keras
 
 from tfeptq.canonical.own_dtype import DTYPE
+from tfeptq.freeze.folding import fold
+from tfeptq.freeze.freeze import bit_widths, freeze
 from tfeptq.quantization_report import QuantizationReport
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
@@ -106,8 +108,6 @@ class QuantizedModel(keras.Model):
         Of a layer that is called several times: the widest of its outputs. `ExportResult.layers`
         has an entry for every call.
         """
-        from tfeptq.freeze.freeze import bit_widths
-
         return bit_widths(self)
 
     def get_config(self) -> dict[str, Any]:
@@ -126,12 +126,9 @@ class QuantizedModel(keras.Model):
 
     def freeze(self) -> IntegerGraph:
         """The integers and scales that ship; see `tfeptq.freeze.freeze`."""
-        from tfeptq.freeze.freeze import freeze
-
-        return freeze(self)
+        self.fold()
+        return freeze(self, target=self.target)
 
     def fold(self) -> None:
         """Turns learned factors into what ships; see `tfeptq.freeze.folding`."""
-        from tfeptq.freeze.folding import fold
-
-        fold(self)
+        self.report.add_repairs(repair.sentence() for repair in fold(self))

@@ -47,6 +47,10 @@ class StageSamples:
             value = whole(f"stage_samples: {field.name}", getattr(self, field.name), least=1)
             object.__setattr__(self, field.name, value)
 
+    def __str__(self) -> str:
+        """As the command line reads it."""
+        return ",".join(f"{name}={count}" for name, count in dataclasses.asdict(self).items())
+
 
 #: What stages look at unless told otherwise.
 DEFAULT_STAGES = StageSamples()

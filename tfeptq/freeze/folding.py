@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
-from tfeptq.freeze.kernel_scales import settle
+from tfeptq.freeze.kernel_scales import Repair, settle
 from tfeptq.quantized.averaging import QuantizedAveragePooling, QuantizedMean
 from tfeptq.quantized.borders import Narrowing
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel
 
-if TYPE_CHECKING:
-    from tfeptq.model import QuantizedModel
 
-
-def fold(model: QuantizedModel) -> None:
+def fold(model: keras.Model) -> list[Repair]:
     """Leaves `model` with exactly the integers and float32 scales that ship. Idempotent.
 
     Biases become multiples of input scale times weight scale and accumulators are rounded as in the
     target's kernel, so that Keras and the file compute the same integers: each call of a shared
     layer in the units of its own scales. (Models saved by versions that did not number the calls
     keep a float bias and float arithmetic where a layer is called on unequal scales.)
+
+    Args:
+        model: of quantized layers.
+
+    Returns:
+        What had to be widened.
     """
     for layer in model.layers:
         if isinstance(layer, (QuantizedWeights, ActivationQuantizer)):
             layer.fold()
-    model.report.add_repairs(repair.sentence() for repair in settle(model, is_trained=True))
+    repairs = settle(model, is_trained=True)
     kernels = Written.of(model).computing()
     _set_codes(kernels)
     _set_grids(kernels)
@@ -43,6 +46,7 @@ def fold(model: QuantizedModel) -> None:
             layer.set_accumulator_grid(input_scale, output_scale, call_index=index)
         else:
             layer.set_accumulator_grid(input_scale, output_scale)
+    return repairs
 
 
 _Accumulating = QuantizedWeights | QuantizedMean

@@ -7,7 +7,7 @@ of its layers and quantizers.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,28 +34,24 @@ from tflite_export.operators import nonlinear
 from tflite_export.operators.elementwise import MAXIMUM
 from tflite_export.operators.rescaling import QUANTIZE
 
-if TYPE_CHECKING:
-    from tfeptq.model import QuantizedModel
-
-
 #: An input that nothing reads stays one of the file: integers from -1 to 1, whatever is passed.
 _UNREAD = Tensor("", (), "int8", Quantization(np.array([1 / 128], np.float32)))
 
 
-def freeze(model: QuantizedModel) -> IntegerGraph:
-    """The integer graph of a quantized model, with batch 1.
+def freeze(model: keras.Model, *, target: str | None = None) -> IntegerGraph:
+    """The integer graph of a model of quantized layers, with batch 1.
 
-    Learned factors are folded into scales first (`QuantizedModel.fold`), which leaves the model's
-    predictions as they are.
+    Args:
+        model: folded, see `tfeptq.freeze.folding.fold`; that leaves its predictions as they are.
+        target: whose kernels the graph is for; None: nobody's in particular.
 
     Raises:
         ValueError: some kernel cannot hold what it would have to, naming the layer.
     """
-    model.fold()
-    return prove(validated(_Freezer(model).graph()), target=model.target)
+    return prove(validated(_Freezer(model).graph()), target=target)
 
 
-def bit_widths(model: QuantizedModel) -> dict[str, tuple[int | None, int]]:
+def bit_widths(model: keras.Model) -> dict[str, tuple[int | None, int]]:
     """Layer name -> (weight bits or None, bits of its output), inputs too, in execution order.
 
     A layer that is called several times has one width of its weights, but may have outputs of
@@ -88,7 +84,7 @@ def _primitive(layer: keras.Layer) -> keras.Layer:
 
 
 class _Freezer:
-    def __init__(self, model: QuantizedModel) -> None:
+    def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._written = Written.of(model)
         self._shapes = self._written.graph.shapes(model)

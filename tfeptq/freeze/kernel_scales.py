@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,9 +28,6 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel
 from tflite_export.graph import limits
 from tflite_export.graph.kinds import kind_of
-
-if TYPE_CHECKING:
-    from tfeptq.model import QuantizedModel
 
 #: How much of what kernels can hold is used before training moves scales and biases, and after.
 _BEFORE_TRAINING, _AFTER_TRAINING = 0.5, 0.99
@@ -72,11 +69,11 @@ class Repair:
         )
 
 
-def settle(model: QuantizedModel, *, is_trained: bool) -> list[Repair]:
+def settle(model: keras.Model, *, is_trained: bool) -> list[Repair]:
     """Widens scales of activations and weights until all bounds hold.
 
     Args:
-        model: with all scales set; learned factors are folded.
+        model: of quantized layers, with all scales set; learned factors are folded.
         is_trained: nothing moves any more: all of each bound may be used, and integers that were
             learned are kept as far as they fit; otherwise they are those nearest to the weights.
 

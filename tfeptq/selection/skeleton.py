@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from tfeptq.calibrate.thresholds import fitted_grid
-from tfeptq.freeze.freeze import freeze
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.wrap import wrap
@@ -23,7 +22,7 @@ def skeleton(plan: QuantizationPlan) -> IntegerGraph:
     quantized = _uncalibrated(plan)
     for layer in quantized.weighted_layers:
         layer.set_step(generator.uniform(1.0, 2.0, layer.step.shape))
-    graph = freeze(quantized)
+    graph = quantized.freeze()
     tensors = {name: _filled(tensor, generator) for name, tensor in graph.tensors.items()}
     return dataclasses.replace(graph, tensors=tensors)
 
@@ -39,7 +38,7 @@ def rounded(plan: QuantizationPlan) -> IntegerGraph:
             layer.layer, None, bits=layer.bits, method="mse", per_channel=layer.per_channel
         )
         layer.set_step(grid.step)
-    return freeze(quantized)
+    return quantized.freeze()
 
 
 def _uncalibrated(plan: QuantizationPlan) -> QuantizedModel:

@@ -19,6 +19,7 @@ from tfeptq.cli.main import app, main
 from tfeptq.cli.request import request
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import COSTS, AccuracyTarget, Budget
+from tfeptq.stage_samples import StageSamples
 
 COMMANDS = ("demo", "quantize", "inspect", "evaluate", "check", "package", "frontier", "latency")
 #: Fields whose options are those of their own dataclass.
@@ -82,6 +83,10 @@ def other(field: dataclasses.Field, tmp_path) -> tuple[list[str], object]:
         "cost": (["bit_operations"], "bit_operations"),
         "relative": (["0.5"], 0.5),
         "first_last_bits": (["none"], None),
+        "stage_samples": (
+            ["pair_terms=7,covariances=9"],
+            StageSamples(pair_terms=7, covariances=9),
+        ),
     }
     if field.name in special:
         return special[field.name]
