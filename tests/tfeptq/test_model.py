@@ -14,7 +14,7 @@ from tests.tfeptq import small_models
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.preparation import prepare
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.rounding.distillation import Distillation
+from tfeptq.rounding.training_step import Distillation
 
 CONFIG = tfeptq.QuantizationConfig(
     weight_bits=4, rounding="nearest", samples=16, target="microcontroller"

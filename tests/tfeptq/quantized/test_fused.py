@@ -11,8 +11,8 @@ import tfeptq
 from tests.tfeptq import small_models
 from tfeptq.quantized.fused import weighted_square
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.rounding.distillation import spread
-from tfeptq.rounding.distillation import weighted_square as plain_weighted_square
+from tfeptq.rounding.losses import spread
+from tfeptq.rounding.losses import weighted_square as plain_weighted_square
 
 SHAPE = (4, 5, 7, 3)
 

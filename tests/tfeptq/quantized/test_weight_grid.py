@@ -347,7 +347,6 @@ OTHERS = {
     "quantized/wrappers.py: multiplier_exponent": "a kernel's multiplier",
     "quantized/wrappers.py: rounded_to_grid": "an accumulator",
     "report/": "labels and figures",
-    "rounding/distillation.py": "the schedule",
     "rounding/schedule.py": "the schedule",
     "selection/": "costs",
 }

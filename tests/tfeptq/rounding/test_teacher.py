@@ -10,7 +10,6 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
-from tfeptq.rounding import distillation as training
 from tfeptq.rounding.teacher import Teacher
 
 CONFIG = QuantizationConfig(weight_bits=3, steps=12, batch_size=8, samples=27)
@@ -42,7 +41,7 @@ def test_training_learns_the_same_with_and_without_memory(monkeypatch):
         fed.append(len(samples[0]))
         return []
 
-    monkeypatch.setattr(training.Teacher, "remember", forget)
+    monkeypatch.setattr(Teacher, "remember", forget)
     computed = quantize(model, images, CONFIG)
     start = quantize(model, images, dataclasses.replace(CONFIG, rounding="nearest"))
     assert fed == [27]

@@ -12,7 +12,9 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
-from tfeptq.rounding import distillation as training
+from tfeptq.rounding.losses import weighted_square
+from tfeptq.rounding.schedule import Schedule
+from tfeptq.rounding.training_step import Distillation
 
 CONFIG = QuantizationConfig(weight_bits=3, steps=40, batch_size=8, samples=32)
 
@@ -78,13 +80,13 @@ def test_same_seed_same_integers():
 
 def test_one_compilation_a_model(monkeypatch):
     made = []
-    original = training.Distillation.__init__
+    original = Distillation.__init__
 
     def remember(self, *arguments, **settings):
         original(self, *arguments, **settings)
         made.append(self)
 
-    monkeypatch.setattr(training.Distillation, "__init__", remember)
+    monkeypatch.setattr(Distillation, "__init__", remember)
     quantize(small_models.residual_network(), small_models.images(32), CONFIG)
     assert [distillation.traces for distillation in made] == [1]
 
@@ -93,12 +95,12 @@ def test_unit_weights_give_the_unweighted_loss():
     error = np.random.default_rng(0).normal(size=(4, 5, 7, 3)).astype("float32")
     expected = np.square(error).sum(axis=-1).mean()
     for shape in ((4, 1), (4, 3)):
-        weighted = training.weighted_square(error, np.ones(shape, "float32"))
+        weighted = weighted_square(error, np.ones(shape, "float32"))
         np.testing.assert_allclose(weighted, expected, rtol=1e-5)
     vectors = error[:, 0, 0]
     expected = np.square(vectors).sum(axis=-1).mean()
     np.testing.assert_allclose(
-        training.weighted_square(vectors, np.ones((4, 1), "float32")), expected, rtol=1e-5
+        weighted_square(vectors, np.ones((4, 1), "float32")), expected, rtol=1e-5
     )
 
 
@@ -107,11 +109,9 @@ def test_weights_by_sample_and_channel():
     error = generator.normal(size=(4, 5, 7, 3)).astype("float32")
     scores = generator.uniform(size=(4, 3)).astype("float32")
     expected = np.einsum("nhwc,nc->", np.square(error), scores) / 4
-    summed = training.weighted_square(error, scores, sums_positions=True)
+    summed = weighted_square(error, scores, sums_positions=True)
     np.testing.assert_allclose(summed, expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        training.weighted_square(error, scores), expected / (5 * 7), rtol=1e-5
-    )
+    np.testing.assert_allclose(weighted_square(error, scores), expected / (5 * 7), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_each_part_can_be_switched_off(switch):
 
 
 def test_schedules_end_where_they_must():
-    schedule = training.Schedule(steps=100)
+    schedule = Schedule(steps=100)
     assert float(schedule.float_share(0)) == 1.0
     assert float(schedule.float_share(100)) == 0.0
     assert float(schedule.soft_share(90)) == 0.0
     assert float(schedule.beta(20)) == pytest.approx(20.0)
     assert float(schedule.beta(100)) == pytest.approx(2.0)
-    steady = training.Schedule(100, gradual_activations=False, gradual_rounding=False)
+    steady = Schedule(100, gradual_activations=False, gradual_rounding=False)
     assert float(steady.float_share(0)) == 0.0
     assert float(steady.soft_share(100)) == 1.0
 

@@ -1,0 +1,39 @@
+"""What each step of the distillation is fed, in an order that a stopped run can go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def sample_order(count: int, batch_size: int, steps: int, *, seed: int) -> np.ndarray:
+    """Which samples each step takes, int32 (steps, batch): one shuffled pass after the other.
+
+    It depends on nothing but its arguments: a run that was stopped goes on with the same batches.
+    """
+    batch_size = min(batch_size, count)
+    passes = -(-steps * batch_size // count)
+    order = [np.random.default_rng([seed, index]).permutation(count) for index in range(passes)]
+    taken = np.concatenate(order)[: steps * batch_size]
+    return taken.reshape(steps, batch_size).astype(np.int32)
+
+
+def batches(
+    samples: Sequence[np.ndarray],
+    attention: Sequence[np.ndarray],
+    remembered: Sequence[tf.Tensor],
+    order: np.ndarray,
+) -> tf.data.Dataset:
+    """Batches of all three in the given order; indices travel, not what they stand for."""
+    columns = tf.nest.map_structure(
+        tf.convert_to_tensor, (tuple(samples), tuple(attention), tuple(remembered))
+    )
+
+    def rows(indices: tf.Tensor) -> Any:
+        return tf.nest.map_structure(lambda column: tf.gather(column, indices), columns)
+
+    indices = tf.data.Dataset.from_tensor_slices(order.reshape(-1))
+    return indices.batch(order.shape[1], drop_remainder=True).map(rows).prefetch(2)

@@ -1,0 +1,152 @@
+"""The step that the distillation is made of: its loss, and what it changes.
+
+The squared error of every pre-activation, weighted by each sample's attention, plus the rounding
+regularizer (EPTQ, section 4.2-4.3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.config import QuantizationConfig
+from tfeptq.model import QuantizedModel
+from tfeptq.quantized import fused
+from tfeptq.quantized.averaging import QuantizedMean
+from tfeptq.quantized.borders import Narrowing
+from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.rounding.losses import spread, weighted_square
+from tfeptq.rounding.schedule import Schedule
+from tfeptq.rounding.teacher import Teacher
+
+
+class Distillation:
+    """The loss between a float model and its quantized copy, and the step that lowers it.
+
+    Args:
+        quantized: the model that learns.
+        teacher: its canonical float model.
+        attention: scores of all samples that will be fed, one float32 array (samples, channels) or
+            (samples, 1) for each weighted call; only means are used, each batch brings its own.
+        is_fused: fake-quantizes a tensor, and computes its loss, in one kernel, see
+            `tfeptq.quantized.fused`.
+    """
+
+    def __init__(
+        self,
+        quantized: QuantizedModel,
+        teacher: keras.Model,
+        attention: Sequence[np.ndarray],
+        config: QuantizationConfig,
+        *,
+        is_fused: bool = False,
+    ) -> None:
+        self.teacher = Teacher(teacher)
+        self._student = _quick_calls(LayerGraph.of(quantized), is_fused=is_fused)
+        self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
+        mean = np.array([scores.max(axis=-1).mean() for scores in attention])
+        self._normalizer = float(mean.max())
+        self._layer_weight = _sum_by_layer(self.teacher.weighted, mean / self._normalizer)
+        self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
+        self._output_weight = config.output_loss
+        self._sums_positions = config.sample_layer_attention and config.channel_attention
+        self._regularization = 0.01 * config.regularization
+        self._is_fused = is_fused
+        self.traces = 0
+
+    def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
+        """One step of the optimizer, compiled by Keras.
+
+        Args:
+            data: samples, attention scores, and the teacher's tensors; where there are none of
+                these, they are computed.
+        """
+        self.traces += 1
+        samples, attention, remembered = data
+        samples = tf.nest.flatten(samples)
+        teacher = self.teacher.named(remembered or self.teacher.tensors(samples))
+        step = model.optimizer.iterations
+        self._set_shares(model, step)
+        with tf.GradientTape() as tape:
+            distillation = self._distillation_loss(samples, attention, teacher)
+            rounding = self._rounding_loss(model, self._schedule.beta(step))
+            loss = distillation + rounding
+            # Gradients of replicas are added up.
+            share = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        variables = model.trainable_variables
+        # The scale of the logits' quantizer lies behind every tensor of the loss.
+        gradients = tape.gradient(
+            share,
+            [variable.value for variable in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        model.optimizer.apply(gradients, variables)
+        return {"loss": loss, "distillation": distillation, "rounding": rounding}
+
+    def _set_shares(self, model: QuantizedModel, step: Any) -> None:
+        float_share = self._schedule.float_share(step)
+        for quantizer in model.activation_quantizers:
+            quantizer.float_share.assign(float_share)
+        soft_share = self._schedule.soft_share(step)
+        for layer in model.weighted_layers:
+            layer.soft_share.assign(soft_share)
+
+    def _distillation_loss(
+        self, samples: list[Any], attention: Sequence[Any], teacher: dict[Key, Any]
+    ) -> Any:
+        tensors = self._student.execute(samples)
+        student = {key: tensors[other] for key, other in self._counterparts.items()}
+        loss = self._output_loss(student, teacher)
+        for key, scores in zip(self.teacher.weighted, attention, strict=True):
+            loss += self._weighted_square(student[key], teacher[key], scores)
+        return loss / self._normalizer
+
+    def _weighted_square(self, values: Any, targets: Any, scores: Any) -> Any:
+        if self._is_fused:
+            weights = spread(scores, values.shape, sums_positions=self._sums_positions)
+            return fused.weighted_square(values, targets, weights)
+        error = values - tf.stop_gradient(targets)
+        return weighted_square(error, scores, sums_positions=self._sums_positions)
+
+    def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
+        """Squared error of the logits, whose attention is 1, times its weight."""
+        loss = 0.0
+        for key in self.teacher.logits:
+            error = student[key] - tf.stop_gradient(teacher[key])
+            loss += weighted_square(error, tf.ones([1, 1]))
+        return self._output_weight * loss
+
+    def _rounding_loss(self, model: QuantizedModel, beta: Any) -> Any:
+        loss = 0.0
+        for layer in model.weighted_layers:
+            loss += self._layer_weight[layer.name] * layer.undecided(beta)
+        return self._regularization * loss
+
+
+def _quick_calls(graph: LayerGraph, *, is_fused: bool) -> LayerGraph:
+    """The same calls without what training does not need: kernels' grids are set after it."""
+
+    def quick(call: Call) -> Call:
+        options = dict(call.options)
+        if isinstance(call.layer, ActivationQuantizer):
+            options["is_fused"] = is_fused
+        if isinstance(call.layer, (QuantizedWeights, QuantizedMean, Narrowing)):
+            options["imitates_kernel"] = False
+        return dataclasses.replace(call, options=options)
+
+    return dataclasses.replace(graph, calls=tuple(map(quick, graph.calls)))
+
+
+def _sum_by_layer(keys: list[Any], values: np.ndarray) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for (name, _), value in zip(keys, values, strict=True):
+        result[name] = result.get(name, 0.0) + float(value)
+    return result
