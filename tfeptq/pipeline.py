@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,24 @@ from tfeptq.arguments import (
     require_goal,
 )
 from tfeptq.before_data import look_ahead
+from tfeptq.calibrate.activation_ranges import set_activation_ranges
 from tfeptq.calibrate.bias_correction import correct_biases
-from tfeptq.calibrate.dead_tensors import Neighbours
-from tfeptq.calibrate.flat_ends import useful_magnitudes
-from tfeptq.calibrate.histograms import Histogram
-from tfeptq.calibrate.lost_features import lost_features
-from tfeptq.calibrate.ranges import best_range
-from tfeptq.calibrate.thresholds import fitted_grid
-from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.calibrate.lost_features import warn_of_lost_features
+from tfeptq.calibrate.thresholds import set_thresholds
 from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken, configured_samples
 from tfeptq.freeze.kernel_scales import settle
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.input_ranges import doubts
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.progress import Stopwatch
 from tfeptq.quantized.correspondence import require_equal
-from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrap import wrap
-from tfeptq.quantized.written import Written
-from tfeptq.report.quality import LEAST_HELD_BACK, measure
+from tfeptq.report.quality import report_quality
+from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.selection.accuracy import float_values
@@ -51,9 +44,6 @@ from tfeptq.selection.search import hold_accuracy
 from tflite_export import targets
 from tflite_export.file.atomic import require_folder
 from tflite_export.runtimes import isolation
-
-#: Largest values of tensors in units that people mean; others are told.
-_USUAL_SIZES = (1e-5, 1e5)
 
 
 def quantize(
@@ -183,14 +173,14 @@ def _learn(
     with watch("calibrate"):
         plan = plan.with_ranges(scores.ranges)
         quantized = _wrapped(plan, samples)
-        _calibrate(quantized, plan, scores.histograms)
-        _warn_of_lost_features(quantized, samples)
+        set_activation_ranges(quantized, plan, scores.histograms)
+        warn_of_lost_features(quantized, samples)
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
     used.update(scores.used)
     used["ranges"] = len(samples[0])
     with watch("thresholds"):
-        _set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
+        set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
         repairs = settle(quantized, is_trained=False)
         quantized.report.add_repairs(repair.sentence() for repair in repairs)
     # Without weights there is nothing to round: ranges are all.
@@ -214,7 +204,7 @@ def _learn(
             correct_biases(quantized, canonical, samples, count=config.stages.bias_correction)
     if has_weights and config.rounding == "eptq":
         with watch("attention"):
-            attention = _attention(canonical, samples, scores, config)
+            attention = distillation_weights(canonical, samples, scores, config)
         with watch("distillation"):
             inputs = {"model": canonical, "samples": samples, "config": _settings(config)}
             # One evaluation of a search follows the other; only its outcome is needed again.
@@ -229,23 +219,9 @@ def _learn(
     quantized.fold()
     if is_final:
         with watch("quality"):
-            _measure_quality(quantized, canonical, taken)
+            report_quality(quantized, canonical, taken, count=config.stages.quality)
     quantized.report.seconds = watch.seconds
     return quantized
-
-
-def _measure_quality(quantized: QuantizedModel, canonical: keras.Model, taken: Taken) -> None:
-    """Compares with the float model, on samples that were held back if there are enough."""
-    held_back = taken.held_back or [np.empty(0)]
-    enough = len(held_back[0]) >= LEAST_HELD_BACK
-    samples = held_back if enough else taken.arrays
-    quality = measure(canonical, quantized, samples, is_held_back=enough)
-    quantized.report.quality = quality
-    quantized.report.samples["quality"] = quality.samples
-    sentences = quality.warnings(LayerGraph.of(canonical))
-    quantized.report.add_warnings(sentences)
-    for sentence in sentences:
-        warnings.warn(sentence, stacklevel=5)
 
 
 def _kept_evaluation(
@@ -282,81 +258,3 @@ def _wrapped(plan: QuantizationPlan, samples: Sequence[np.ndarray]) -> Quantized
     quantized = QuantizedModel(*wrap(plan), name=plan.model.name, target=plan.target)
     require_equal(plan.model, quantized, samples)
     return quantized
-
-
-def _calibrate(
-    quantized: QuantizedModel, plan: QuantizationPlan, histograms: Mapping[Key, Histogram]
-) -> None:
-    magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
-    neighbours = Neighbours(plan.graph, magnitudes)
-    planned = plan.quantizers
-    bounds = useful_magnitudes(Written.of(quantized))
-    for quantizer in quantized.activation_quantizers:
-        if quantizer.fixed is not None:
-            continue
-        keys = planned[quantizer.name].sources
-        values = Histogram.pooled([histograms[key] for key in keys])
-        zeros = dict.fromkeys(key[0] for key in keys if magnitudes[key] == 0.0)
-        quantized.report.add_warnings(map(_zero_warning, zeros))
-        if values.minimum == values.maximum == 0.0:
-            quantizer.set_range(*neighbours.range(keys))
-            continue
-        low, high = best_range(values, bits=quantizer.bits)
-        useful = bounds.get(quantizer, np.inf)
-        quantizer.set_range(max(low, -useful), min(high, useful))
-        size = max(-values.minimum, values.maximum)
-        if not _USUAL_SIZES[0] <= size <= _USUAL_SIZES[1]:
-            quantized.report.add_warnings(
-                [
-                    f"layer {keys[0][0]!r}: its largest value on the calibration samples is "
-                    f"{size:.3g}; its scale is chosen for that, check that the units are meant"
-                ]
-            )
-
-
-def _zero_warning(layer: str) -> str:
-    return (
-        f"layer {layer!r}: zero in all calibration samples, so that its scale had to be taken from "
-        "its neighbours; give samples that use it, or remove it"
-    )
-
-
-def _warn_of_lost_features(quantized: QuantizedModel, samples: Sequence[np.ndarray]) -> None:
-    graph = LayerGraph.of(quantized)
-    consumers = graph.consumers()
-    for key, values in zip(graph.inputs, samples, strict=True):
-        for call in consumers.get(key, ()):
-            if isinstance(call.layer, ActivationQuantizer):
-                sentence = lost_features(key[0], values, call.layer)
-                if sentence is not None:
-                    quantized.report.add_warnings([sentence])
-                    warnings.warn(sentence, stacklevel=5)
-
-
-def _set_thresholds(
-    quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
-) -> None:
-    for layer in quantized.weighted_layers:
-        grid = fitted_grid(
-            layer.layer,
-            scores.get(layer.name),
-            bits=layer.bits,
-            method=config.threshold,
-            per_channel=layer.per_channel,
-        )
-        layer.set_step(grid.step)
-
-
-def _attention(
-    canonical: keras.Model,
-    samples: Sequence[np.ndarray],
-    scores: FloatScores,
-    config: QuantizationConfig,
-) -> list[np.ndarray]:
-    """Weights of the distillation: one array (N, channels) or (N, 1) for each weighted call."""
-    if not config.sample_layer_attention:
-        calls = weighted_calls(LayerGraph.of(canonical))
-        return [np.ones((len(samples[0]), 1), np.float32) for _ in calls]
-    if config.channel_attention:
-        return scores.attention
-    return [by_channel.max(axis=-1, keepdims=True) for by_channel in scores.attention]

@@ -13,8 +13,8 @@ from tfeptq.settings import member, shown, whole
 class StageSamples:
     """Stages that take the first so many samples of a random order, or all where there are fewer.
 
-    All others take them all: ranges, attention, the traces of weights, the distillation and the
-    comparison at the end. `quantized.report.samples` says how many each has used.
+    All others take them all: ranges, attention, the traces of weights and the distillation.
+    `quantized.report.samples` says how many each has used.
 
     Attributes:
         weight_scores: squared Jacobians of single weights, for thresholds by "hmse" and the
@@ -27,6 +27,8 @@ class StageSamples:
         pair_terms: products with the Jacobian, for the sensitivity "inter_layer".
         activation_traces: curvature at activations, for candidate widths of theirs.
         measured_moves: outputs that are compared where changes of widths are measured.
+        quality: outputs that are compared with the float model's at the end, on samples that were
+            held back where there are enough; no more than are in memory at once.
 
     Example:
         >>> tfeptq.QuantizationConfig(stage_samples={"pair_terms": 128}).stage_samples.pair_terms
@@ -41,6 +43,7 @@ class StageSamples:
     pair_terms: int = 512
     activation_traces: int = 256
     measured_moves: int = 256
+    quality: int = 32
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

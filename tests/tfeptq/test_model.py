@@ -118,12 +118,12 @@ PACKAGE = Path(tfeptq.__file__).parent
 OTHERS = {
     "canonical/walk.py": "a copy of itself",
     "cli/": "the module of warnings",
-    "freeze/freeze.py: pending": "its operators that wait",
     "model.py: model.target": "a class method",
     "pipeline.py: report": "the report",
     "pipeline.py: quantized.report": "the report",
     "plan/": "what is being planned",
     "preparation/": "nodes of its own graph, and the operators of variables while it traces",
+    "progress.py: Bar": "which bar is shown, of its own class",
     "report/": "sections that are being written",
 }
 

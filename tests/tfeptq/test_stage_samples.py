@@ -36,6 +36,7 @@ def test_defaults_are_those_of_the_readme():
         "pair_terms": 512,
         "activation_traces": 256,
         "measured_moves": 256,
+        "quality": 32,
     }
     assert dataclasses.asdict(DEFAULT_STAGES) == expected
     readme = (ROOT.parent / "README.md").read_text()
@@ -62,7 +63,11 @@ def test_some_stages_may_be_changed_and_the_others_stay():
     [
         (
             {"rounding": "nearest", "weight_bits": 4},
-            {"weight scores": "weight_scores", "bias correction": "bias_correction"},
+            {
+                "weight scores": "weight_scores",
+                "bias correction": "bias_correction",
+                "quality": "quality",
+            },
         ),
         (
             {"rounding": "optq", **BOUNDED},

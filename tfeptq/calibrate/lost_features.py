@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.model import QuantizedModel
 from tfeptq.quantized.quantizers import ActivationQuantizer
 
 #: Codes that a feature's whole range must have, or its values are lost.
 _LEAST_CODES = 4.0
+
+
+def warn_of_lost_features(quantized: QuantizedModel, samples: Sequence[np.ndarray]) -> None:
+    """Looks at all model inputs; a sentence for each is a warning, and in the report.
+
+    Args:
+        samples: one array a model input, float32 (N, ...).
+    """
+    graph = LayerGraph.of(quantized)
+    consumers = graph.consumers()
+    for key, values in zip(graph.inputs, samples, strict=True):
+        for call in consumers.get(key, ()):
+            if isinstance(call.layer, ActivationQuantizer):
+                sentence = lost_features(key[0], values, call.layer)
+                if sentence is not None:
+                    quantized.report.add_warnings([sentence])
+                    warnings.warn(sentence, stacklevel=5)
 
 
 def lost_features(name: str, values: np.ndarray, quantizer: ActivationQuantizer) -> str | None:

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from tfeptq.canonical import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.model import QuantizedModel
 from tfeptq.quantized.weight_grid import UniformGrid, WeightGrid
 from tflite_export.graph import limits
 
@@ -17,6 +19,25 @@ from tflite_export.graph import limits
 #: everything sensible, then refinements around the best of each channel.
 _LOWEST, _HIGHEST, _COARSE_STEP = 0.2, 1.2, 0.0125
 _REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
+
+
+def set_thresholds(
+    quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
+) -> None:
+    """Gives every weighted layer the steps that suit it best.
+
+    Args:
+        scores: layer name -> weight scores, for "hmse"; otherwise empty.
+    """
+    for layer in quantized.weighted_layers:
+        grid = fitted_grid(
+            layer.layer,
+            scores.get(layer.name),
+            bits=layer.bits,
+            method=config.threshold,
+            per_channel=layer.per_channel,
+        )
+        layer.set_step(grid.step)
 
 
 def fitted_grid(

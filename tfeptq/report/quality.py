@@ -2,8 +2,8 @@
 
 Signal-to-noise ratio in dB (SQNR: 10 log10 of the signal's variance over the mean squared error),
 cosine, agreement of the largest value and codes in use. The quantized Keras model computes what the
-file does, so one forward pass of both models tells, over at most `SAMPLES` samples and no more than
-are in memory at once: on large images that are a dozen, whose time is little beside the rest.
+file does, so one forward pass of both models tells, over a few samples and no more than are in
+memory at once: on large images that are a dozen, whose time is little beside the rest.
 
 Thresholds: at 8 bits, ResNet8 and DS-CNN of MLPerf Tiny and small dense, inception and U-Net nets
 measured 20 to 29 dB at their outputs and 12 dB at the worst channel. Below `LEAST_SQNR` a third of
@@ -15,6 +15,7 @@ codes are fixed, may be always near zero: they are not looked at.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,12 @@ import tensorflow as tf
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
 from tfeptq.data.memory import fitting_batch
+from tfeptq.data.samples import Taken
+from tfeptq.model import QuantizedModel
 from tfeptq.plan.tensors import has_fixed_parameters
 from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.stage_samples import first
 
-#: Samples that are measured on, at most.
-SAMPLES = 32
 #: dB of an output, and of one of its channels.
 LEAST_SQNR, LEAST_CHANNEL_SQNR = 10.0, 3.0
 LEAST_CODES = 4
@@ -89,20 +91,37 @@ class Quality:
         ]
 
 
+def report_quality(
+    quantized: QuantizedModel, canonical: keras.Model, taken: Taken, *, count: int
+) -> None:
+    """Compares with the float model, on samples that were held back if there are enough."""
+    held_back = taken.held_back or [np.empty(0)]
+    enough = len(held_back[0]) >= LEAST_HELD_BACK
+    samples = held_back if enough else taken.arrays
+    quality = measure(canonical, quantized, samples, is_held_back=enough, count=count)
+    quantized.report.quality = quality
+    quantized.report.samples["quality"] = quality.samples
+    sentences = quality.warnings(LayerGraph.of(canonical))
+    quantized.report.add_warnings(sentences)
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=5)
+
+
 def measure(
     model: keras.Model,
     quantized: keras.Model,
     samples: Sequence[np.ndarray],
     *,
     is_held_back: bool,
+    count: int | None = None,
 ) -> Quality:
     """Compares a quantized model with the canonical float model that it was made of.
 
     Args:
-        samples: one array a model input, float32 (N, ...); the first `SAMPLES` are used, or as
-            many as `tfeptq.data.memory.fitting_batch` allows.
+        samples: one array a model input, float32 (N, ...); the first `count` are used, None: all;
+            or as many as `tfeptq.data.memory.fitting_batch` allows.
     """
-    count = fitting_batch(model, min(len(samples[0]), SAMPLES), copies=2)
+    count = fitting_batch(model, first(count, len(samples[0])), copies=2)
     batch = [tf.constant(array[:count]) for array in samples]
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
     left, right = graph.execute(batch), wrapped.execute(batch)
