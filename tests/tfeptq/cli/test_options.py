@@ -142,6 +142,7 @@ def test_what_is_typed_arrives_and_a_file_says_the_same(kind, field, tmp_path):
     assert found_in(kind, field, asked([*rest, option, *words])) == value
 
     written = list(value) if isinstance(value, tuple) else value
+    written = dataclasses.asdict(written) if isinstance(written, StageSamples) else written
     content = {field.name: str(written) if field.name == "augmentation" else written}
     if kind is not QuantizationConfig:
         content = {"budget" if kind is Budget else "accuracy_target": content}
