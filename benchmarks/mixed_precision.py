@@ -52,10 +52,13 @@ from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
-from tfeptq.selection.choice import Choice, prepare_choice
-from tfeptq.selection.selection import select
+from tfeptq.selection.choice import Choice
+from tfeptq.selection.factor import Table, weights
+from tfeptq.selection.prepare import prepare_choice
+from tfeptq.selection.variables import of_kind
 from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.sensitivity.measured import MeasuredDivergence
+from tfeptq.sensitivity.sensitivity import Losses
 
 RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)
@@ -70,6 +73,11 @@ FINE_BUDGETS = (0.6, 0.55, 0.5, 0.45, 0.4, 0.375, 0.35, 0.3125)
 
 #: Columns that are too wide for a table.
 _LISTS = ("widths", "candidates")
+
+
+def keyed(losses: Losses) -> Table:
+    """Losses of layers as those of a program's variables."""
+    return {weights(name): table for name, table in losses.items()}
 
 
 class Bench:
@@ -117,11 +125,16 @@ class Bench:
                 plan = QuantizationPlan.of(self.canonical, config)
                 self.choices[method] = prepare_choice(plan, self.samples, config, checkpoint)
             self.seconds[method] = time.perf_counter() - begin
-        costs = self.choices["label_free"].costs
-        self.table = costs.tables["weight_bytes"]
-        pinned = {name: max(entries) for name, entries in self.table.items()}
-        kernels = sum(np.prod(self.canonical.get_layer(name).kernel.shape) for name in pinned)
-        self.scale_bytes = costs.of(pinned)["weight_bytes"] - int(kernels)
+        program = self.choices["label_free"].program
+        widest = program.widest()
+        self.table = {
+            factor.named: {bits: costs["weight_bytes"] for (bits,), costs in factor.costs.items()}
+            for factor in program.factors
+            if all("weight_bytes" in costs for costs in factor.costs.values())
+        }
+        layers = map(self.canonical.get_layer, self.table)
+        kernels = sum(np.prod(layer.kernel.shape) for layer in layers)
+        self.scale_bytes = program.cost(widest, "weight_bytes") - int(kernels)
         self.kernel_bytes = int(kernels)
 
     @property
@@ -139,9 +152,14 @@ class Bench:
     def improved(self, method: str, fraction: float, moves: int) -> dict[str, int]:
         """The choice of a sensitivity after measurements on calibration samples."""
         choice = self.choices[method]
-        measure = MeasuredDivergence(self.canonical, self.samples, choice.sensitivity.errors)
-        measured = dataclasses.replace(choice, measure=measure, moves=moves)
-        return measured.within({"weight_bytes": self.limit(fraction)})
+        divergence = MeasuredDivergence(self.canonical, self.samples, choice.sensitivity.errors)
+        measured = dataclasses.replace(
+            choice,
+            measure=lambda widths: divergence(of_kind(widths, "weights")),
+            rivals=[keyed(losses) for losses in choice.sensitivity.rivals],
+            moves=moves,
+        )
+        return of_kind(measured.within({"weight_bytes": self.limit(fraction)}), "weights")
 
     def uniform(self, bits: int) -> dict[str, int]:
         """One width, but for the first and last layers where those are pinned."""
@@ -253,7 +271,8 @@ def divergences(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str,
             break
         limits = {"weight_bytes": bench.limit(budget)}
         for method, table in losses.items():
-            widths = select(table, {"weight_bytes": bench.table}, limits)
+            program = bench.choices["label_free"].program.with_losses(keyed(table))
+            widths = of_kind(Choice(program).within(limits), "weights")
             yield _divergence(method, budget, measured(widths))
         for method in bench.choices if options.moves else ():
             widths = bench.improved(method, budget, options.moves)
@@ -333,7 +352,8 @@ def allocations(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str,
     for budget in options.budgets:
         for method in options.methods:
             try:
-                widths = bench.choices[method].within({"weight_bytes": bench.limit(budget)})
+                found = bench.choices[method].within({"weight_bytes": bench.limit(budget)})
+                widths = of_kind(found, "weights")
             except ValueError as error:
                 print(f"{bench.task.name}: {error}; see --ends", flush=True)
                 break
@@ -404,13 +424,13 @@ def joint(bench: Bench) -> Iterator[dict[str, Any]]:
     config = dataclasses.replace(bench.config, activation_bits=ACTIVATION_WIDTHS)
     plan = QuantizationPlan.of(bench.canonical, config)
     choice = prepare_choice(plan, bench.samples, config)
-    for weights, activations in ((8, 4), (4, 6), (4, 4), (3, 4)):
+    for wide, activations in ((8, 4), (4, 6), (4, 4), (3, 4)):
         plain = dataclasses.replace(
-            config, weight_bits=bench.uniform(weights), activation_bits=activations
+            config, weight_bits=bench.uniform(wide), activation_bits=activations
         )
         result, quantized = bench.accuracy_of(dataclasses.replace(plain, rounding="optq"))
         limit = choice.point_of(quantized.bit_widths).costs["bit_operations"]
-        yield {"method": f"uniform W{weights}A{activations}", "operations": limit, **result}
+        yield {"method": f"uniform W{wide}A{activations}", "operations": limit, **result}
         chosen = choice.within({"bit_operations": limit})
         fixed = choice.configured(config, chosen)
         result, _ = bench.accuracy_of(dataclasses.replace(fixed, rounding="optq"))

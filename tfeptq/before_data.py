@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.selection.choice import check_costs
 from tfeptq.selection.outline import outline
+from tfeptq.selection.prepare import check_costs
 from tfeptq.selection.prices import prices
 from tfeptq.selection.width_notes import by_tables, dropped, unrewarded
 from tflite_export.file.reader import parse
@@ -54,7 +54,7 @@ def look_ahead(
 
 
 def _check_costs(plan: QuantizationPlan, config: QuantizationConfig, cost: str | None) -> None:
-    found = prices(plan, config)
+    program = prices(plan, config.budget)
     if not plan.candidates and isinstance(config.weight_bits, tuple):
         raise ValueError(
             f"weight_bits={config.weight_bits}: model {plan.model.name!r} has no layers with "
@@ -65,7 +65,7 @@ def _check_costs(plan: QuantizationPlan, config: QuantizationConfig, cost: str |
         limits = config.budget.limits if config.budget is not None else {}
         cost = config.accuracy_target.cost if config.accuracy_target is not None else None
     try:
-        check_costs(config, found, limits=limits, cost=cost)
+        check_costs(plan, program, limits=limits, cost=cost)
     except ValueError as error:
         raise ValueError(f"{error}{by_tables(plan, config.budget)}") from error
 

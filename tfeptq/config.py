@@ -57,11 +57,13 @@ class QuantizationConfig:
             same with pair terms between layers).
         measured_moves: improves the widths that are predicted to be best within a budget by so
             many measurements of single changes, each a forward pass, and compares them with uniform
-            widths; 0 keeps the prediction. Widths of weights only. None: 32 where rounding is not
-            learned, for they measure what is there before, and 0 where it is.
+            widths; 0 keeps the prediction. None: 32 where rounding is not learned, for they measure
+            what is there before, activations have no candidates and `ordered_widths` is off;
+            otherwise 0.
         budget: what the chosen widths may cost.
         accuracy_target: what the quantized model must score; the smallest such widths are taken.
         ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
+            It orders weights; activations with candidates are free.
         threshold: where weights are clipped: "hmse" (Hessian-weighted squared error), "mse", "max".
         rounding: "eptq" learns the rounding by network-wise distillation. Without training, in
             seconds: "optq" rounds layer by layer and makes up for the errors that are made, by
@@ -154,7 +156,8 @@ class QuantizationConfig:
         """`measured_moves`, or what stands for None."""
         if self.measured_moves is not None:
             return self.measured_moves
-        return 0 if self.rounding == "eptq" else DEFAULT_MOVES
+        is_trained, has_more = self.rounding == "eptq", isinstance(self.activation_bits, tuple)
+        return 0 if is_trained or has_more or self.ordered_widths else DEFAULT_MOVES
 
     @property
     def untrained_rounding(self) -> str:

@@ -98,7 +98,8 @@ class AccuracyTarget:
         cost: what is made small: "weight_bytes", "bit_operations", "latency_ms", which needs
             `Budget.latency_table`, or "activation_bytes", which needs candidates of activations.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
-            width, how many layers in the order of their sensitivities can take it.
+            width, how many layers (and groups of activations that have candidates) in the order of
+            their sensitivities can take it.
 
     Example:
         >>> def is_right(model):

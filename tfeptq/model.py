@@ -16,7 +16,7 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
-    from tfeptq.selection.frontier_point import WidthChoice
+    from tfeptq.selection.choice import Choice
     from tfeptq.selection.search import SearchReport
     from tflite_export import IntegerGraph
 
@@ -79,7 +79,7 @@ class QuantizedModel(keras.Model):
         return self.report.config
 
     @property
-    def choice(self) -> WidthChoice | None:
+    def choice(self) -> Choice | None:
         """`report.choice`."""
         return self.report.choice
 

@@ -14,8 +14,8 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
-from tfeptq.selection.choice import labelled_loss, prepare_choice
 from tfeptq.selection.frontier_point import FrontierPoint
+from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tflite_export.file.atomic import require_folder
 
 
@@ -36,7 +36,7 @@ def pareto_frontier(
         config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
             looked at, but for its latency table.
         cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
-            "latency_ms"; with candidates of activations "activation_bytes" instead of times.
+            "latency_ms"; with candidates of activations "activation_bytes" as well.
         checkpoint_dir: where sensitivities are kept.
         labels: see `tfeptq.quantize`.
 

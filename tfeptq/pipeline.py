@@ -39,7 +39,7 @@ from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.selection.accuracy import float_values
-from tfeptq.selection.choice import labelled_loss, prepare_choice
+from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tfeptq.selection.search import hold_accuracy
 from tflite_export import targets
 from tflite_export.file.atomic import require_folder
@@ -73,7 +73,7 @@ def quantize(
             integers as one that was never stopped; `callbacks` see only the steps that are left,
             none after a run that has finished, and what they remember is their own to keep.
         labels: of the calibration samples, one array in their order, for sensitivity="hawq_v2" with
-            candidates of weight_bits: the traces are then those of the loss that `model` was
+            candidates of widths: the traces are then those of the loss that `model` was
             compiled with, instead of self-distillation's. Nothing else uses them.
 
     Returns:

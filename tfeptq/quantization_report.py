@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
     from tfeptq.report.quality import Quality
-    from tfeptq.selection.frontier_point import WidthChoice
+    from tfeptq.selection.choice import Choice
     from tfeptq.selection.search import SearchReport
 
 
@@ -37,7 +37,7 @@ class QuantizationReport:
     quality: Quality | None = None
     config: QuantizationConfig | None = None
     # Reports are equal whose findings are: the same run takes other times.
-    choice: WidthChoice | None = dataclasses.field(default=None, compare=False)
+    choice: Choice | None = dataclasses.field(default=None, compare=False)
     search: SearchReport | None = dataclasses.field(default=None, compare=False)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
 

@@ -201,14 +201,6 @@ REFUSED = {
         {"weight_bits": (2, 8), "accuracy_target": AccuracyTarget(lambda model: -1.0)},
         "the metric must be positive",
     ),
-    "a cost that is none": (
-        {
-            "weight_bits": (2, 8),
-            "accuracy_target": AccuracyTarget(lambda model: 1.0, search="layers"),
-            "activation_bits": (8, 16),
-        },
-        "orders weights",
-    ),
 }
 
 

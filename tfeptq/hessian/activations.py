@@ -46,7 +46,7 @@ class Grid:
 
     def error(self, values: tf.Tensor) -> tf.Tensor:
         """Q(values) - values."""
-        return _error(values, self.settings)
+        return grid_error(values, self.settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,8 @@ class ActivationProducts:
         clean = self._graph.execute(inputs)
         moved = [clean[key] for key in self._keys]
         primals = [tf.zeros_like(tensor) for tensor in moved]
-        tangents = [is_hit[index] * _error(tensor, settings) for index, tensor in enumerate(moved)]
+        errors = [grid_error(tensor, settings) for tensor in moved]
+        tangents = [is_hit[index] * error for index, error in enumerate(errors)]
         with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
             offsets = dict(zip(self._keys, primals, strict=True))
             shifted = [
@@ -215,7 +216,7 @@ class ActivationProducts:
         return self._distillation.whiten(logits, shifts)
 
 
-def _error(values: tf.Tensor, settings: tf.Tensor) -> tf.Tensor:
+def grid_error(values: tf.Tensor, settings: tf.Tensor) -> tf.Tensor:
     """Q(values) - values; `settings` are those of a `Grid`."""
     scale, zero_point, low, high = tf.unstack(settings)
     codes = tf.clip_by_value(tf.round(values / scale) + zero_point, low, high)

@@ -23,6 +23,8 @@ from tfeptq.data.memory import fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.progress import progress
 
+_ZERO = tf.UnconnectedGradients.ZERO
+
 
 @dataclasses.dataclass(frozen=True)
 class Traces:
@@ -70,11 +72,14 @@ class HessianProducts:
     def sizes(self) -> list[int]:
         return [int(np.prod(kernel.shape)) for kernel in self._kernels]
 
-    def _batch_loss(self, inputs: list[tf.Tensor], labels: Any) -> tf.Tensor:
-        tensors: dict[Key, Any] = self._graph.execute(inputs)
+    def _loss_of(self, tensors: dict[Key, Any], labels: Any) -> tf.Tensor:
         if self._loss is None:
             return self._distillation.loss(tensors)
         return self._loss([tensors[key] for key in self._graph.outputs], labels)
+
+    def _vector_shapes(self, batch_size: int) -> list[tuple[int, ...]]:
+        del batch_size
+        return [tuple(kernel.shape) for kernel in self._kernels]
 
     def _products(
         self, inputs: list[tf.Tensor], vectors: list[tf.Tensor], labels: Any = None
@@ -82,28 +87,81 @@ class HessianProducts:
         """Hv of every layer, in the kernels' shapes."""
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
-                loss = self._batch_loss(inputs, labels)
-            gradients = inner.gradient(
-                loss, self._kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
+                loss = self._loss_of(self._graph.execute(inputs), labels)
+            gradients = inner.gradient(loss, self._kernels, unconnected_gradients=_ZERO)
             pairs = zip(gradients, vectors, strict=True)
             projection = tf.add_n([tf.reduce_sum(g * v) for g, v in pairs])
-        return outer.gradient(
-            projection, self._kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        return outer.gradient(projection, self._kernels, unconnected_gradients=_ZERO)
 
     def _quadratic_forms(
         self, inputs: list[tf.Tensor], seed: tf.Tensor, scales: tf.Tensor, labels: Any = None
     ) -> tf.Tensor:
-        """Unbiased estimates of Tr(H) of every layer from one probe, (layers,)."""
+        """Unbiased estimates of every Tr(H) from one probe, (layers,)."""
         signs = [
-            _signs(kernel.shape, tf.stack([seed[0], seed[1] + index]))
-            for index, kernel in enumerate(self._kernels)
+            _signs(shape, tf.stack([seed[0], seed[1] + index]))
+            for index, shape in enumerate(self._vector_shapes(inputs[0].shape[0]))
         ]
         vectors = [scales[index] * sign for index, sign in enumerate(signs)]
         products = self._products(inputs, vectors, labels)
         forms = [tf.reduce_sum(v * product) for v, product in zip(signs, products, strict=True)]
         return tf.stack(forms) / scales
+
+
+class ActivationHessian(HessianProducts):
+    """The same in tensors between layers, where every sample has its own block of the Hessian.
+
+    The loss is the mean over the batch: v'Hv is then the mean of the samples' forms.
+
+    Args:
+        keys: the tensors.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        keys: Sequence[Key],
+        loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
+    ) -> None:
+        super().__init__(model, loss)
+        self._keys = tuple(keys)
+        shapes = self._graph.shapes(model)
+        self._shapes = [shapes[key][1:] for key in self._keys]
+        self.names = [tensor_name(key) for key in self._keys]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [int(np.prod(shape)) for shape in self._shapes]
+
+    def _vector_shapes(self, batch_size: int) -> list[tuple[int, ...]]:
+        return [(batch_size, *shape) for shape in self._shapes]
+
+    def _products(
+        self, inputs: list[tf.Tensor], vectors: list[tf.Tensor], labels: Any = None
+    ) -> list[tf.Tensor]:
+        offsets = [tf.zeros_like(vector) for vector in vectors]
+        shifts = dict(zip(self._keys, offsets, strict=True))
+
+        def shifted(key: Key, value: tf.Tensor) -> tf.Tensor:
+            return value + shifts[key] if key in shifts else value
+
+        with tf.GradientTape() as outer:
+            outer.watch(offsets)
+            with tf.GradientTape() as inner:
+                inner.watch(offsets)
+                given = [shifted(*pair) for pair in zip(self._graph.inputs, inputs, strict=True)]
+                tensors = self._graph.execute(
+                    given, hook=lambda call, _, output: shifted(call.output, output)
+                )
+                loss = self._loss_of(tensors, labels)
+            gradients = inner.gradient(loss, offsets, unconnected_gradients=_ZERO)
+            pairs = zip(gradients, vectors, strict=True)
+            projection = tf.add_n([tf.reduce_sum(g * v) for g, v in pairs])
+        return outer.gradient(projection, offsets, unconnected_gradients=_ZERO)
+
+
+def tensor_name(key: Key) -> str:
+    """What a tensor is called in `Traces`."""
+    return f"{key[0]}:{key[1]}"
 
 
 def _signs(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
@@ -118,12 +176,13 @@ def average_traces(
     curvatures: Mapping[str, float] | None = None,
     labels: np.ndarray | None = None,
     loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
+    keys: Sequence[Key] | None = None,
     batch_size: int = 32,
     tolerance: float = 0.1,
     draws: tuple[int, int] = (20, 400),
     seed: int = 0,
 ) -> Traces:
-    """Average trace of every weighted layer, with a running standard error.
+    """Average trace of every weighted layer, or of tensors, with a running standard error.
 
     Args:
         model: canonical float model.
@@ -131,11 +190,15 @@ def average_traces(
             order, each with a probe of its own, so that the error covers both.
         curvatures: layer name -> rough curvature of a weight in any unit (mean weight scores will
             do), which takes most of the noise that layers add to each other; by default all equal.
+        keys: tensors to take instead of the layers' kernels, named by `tensor_name`. A sample has
+            a Hessian of its own there: averages are over samples too.
         labels, loss: with both, the Hessian of `loss(outputs, labels)`; without, self-distillation.
         tolerance: stop when every layer's standard error is below this part of its estimate.
         draws: least and largest number of pairs of batch and probe.
     """
-    products = HessianProducts(model, loss)
+    products = (
+        HessianProducts(model, loss) if keys is None else ActivationHessian(model, keys, loss)
+    )
     batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)
     scales = tf.constant(_probe_scales(products.names, curvatures or {}))

@@ -15,7 +15,7 @@ from tflite_export import ExportResult
 
 if TYPE_CHECKING:
     from tfeptq.report.quality import Quality
-    from tfeptq.selection.choice import FrontierPoint
+    from tfeptq.selection.frontier_point import FrontierPoint
     from tfeptq.selection.latency import LatencyTable
 
 
@@ -85,8 +85,12 @@ def show_samples(used: Mapping[str, int]) -> None:
     print("samples: " + ", ".join(f"{stage} {count}" for stage, count in used.items()))
 
 
-def show_latencies(table: LatencyTable) -> None:
-    """Milliseconds of every layer by width."""
+def show_latencies(table: LatencyTable, kernels: str = "") -> None:
+    """Milliseconds of every layer by width, and by the type of its kernel where there are both."""
+    for dtype, of_type in table.by_type.items():
+        show_latencies(of_type, f" in {dtype} kernels")
+    if table.by_type:
+        return
     widths = sorted({bits for _, bits in table.weighted})
     rows = [
         (
@@ -98,8 +102,13 @@ def show_latencies(table: LatencyTable) -> None:
         )
         for name in dict.fromkeys(name for name, _ in table.weighted)
     ]
-    rows.append(("operators without weights", f"{table.others:.4f}"))
-    show("Milliseconds of one inference", ("layer", *(f"{bits} bits" for bits in widths)), rows)
+    others = table.others + sum(table.layers.values())
+    rows.append(("operators without weights", f"{others:.4f}"))
+    show(
+        f"Milliseconds of one inference{kernels}",
+        ("layer", *(f"{bits} bits" for bits in widths)),
+        rows,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfeptq.goals import AccuracyTarget
+from tfeptq.selection.factor import Variable, Widths
 from tfeptq.settings import shown
 
 
@@ -36,7 +37,7 @@ class Comparison:
 
 #: (widths, the float model's values, how to measure) -> values of the quantized model, which may
 #: have been kept.
-Keep = Callable[[dict[str, int], np.ndarray, Callable[[], np.ndarray]], np.ndarray]
+Keep = Callable[[Widths, np.ndarray, Callable[[], np.ndarray]], np.ndarray]
 
 
 class Judge:
@@ -53,7 +54,7 @@ class Judge:
         self,
         target: AccuracyTarget,
         model: keras.Model,
-        quantize: Callable[[dict[str, int]], keras.Model],
+        quantize: Callable[[Widths], keras.Model],
         keep: Keep | None = None,
         known: np.ndarray | None = None,
     ) -> None:
@@ -61,7 +62,7 @@ class Judge:
         self._quantize = quantize
         self._keep = keep
         self._float = float_values(target, model) if known is None else known
-        self._known: dict[tuple[tuple[str, int], ...], Comparison] = {}
+        self._known: dict[tuple[tuple[Variable, int], ...], Comparison] = {}
         self.float_score = float(self._float.mean())
 
     @property
@@ -81,13 +82,13 @@ class Judge:
         margins = values - self._target.relative * self._float
         return Comparison(float(values.mean()), float(margins.mean()), _standard_error(margins))
 
-    def holds(self, widths: Mapping[str, int]) -> bool:
+    def holds(self, widths: Widths) -> bool:
         key = tuple(widths.items())
         if key not in self._known:
-            self._known[key] = self._compared(self._evaluated(dict(widths)))
+            self._known[key] = self._compared(self._evaluated(widths))
         return self._known[key].holds
 
-    def _evaluated(self, widths: dict[str, int]) -> np.ndarray:
+    def _evaluated(self, widths: Widths) -> np.ndarray:
         def measure() -> np.ndarray:
             return _values(self._target, self._quantize(widths))
 

@@ -13,13 +13,13 @@ Where the answer misses after the whole recipe, `step_back` looks for a dearer o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfeptq.selection.frontier import Table
+from tfeptq.selection.factor import Variable, Widths
+from tfeptq.selection.program import Program
 
-Widths = dict[str, int]
 #: Parts of the cost that evaluations, and whole recipes, are not spent on.
 PRECISION, RESOLUTION = 0.01, 0.05
 
@@ -78,58 +78,79 @@ def _between(
     return held
 
 
-def bisect_layers(losses: Table, costs: Table, holds: Callable[[Widths], bool]) -> list[Widths]:
+def bisect_layers(
+    program: Program, costs: Sequence[str], holds: Callable[[Widths], bool]
+) -> list[Widths]:
     """Choices that hold, each cheaper than the one before; the last one is the answer.
 
     Args:
-        losses, costs: layer name -> width -> predicted loss, and the cost to be lowered.
+        program: losses and costs of layers, and of groups of activations where those are chosen:
+            they are ordered together, their losses being of one kind.
+        costs: names of the costs whose sum is to be lowered.
         holds: whether a choice meets the target; called once a choice.
 
     Returns:
         every choice along the search that held, beginning with all layers at their widest; empty
         where that does not hold.
     """
-    useful = {name: _useful(table) for name, table in costs.items()}
-    widths: Widths = {name: options[0] for name, options in useful.items()}
+    widths = program.widest()
     if not holds(widths):
         return []
     held = [widths]
-    prefix = list(losses)
-    for bits in sorted({b for options in useful.values() for b in options[1:]}, reverse=True):
-        able = [name for name in prefix if bits in useful[name][1:]]
-        able.sort(key=lambda name: (losses[name][bits], -_saved(costs[name], widths[name], bits)))
+    prefix, losses = list(program.losses), program.losses
+    for bits in sorted({b for table in losses.values() for b in table}, reverse=True):
+        saved = {v: _saved(program, costs, widths, v, bits) for v in prefix}
+        able = [variable for variable in prefix if saved[variable] > 0.0]
+        able.sort(key=lambda variable: (losses[variable][bits], -saved[variable]))
+        able = _executable(program, widths, able, bits)
         taken, widths = _longest_prefix(able, bits, widths, holds, held)
-        prefix = able[:taken] + [name for name in prefix if name not in able]
+        prefix = able[:taken] + [variable for variable in prefix if variable not in able]
     return held
 
 
-def _useful(costs: Mapping[int, float]) -> list[int]:
-    """Widths, descending, that cost less than every wider one."""
-    kept: list[int] = []
-    for bits in sorted(costs, reverse=True):
-        if not kept or costs[bits] < costs[kept[-1]]:
-            kept.append(bits)
+def _saved(
+    program: Program, costs: Sequence[str], widths: Widths, variable: Variable, bits: int
+) -> float:
+    """What a narrower width of one variable saves; nothing where a wider one saves as much."""
+    options = program.losses[variable]
+    if bits not in options or bits >= widths[variable]:
+        return 0.0
+    saved = {0: 0.0}
+    for width in options:
+        added = program.change(widths, {variable: width})
+        if width >= bits and added is not None:
+            saved[width] = -sum(added.get(name, 0) for name in costs)
+    narrow = saved.pop(bits, 0.0)
+    return narrow if narrow > max(saved.values()) else 0.0
+
+
+def _executable(
+    program: Program, widths: Widths, variables: list[Variable], bits: int
+) -> list[Variable]:
+    """Those that can take `bits` together with all before them."""
+    kept: list[Variable] = []
+    for variable in variables:
+        narrower = {**widths, variable: bits}
+        if program.is_allowed(narrower):
+            kept.append(variable)
+            widths = narrower
     return kept
 
 
-def _saved(costs: Mapping[int, float], old: int, new: int) -> float:
-    return costs[old] - costs[new]
-
-
 def _longest_prefix(
-    names: list[str],
+    variables: list[Variable],
     bits: int,
     widths: Widths,
     holds: Callable[[Widths], bool],
     held: list[Widths],
 ) -> tuple[int, Widths]:
-    """How many of `names`, in order, can take `bits`, and the choice where they do."""
-    low, high = 0, len(names)
+    """How many of `variables`, in order, can take `bits`, and the choice where they do."""
+    low, high = 0, len(variables)
     best = widths
     while low < high:
         # From above at first: where everything fits, one evaluation finds it.
-        middle = high if low == 0 and high == len(names) else (low + high + 1) // 2
-        candidate = {**widths, **dict.fromkeys(names[:middle], bits)}
+        middle = high if low == 0 and high == len(variables) else (low + high + 1) // 2
+        candidate = {**widths, **dict.fromkeys(variables[:middle], bits)}
         if holds(candidate):
             low, best = middle, candidate
             held.append(candidate)

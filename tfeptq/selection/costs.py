@@ -1,116 +1,132 @@
-"""What a choice of widths costs on its target: bytes, operations, milliseconds."""
+"""What widths cost on their target, as tables over the widths that decide it.
+
+- weight bytes: containers and granularities depend on the integer type of the kernel;
+- bit operations: multiplications x weight bits x operand bits. A kernel reads what its own integer
+  type holds: 8-bit layers behind a 16-bit tensor read 8 bits;
+- milliseconds: by a table of the user's, see `tfeptq.selection.latency`;
+- activation bytes: one cost a step of execution, see `tfeptq.selection.memory`;
+- file bytes: what the size of the exported file is predicted from.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import activation_dtype
+from tfeptq.canonical.layer_graph import Call
 from tfeptq.goals import Budget
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.plan.weights import WeightStorage
-from tfeptq.selection.latency import LatencyTable, read_latencies
-from tfeptq.selection.skeleton import alive_at_peak, file_bytes, skeleton
+from tfeptq.selection.factor import Factor, constant, tabled, weights
+from tfeptq.selection.latency import LatencyTable
+from tfeptq.selection.variables import Variables
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.graph.structure import IntegerGraph
 from tflite_export.packaging.compression import WIDEST_INDEX
 
 #: Bytes of one scale in a file, float32; its zero point is in a vector that tensors share.
 _SCALE_BYTES = 4
 #: Of one table's DECODE operator, its tensors and metadata, as compression counts them.
 _TABLE_OVERHEAD = 256
+#: Bytes of a bias, by the integer type of the kernel.
+_BIAS_BYTES = {"int8": 4, "int16": 8}
 #: Targets whose compiler entropy-codes weights. Measured with Vela on normal weights: 2.1, 3.1,
 #: 4.1, 5.1 and 7.4 bits a weight for 2, 3, 4, 5 and 8 learned bits: the learned width, in short.
 _ENTROPY_CODED = ("ethos-u",)
+#: What look-up tables save of the file, to be told from what is written before compression.
+TABLE_SAVINGS = "table_savings"
 
-LayerCosts = dict[str, dict[int, float]]
 
+def storage(
+    plan: QuantizationPlan, variables: Variables, budget: Budget | None
+) -> Iterator[Factor]:
+    """What a layer's weights and biases occupy; without what the target cannot store."""
 
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """Costs of every candidate, which add up over layers, and those that do not depend on them.
-
-    Attributes:
-        tables: cost name -> layer name -> width -> cost; see `Budget` for the names.
-        constants: cost name -> what comes on top whatever the widths.
-        activation_bytes: peak of the activations that are alive at once.
-        largest_activations: name and bytes of the largest of them.
-    """
-
-    tables: Mapping[str, LayerCosts]
-    constants: Mapping[str, float]
-    activation_bytes: int
-    _frame_bytes: int
-    _stored: LayerCosts
-    largest_activations: tuple[tuple[str, int], ...] = ()
-
-    def of(self, widths: Mapping[str, int]) -> dict[str, float]:
-        """Cost name -> cost of one choice; whole numbers but for milliseconds."""
-        sums = {
-            name: _sum(table, widths) + self.constants.get(name, 0)
-            for name, table in self.tables.items()
+    def costs(name: str, bits: int, wide: int) -> dict[str, float] | None:
+        try:
+            held = plan.storage(name, bits, activation_dtype(wide))
+        except ValueError:
+            return None
+        stored = _stored_bytes(plan, held, budget)
+        bias = plan.model.get_layer(name).bias.shape[0] * _BIAS_BYTES[held.dtype]
+        return {
+            "weight_bytes": weight_bytes(plan, held, budget),
+            "file_bytes": stored + bias,
+            TABLE_SAVINGS: _plain_bytes(plan, held) - stored,
         }
-        return {**sums, "activation_bytes": self.activation_bytes}
 
-    def file_bytes(self, widths: Mapping[str, int]) -> int:
-        """Predicted size of the exported file; of the compressed one, if the budget is of those."""
-        return int(self._frame_bytes + _sum(self._stored, widths))
-
-
-def _sum(table: LayerCosts, widths: Mapping[str, int]) -> float:
-    return sum(table[name][bits] for name, bits in widths.items())
+    for name in plan.candidates:
+        decisive = weights(name), variables.of_layer(name)
+        yield tabled(decisive, variables.widths, functools.partial(costs, name))
 
 
-def model_costs(
-    plan: QuantizationPlan, budget: Budget | None, *, graph: IntegerGraph | None = None
-) -> Costs:
-    """Costs of the candidates for weights; activations have one width.
+def operations(plan: QuantizationPlan, variables: Variables) -> Iterator[Factor]:
+    """Bit operations of every call of a layer with weights."""
 
-    A layer that is called several times is one choice; its weights are stored once, its operations
-    are done at every call.
+    def costs(count: int, bits: int, *wide: int) -> dict[str, float]:
+        return {"bit_operations": count * bits * _operand_bits(wide[0], wide[-1])}
 
-    Args:
-        graph: an outline of the file, where its size and a lower bound of the activations will do.
+    for call, count in _multiplications(plan):
+        name = call.layer.name
+        read, written = variables.of_tensor(call.inputs[0]), variables.of_layer(name)
+        decisive = tuple(dict.fromkeys((weights(name), read, written)))
+        yield tabled(decisive, variables.widths, functools.partial(costs, count))
+
+
+def _operand_bits(read: int, written: int) -> int:
+    """Width in which a kernel reads a tensor of width `read` if it writes `written`."""
+    return 16 if written == 16 else min(read, 8)
+
+
+def latencies(
+    plan: QuantizationPlan, variables: Variables, table: LatencyTable
+) -> Iterator[Factor]:
+    """Milliseconds of every layer, by the integer type in which it computes.
 
     Raises:
-        ValueError: a latency table that cannot be read or lacks a layer.
+        ValueError: the table lacks a layer, or a type that a layer may compute in.
     """
-    held = {
-        name: {bits: plan.storage(name, bits) for bits in widths}
-        for name, widths in plan.candidates.items()
-    }
+    of_activations = (w for (kind, _), w in variables.widths.items() if kind == "activations")
+    types = sorted({activation_dtype(bits) for widths in of_activations for bits in widths})
+    is_one = not plan.chooses_activations or len(types) == 1
+    tables = {dtype: table.of_type(dtype, is_one=is_one) for dtype in types}
     multiplications = layer_multiplications(plan)
-    tables: dict[str, LayerCosts] = {
-        "weight_bytes": {
-            name: {bits: weight_bytes(plan, one, budget) for bits, one in widths.items()}
-            for name, widths in held.items()
-        },
-        "bit_operations": {
-            name: {
-                bits: multiplications[name] * bits * plan.activation_bits[name] for bits in widths
-            }
-            for name, widths in plan.candidates.items()
-        },
+
+    def costs(name: str, bits: int, wide: int) -> dict[str, float]:
+        kind, count = plan.weights[name].kind, multiplications[name]
+        of_type = tables[activation_dtype(wide)]
+        return {"latency_ms": of_type.layer(name, kind=kind, bits=bits, multiplications=count)}
+
+    for name in plan.candidates:
+        decisive = weights(name), variables.of_layer(name)
+        yield tabled(decisive, variables.widths, functools.partial(costs, name))
+    yield from _without_weights(plan, variables, tables)
+
+
+def _without_weights(
+    plan: QuantizationPlan, variables: Variables, tables: Mapping[str, LatencyTable]
+) -> Iterator[Factor]:
+    """Times of a layer's own operators follow its type; others take what the slowest type does."""
+    writing = {
+        kernel.call.layer.name: variables.of_tensor(kernel.result)
+        for kernel in plan.kernels
+        if all(kernel.call.layer.name in table.layers for table in tables.values())
     }
-    constants = {}
-    if budget is not None and budget.latency_table is not None:
-        latencies = read_latencies(budget.latency_table)
-        tables["latency_ms"] = _latencies(plan, multiplications, latencies)
-        constants["latency_ms"] = latencies.others
-    widest = {name: max(widths) for name, widths in plan.candidates.items()}
-    graph = graph or skeleton(plan.with_widths(weights=widest))
-    frame = file_bytes(graph, plan.target, slim=_is_compressed(budget)) - sum(
-        _plain_bytes(plan, held[name][bits]) for name, bits in widest.items()
+
+    def costs(name: str, wide: int) -> dict[str, float]:
+        return {"latency_ms": tables[activation_dtype(wide)].layers[name]}
+
+    for name, variable in writing.items():
+        yield tabled([variable], variables.widths, functools.partial(costs, name), name)
+    rest = max(
+        table.others + sum(ms for name, ms in table.layers.items() if name not in writing)
+        for table in tables.values()
     )
-    stored: LayerCosts = {
-        name: {bits: stored_bytes(plan, one, budget) for bits, one in widths.items()}
-        for name, widths in held.items()
-    }
-    alive = alive_at_peak(graph)
-    largest = tuple(sorted(alive.items(), key=lambda part: -part[1])[:3])
-    return Costs(tables, constants, sum(alive.values()), frame, stored, largest)
+    yield constant({"latency_ms": rest}, "operators without weights")
 
 
 def least_compressed_bytes(plan: QuantizationPlan, budget: Budget) -> float:
@@ -122,17 +138,9 @@ def least_compressed_bytes(plan: QuantizationPlan, budget: Budget) -> float:
     )
 
 
-def _is_compressed(budget: Budget | None) -> bool:
+def is_compressed(budget: Budget | None) -> bool:
+    """Whether weights are counted as compression stores them."""
     return budget is not None and budget.compressed
-
-
-def stored_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | None) -> int:
-    """Bytes of a layer's weights and their scales in the file; with tables, where those pay."""
-    plain = _plain_bytes(plan, held)
-    if not _is_compressed(budget) or held.bits > WIDEST_INDEX:
-        return plain
-    table = _bytes(plan, held, held.bits) + 2**held.bits + _TABLE_OVERHEAD
-    return min(plain, table + _scales(plan, held))
 
 
 def weight_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | None) -> int:
@@ -143,7 +151,16 @@ def weight_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | N
     """
     if plan.target in _ENTROPY_CODED:
         return _bytes(plan, held, held.bits) + _scales(plan, held)
-    return stored_bytes(plan, held, budget)
+    return _stored_bytes(plan, held, budget)
+
+
+def _stored_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | None) -> int:
+    """In the file; with tables, where those pay."""
+    plain = _plain_bytes(plan, held)
+    if not is_compressed(budget) or held.bits > WIDEST_INDEX:
+        return plain
+    table = _bytes(plan, held, held.bits) + 2**held.bits + _TABLE_OVERHEAD
+    return min(plain, table + _scales(plan, held))
 
 
 def _plain_bytes(plan: QuantizationPlan, held: WeightStorage) -> int:
@@ -162,29 +179,16 @@ def _scales(plan: QuantizationPlan, held: WeightStorage) -> int:
 
 def layer_multiplications(plan: QuantizationPlan) -> dict[str, int]:
     """Layer name -> multiplications of one inference, summed over the calls of a shared layer."""
-    shapes = plan.graph.shapes(plan.model)
     result: dict[str, int] = {}
-    for call in plan.graph.calls:
-        layer = call.layer
-        if linear.is_weighted(layer):
-            source, output = shapes[call.inputs[0]], shapes[call.output]
-            count = linear.map_of(layer).multiplications(tuple(layer.kernel.shape), source, output)
-            result[layer.name] = result.get(layer.name, 0) + count
+    for call, count in _multiplications(plan):
+        result[call.layer.name] = result.get(call.layer.name, 0) + count
     return result
 
 
-def _latencies(
-    plan: QuantizationPlan, multiplications: Mapping[str, int], table: LatencyTable
-) -> LayerCosts:
-    return {
-        name: {
-            bits: table.layer(
-                name,
-                kind=plan.weights[name].kind,
-                bits=bits,
-                multiplications=multiplications[name],
-            )
-            for bits in widths
-        }
-        for name, widths in plan.candidates.items()
-    }
+def _multiplications(plan: QuantizationPlan) -> Iterator[tuple[Call, int]]:
+    """Of every call of a layer with weights."""
+    shapes = plan.graph.shapes(plan.model)
+    for call in (kernel.call for kernel in plan.kernels if kernel.call.layer.name in plan.weights):
+        source, output = shapes[call.inputs[0]], shapes[call.output]
+        kernel_shape = tuple(call.layer.kernel.shape)
+        yield call, linear.map_of(call.layer).multiplications(kernel_shape, source, output)

@@ -1,22 +1,22 @@
 """The exact Pareto frontier of predicted loss against one cost, by dynamic programming.
 
-Losses and costs add up over layers (HAWQ-V2, arXiv 1911.03852, section 3.2), so the frontier of the
-first k layers, extended by every width of the next one and pruned of what is dominated, is the
-frontier of k + 1 layers. One pass gives the optimum for every budget.
+Losses and costs add up over variables (HAWQ-V2, arXiv 1911.03852, section 3.2), so the frontier of
+the first k, extended by every width of the next one and pruned of what is dominated, is the
+frontier of k + 1. One pass gives the optimum for every budget.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from tfeptq.selection.factor import Table, Variable, Widths
 
 #: More partial solutions than this are thinned to equal cells of cost, the best of each kept.
 #: Reached only where hardly any two layers share a size; what is given up is below 1 / LIMIT.
 LIMIT = 200_000
-
-Table = Mapping[str, Mapping[int, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,25 +25,15 @@ class Frontier:
 
     Attributes:
         costs, losses: float64 (points,); costs rise, losses fall.
+        widths: those of one point.
     """
 
     costs: np.ndarray
     losses: np.ndarray
-    _layers: tuple[tuple[str, tuple[int, ...]], ...]
-    _parents: tuple[np.ndarray, ...]
-    _choices: tuple[np.ndarray, ...]
+    widths: Callable[[int], Widths]
 
     def __len__(self) -> int:
         return len(self.costs)
-
-    def widths(self, point: int) -> dict[str, int]:
-        """Layer name -> width of one point."""
-        index, result = point, {}
-        backwards = zip(self._layers, self._parents, self._choices, strict=True)
-        for (name, widths), parents, choices in reversed(list(backwards)):
-            result[name] = widths[choices[index]]
-            index = parents[index]
-        return {name: result[name] for name, _ in self._layers}
 
     def best_within(self, limit: float) -> int | None:
         """The point of least loss that costs at most `limit`; None where all cost more."""
@@ -51,11 +41,33 @@ class Frontier:
         return count - 1 if count else None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """How every partial choice came about, variable by variable."""
+
+    options: list[tuple[Variable, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    parents: list[np.ndarray] = dataclasses.field(default_factory=list)
+    choices: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def add(self, variable: Variable, widths: tuple[int, ...], kept: np.ndarray) -> None:
+        self.options.append((variable, widths))
+        self.parents.append((kept // len(widths)).astype(np.int32))
+        self.choices.append((kept % len(widths)).astype(np.int8))
+
+    def widths(self, point: int) -> Widths:
+        index, result = point, {}
+        steps = zip(self.options, self.parents, self.choices, strict=True)
+        for (variable, widths), parents, choices in reversed(list(steps)):
+            result[variable] = widths[choices[index]]
+            index = parents[index]
+        return {variable: result[variable] for variable, _ in self.options}
+
+
 @dataclasses.dataclass
 class _Partial:
-    """Undominated choices for the layers so far.
+    """Undominated choices for the variables so far.
 
-    `state` is the least width (its rank) that the next layer may take.
+    `state` is the least width (its rank) that the next ordered variable may take.
     """
 
     costs: np.ndarray
@@ -63,32 +75,28 @@ class _Partial:
     state: np.ndarray
 
 
-def pareto(losses: Table, costs: Table, *, order: Sequence[str] | None = None) -> Frontier:
-    """Frontier over all combinations of one width a layer.
+def pareto(losses: Table, costs: Table, *, order: Sequence[Variable] | None = None) -> Frontier:
+    """Frontier over all combinations of one width a variable; empty where none is in order.
 
     Args:
-        losses, costs: layer name -> width -> what it adds; the same layers and widths.
-        order: layers by rising average trace, for HAWQ-V2's rule: a later layer never gets fewer
-            bits. Layers with a single candidate are bound by nothing.
+        losses, costs: variable -> width -> what it adds; those of `losses` are the candidates.
+        order: variables whose widths may not fall from one to the next.
     """
     ranks = sorted({bits for table in losses.values() for bits in table})
-    names = list(losses) if order is None else list(order)
-    partial = _Partial(np.zeros(1), np.zeros(1), np.zeros(1, np.int64))
-    layers, parents, choices = [], [], []
-    for index, name in enumerate(names):
-        widths = tuple(losses[name])
-        is_bound = order is not None and len(widths) > 1
+    ordered = tuple(order or ())
+    variables = [*ordered, *(variable for variable in losses if variable not in ordered)]
+    partial, steps = _Partial(np.zeros(1), np.zeros(1), np.zeros(1, np.int64)), _Steps()
+    for variable in variables:
+        widths = tuple(losses[variable])
         partial, kept = _extended(
             partial,
-            np.array([losses[name][bits] for bits in widths]),
-            np.array([costs[name][bits] for bits in widths], np.float64),
-            np.array([ranks.index(bits) for bits in widths]) if is_bound else None,
-            is_last=index == len(names) - 1,
+            np.array([losses[variable][bits] for bits in widths]),
+            np.array([costs[variable][bits] for bits in widths], np.float64),
+            np.array([ranks.index(bits) for bits in widths]) if variable in ordered else None,
+            is_free=variable not in ordered[:-1],
         )
-        layers.append((name, widths))
-        parents.append((kept // len(widths)).astype(np.int32))
-        choices.append((kept % len(widths)).astype(np.int8))
-    return Frontier(partial.costs, partial.losses, tuple(layers), tuple(parents), tuple(choices))
+        steps.add(variable, widths, kept)
+    return Frontier(partial.costs, partial.losses, steps.widths)
 
 
 def _extended(
@@ -97,9 +105,12 @@ def _extended(
     costs: np.ndarray,
     ranks: np.ndarray | None,
     *,
-    is_last: bool,
+    is_free: bool,
 ) -> tuple[_Partial, np.ndarray]:
-    """Every partial choice with every width of one more layer, pruned.
+    """Every partial choice with every width of one more variable, pruned.
+
+    Args:
+        is_free: nothing that follows is bound by the state.
 
     Returns:
         the new partial choices, and for each its index in (old choices, widths), flattened.
@@ -109,15 +120,14 @@ def _extended(
     old = np.repeat(partial.state, len(costs))
     new = old if ranks is None else np.tile(ranks, len(partial.state))
     allowed = np.flatnonzero(new >= old)
-    # Different states allow different futures: dominance holds within one, at the end among all.
-    groups = np.zeros_like(new) if is_last else new
-    kept = np.concatenate(
-        [
-            _undominated(all_costs, all_losses, allowed[groups[allowed] == group])
-            for group in np.unique(groups[allowed])
-        ]
-    )
-    return _Partial(all_costs[kept], all_losses[kept], new[kept]), kept
+    # Different states allow different futures: dominance holds within one.
+    groups = np.zeros_like(new) if is_free else new
+    kept = [
+        _undominated(all_costs, all_losses, allowed[groups[allowed] == group])
+        for group in np.unique(groups[allowed])
+    ]
+    found = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+    return _Partial(all_costs[found], all_losses[found], new[found]), found
 
 
 def _undominated(costs: np.ndarray, losses: np.ndarray, among: np.ndarray) -> np.ndarray:

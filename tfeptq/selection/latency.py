@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 
+from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.plan.weights import storable_widths
 from tfeptq.progress import progress
 from tfeptq.selection.skeleton import rounded
 from tflite_export.file.atomic import write_atomically
@@ -19,6 +21,9 @@ from tflite_export.graph.structure import IntegerGraph
 from tflite_export.targets.operator_latency import OperatorTime, Stopwatch
 
 _COLUMNS = ("operator", "bits", "ms")
+#: Integer type in which kernels compute; a table of one type only has no such column.
+_TYPE = "activations"
+_OTHERS = "operators without weights"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +34,35 @@ class LatencyTable:
         weighted: (layer name, bits) -> milliseconds of one inference; or (kind such as CONV_2D,
             bits) -> milliseconds per million multiplications.
         others: of all operators without weights, whatever the widths.
+        layers: layer name -> milliseconds of its own operator without weights, in tables of a type.
+        by_type: "int8" or "int16" -> the times of kernels that compute in it. A table without is of
+            one type, that of the activations which the request fixes.
     """
 
     weighted: Mapping[tuple[str, int], float]
     others: float = 0.0
+    layers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    by_type: Mapping[str, LatencyTable] = dataclasses.field(default_factory=dict)
+
+    def of_type(self, dtype: str, *, is_one: bool) -> LatencyTable:
+        """The times of kernels that compute in one integer type.
+
+        Args:
+            is_one: whether all kernels have that type.
+
+        Raises:
+            ValueError: the table does not tell the types apart, or lacks this one.
+        """
+        if dtype in self.by_type:
+            return self.by_type[dtype]
+        if is_one and not self.by_type:
+            return self
+        raise ValueError(
+            f"the latency table has no times of {dtype} kernels, which candidates of "
+            f"activation_bits allow: its column {_TYPE!r} holds "
+            f"{', '.join(sorted(self.by_type)) or 'nothing'}. `tfeptq latency --activation-bits "
+            "8,16` measures both types; or give candidates of one, 4 to 8 or 16"
+        )
 
     def layer(self, name: str, *, kind: str, bits: int, multiplications: int) -> float:
         """Milliseconds of one layer, from its own row or that of its operator kind.
@@ -52,11 +82,13 @@ class LatencyTable:
 
 
 def read_latencies(path: str | Path) -> LatencyTable:
-    """Reads a CSV file with the columns operator, bits and ms.
+    """Reads a CSV file with the columns operator, bits and ms, and perhaps activations.
 
     `operator` is the name of a layer, with the milliseconds of one inference in it, or a kind
     such as CONV_2D, with milliseconds per million multiplications. Rows without bits are operators
-    without weights: their times are always there.
+    without weights: their times are always there. `activations` is int8 or int16, the type in which
+    a kernel computes: needed where candidates of activations have both, and then rows without bits
+    that name a layer are those of its type.
 
     Raises:
         ValueError: no such file, a missing column or a value that is no number; names the line.
@@ -72,30 +104,55 @@ def read_latencies(path: str | Path) -> LatencyTable:
                 f"latency table {path}: no column {sorted(missing)}; it needs {', '.join(_COLUMNS)}"
             )
         rows = [_entry(row, f"latency table {path}, line {reader.line_num}") for row in reader]
-    weighted = {(name, bits): ms for name, bits, ms in rows if bits is not None}
-    return LatencyTable(weighted, sum(ms for _, bits, ms in rows if bits is None))
+    types = {dtype for dtype, *_ in rows if dtype}
+    by_type = {dtype: _table([r for r in rows if r[0] in ("", dtype)]) for dtype in sorted(types)}
+    return dataclasses.replace(_table(rows), by_type=by_type) if types else _table(rows)
 
 
-def _entry(row: Mapping[str, str], where: str) -> tuple[str, int | None, float]:
+#: Type of the kernel or nothing, operator, bits or None, milliseconds.
+_Row = tuple[str, str, int | None, float]
+
+
+def _table(rows: Sequence[_Row]) -> LatencyTable:
+    weighted = {(name, bits): ms for _, name, bits, ms in rows if bits is not None}
+    layers = {name: ms for dtype, name, bits, ms in rows if bits is None and dtype}
+    others = sum(ms for dtype, _, bits, ms in rows if bits is None and not dtype)
+    return LatencyTable(weighted, others, layers)
+
+
+def _entry(row: Mapping[str, str], where: str) -> _Row:
     try:
         milliseconds = float(row["ms"])
         bits = int(row["bits"]) if row["bits"].strip() else None
-        name = row["operator"].strip()
+        name, dtype = row["operator"].strip(), (row.get(_TYPE) or "").strip()
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{where}: {dict(row)} is not (operator, bits, ms): {error}") from error
     if not 0.0 <= milliseconds < float("inf"):
         raise ValueError(f"{where}: ms={milliseconds} must be a time of at least 0")
-    return name, bits, milliseconds
+    if dtype not in ("", *_WIDTHS):
+        raise ValueError(f"{where}: {_TYPE}={dtype!r} must be int8, int16 or nothing")
+    return dtype, name, bits, milliseconds
 
 
 def write_latencies(table: LatencyTable, path: str | Path) -> None:
     """Writes what `read_latencies` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((name, bits, f"{ms:.6g}") for (name, bits), ms in table.weighted.items())
-    writer.writerow(("operators without weights", "", f"{table.others:.6g}"))
+    if not table.by_type:
+        writer.writerow(_COLUMNS)
+        writer.writerows((name, bits, f"{ms:.6g}") for (name, bits), ms in table.weighted.items())
+        writer.writerow((_OTHERS, "", f"{table.others:.6g}"))
+    else:
+        writer.writerow((*_COLUMNS, _TYPE))
+    for dtype, of_type in table.by_type.items():
+        rows = [(name, str(bits), ms) for (name, bits), ms in of_type.weighted.items()]
+        rows += [(name, "", ms) for name, ms in of_type.layers.items()]
+        writer.writerows((name, bits, f"{ms:.6g}", dtype) for name, bits, ms in rows)
     write_atomically(Path(path), text.getvalue().encode())
+
+
+#: A width of activations for each type of kernels.
+_WIDTHS = {"int8": 8, "int16": 16}
 
 
 def measure_latencies(
@@ -107,7 +164,8 @@ def measure_latencies(
     """Times of every layer at every candidate width, without any data.
 
     Every layer keeps its time whatever the widths of the others: one graph a candidate width is
-    enough, in which every layer that can has it.
+    enough, in which every layer that can has it. With candidates of activations of both integer
+    types one graph a type as well; copies from one type to the other are in no table.
 
     Args:
         model: canonical float model.
@@ -115,19 +173,44 @@ def measure_latencies(
         times: of the operators of one graph; by default measured in LiteRT on this computer.
             `tflite_export.packaging.vela.vela_times` reads Vela's estimates.
     """
-    times = times or Stopwatch(config.target)
-    plan = QuantizationPlan.of(model, config)
-    candidates = plan.candidates
+    times, plan = times or Stopwatch(config.target), QuantizationPlan.of(model, config)
+    if not any(16 in group.widths for group in plan.groups.values()):
+        weighted, layers = _measured(plan, {}, times)
+        return LatencyTable(weighted, sum(layers.values()))
+    by_type = {}
+    for dtype, bits in _WIDTHS.items():
+        able = {name: bits if bits in group.widths else 8 for name, group in plan.groups.items()}
+        weighted, layers = _measured(plan, able, times)
+        by_type[dtype] = LatencyTable(weighted, 0.0, layers)
+    return LatencyTable({}, by_type=by_type)
+
+
+def _measured(
+    plan: QuantizationPlan,
+    activations: Mapping[str, int],
+    times: Callable[[IntegerGraph], Iterable[OperatorTime]],
+) -> tuple[dict[tuple[str, int], float], dict[str, float]]:
+    """Times of layers by width, and of operators without weights by what they are named after.
+
+    Args:
+        activations: group name -> width, where those of the plan will not do.
+    """
+    candidates = {name: _storable(plan, name, activations) for name in plan.candidates}
     weighted: dict[tuple[str, int], float] = {}
-    others: float = 0.0
+    layers: dict[str, float] = {}
     for bits in progress(sorted({b for widths in candidates.values() for b in widths}), "latency"):
         widths = {name: bits if bits in has else max(has) for name, has in candidates.items()}
         sums: dict[str, float] = {}
-        others = 0.0
-        for entry in times(rounded(plan.with_widths(weights=widths))):
-            if entry.layer in candidates:
-                sums[entry.layer] = sums.get(entry.layer, 0.0) + entry.milliseconds
-            else:
-                others += entry.milliseconds
+        layers = {}
+        for entry in times(rounded(plan.with_widths(weights=widths, activations=activations))):
+            of = sums if entry.layer in candidates else layers
+            of[entry.layer] = of.get(entry.layer, 0.0) + entry.milliseconds
         weighted |= {(name, bits): sums[name] for name, has in candidates.items() if bits in has}
-    return LatencyTable(weighted, others)
+    return weighted, layers
+
+
+def _storable(plan: QuantizationPlan, name: str, activations: Mapping[str, int]) -> tuple[int, ...]:
+    """Candidates that a layer's kernel can have in its type."""
+    written = activations.get(plan.group_of_layer(name), plan.activation_bits[name])
+    layer, dtype = plan.model.get_layer(name), activation_dtype(written)
+    return storable_widths(layer, plan.candidates[name], dtype, plan.target)

@@ -3,22 +3,21 @@
 Predictions add up terms of small errors. At 2 and 3 bits errors are not small, and a choice that
 looks best can be worse than one width for all. So the prediction's optimum is measured against
 those of other predictions and the uniform widths that fit as well, and the best of them is improved
-by single steps: one layer a width up, and where that exceeds a bound, another one down.
+by single steps: one variable a width up, and where that exceeds a bound, another one down.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tfeptq.selection.frontier import Table
-
-Widths = dict[str, int]
+from tfeptq.selection.factor import Variable, Widths
+from tfeptq.selection.program import Program
 
 
 def refined(
+    program: Program,
     starts: Sequence[Widths],
-    losses: Table,
-    costs: Mapping[str, Table],
     limits: Mapping[str, float],
     measure: Callable[[Widths], float],
     *,
@@ -27,18 +26,18 @@ def refined(
     """The best choice measured, never worse than any of `starts` or a uniform width that fits.
 
     Args:
-        starts: layer name -> width, within the limits.
-        losses: layer name -> width -> predicted loss; promising moves are measured first.
-        costs, limits: cost name -> layer name -> width -> cost, and what it may add up to.
+        program: what is allowed, and predictions: promising moves are measured first.
+        starts: choices within the limits.
+        limits: cost name -> what it may add up to.
         measure: loss of a choice.
         moves: most measurements of changed choices.
     """
-    search = _Search(losses, costs, limits)
-    best = min([*starts, *search.uniform(starts[0])], key=measure)
+    search = _Search(program, limits)
+    best = min([*starts, *search.uniform()], key=measure)
     tried = {tuple(best.items())}
     while moves > 0:
         fresh = [w for w in search.neighbours(best) if tuple(w.items()) not in tried]
-        fresh.sort(key=search.predicted)
+        fresh.sort(key=program.loss)
         found = None
         for candidate in fresh[:moves]:
             moves -= 1
@@ -53,47 +52,56 @@ def refined(
 
 
 class _Search:
-    def __init__(
-        self, losses: Table, costs: Mapping[str, Table], limits: Mapping[str, float]
-    ) -> None:
-        self._losses, self._costs, self._limits = losses, costs, limits
+    def __init__(self, program: Program, limits: Mapping[str, float]) -> None:
+        self._program, self._limits = program, limits
 
-    def predicted(self, widths: Widths) -> float:
-        return sum(self._losses[name][bits] for name, bits in widths.items())
-
-    def uniform(self, widths: Widths) -> list[Widths]:
-        """One width for all layers that have it, the others as wide as they can be."""
-        every = {bits for table in self._losses.values() for bits in table}
-        choices = [
-            {
-                name: bits if bits in self._losses[name] else max(self._losses[name])
-                for name in widths
-            }
-            for bits in sorted(every)
-        ]
-        return [choice for choice in choices if self._fits(choice)]
+    def uniform(self) -> list[Widths]:
+        """One width for all weights that have it, the others as wide as can be; so activations."""
+        losses = self._program.losses
+        every: dict[str, set[int]] = {}
+        for (kind, _), table in losses.items():
+            every.setdefault(kind, set()).update(table)
+        choices = []
+        for combination in itertools.product(*map(sorted, every.values())):
+            asked = dict(zip(every, combination, strict=True))
+            choices.append(
+                {
+                    variable: asked[variable[0]] if asked[variable[0]] in table else max(table)
+                    for variable, table in losses.items()
+                }
+            )
+        return [choice for choice in choices if self._program.fits(choice, self._limits)]
 
     def neighbours(self, widths: Widths) -> Iterator[Widths]:
-        """Choices with one layer raised, and one other lowered as little as the limits ask for."""
-        for name in widths:
-            wider = [bits for bits in self._losses[name] if bits > widths[name]]
-            if not wider:
-                continue
-            raised = {**widths, name: min(wider)}
-            if self._fits(raised):
-                yield raised
+        """Choices with one width raised, and one other lowered as little as the limits ask for."""
+        totals = {name: self._program.cost(widths, name) for name in self._limits}
+        for variable, raised in self._steps(widths):
+            if self._fits(widths, raised, totals):
+                yield {**widths, **raised}
                 continue
             for other in widths:
-                if other == name:
-                    continue
-                narrower = [bits for bits in self._losses[other] if bits < widths[other]]
-                lowered = ({**raised, other: bits} for bits in sorted(narrower, reverse=True))
-                fitting = next((choice for choice in lowered if self._fits(choice)), None)
-                if fitting is not None:
-                    yield fitting
+                lowered = ({**raised, other: bits} for bits in self._narrower(widths, other))
+                fitting = (move for move in lowered if self._fits(widths, move, totals))
+                if other != variable and (move := next(fitting, None)) is not None:
+                    yield {**widths, **move}
 
-    def _fits(self, widths: Widths) -> bool:
-        return all(
-            sum(self._costs[cost][name][bits] for name, bits in widths.items()) <= limit
-            for cost, limit in self._limits.items()
+    def _steps(self, widths: Widths) -> Iterator[tuple[Variable, Widths]]:
+        """Every variable, and its next wider width."""
+        for variable, table in self._program.losses.items():
+            wider = [bits for bits in table if bits > widths[variable]]
+            if wider:
+                yield variable, {variable: min(wider)}
+
+    def _narrower(self, widths: Widths, variable: Variable) -> list[int]:
+        """The widest first."""
+        table = self._program.losses[variable]
+        return sorted((bits for bits in table if bits < widths[variable]), reverse=True)
+
+    def _fits(self, widths: Widths, moved: Widths, totals: Mapping[str, float]) -> bool:
+        """Whether a change is allowed and within the limits; what seems to is counted anew."""
+        added = self._program.change(widths, moved)
+        return (
+            added is not None
+            and all(totals[n] + added.get(n, 0) <= limit for n, limit in self._limits.items())
+            and self._program.fits({**widths, **moved}, self._limits)
         )

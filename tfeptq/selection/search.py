@@ -16,7 +16,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.selection.accuracy import Comparison, Judge
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.selection.choice import Choice
-from tfeptq.selection.frontier_point import WidthChoice
+from tfeptq.selection.factor import Widths
 
 #: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
 Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
@@ -44,7 +44,7 @@ class SearchReport:
 
 def hold_accuracy(
     model: keras.Model,
-    choice: WidthChoice,
+    choice: Choice,
     config: QuantizationConfig,
     learn: Learn,
     keep: Keep | None = None,
@@ -70,13 +70,13 @@ def hold_accuracy(
     assert target is not None
 
     def kept(
-        widths: Any, float_values: np.ndarray, measure: Callable[[], np.ndarray]
+        widths: Widths, float_values: np.ndarray, measure: Callable[[], np.ndarray]
     ) -> np.ndarray:
         if keep is None:
             return measure()
         return keep(briefly(widths), target.metric, float_values, measure)
 
-    def briefly(widths: Any) -> QuantizationConfig:
+    def briefly(widths: Widths) -> QuantizationConfig:
         return _searching(choice.configured(config, widths), target)
 
     judge = Judge(
@@ -140,15 +140,14 @@ class Ladder:
     """
 
     costs: np.ndarray
-    widths: Callable[[int], Any]
+    widths: Callable[[int], Widths]
 
 
-def searched(choice: WidthChoice, target: AccuracyTarget, judge: Judge) -> Ladder | None:
+def searched(choice: Choice, target: AccuracyTarget, judge: Judge) -> Ladder | None:
     """The cheapest choice that holds, by the target's search; None where nothing does."""
     if target.search == "layers":
-        assert isinstance(choice, Choice)
-        costs = choice.priced(target.cost)
-        held = bisect_layers(choice.sensitivity.losses, costs, judge.holds)[::-1]
+        names = choice.names(target.cost)
+        held = bisect_layers(choice.program, names, judge.holds)[::-1]
         sums = [choice.point(widths).costs[target.cost] for widths in held]
         return Ladder(np.array(sums), held.__getitem__) if held else None
     frontier = choice.pareto(target.cost)
@@ -173,7 +172,7 @@ def _searching(config: QuantizationConfig, target: AccuracyTarget) -> Quantizati
     return dataclasses.replace(config, steps=min(target.search_steps, config.steps))
 
 
-def _affordable(ladder: Ladder, choice: WidthChoice, config: QuantizationConfig) -> Ladder:
+def _affordable(ladder: Ladder, choice: Choice, config: QuantizationConfig) -> Ladder:
     """The rungs that a budget allows which was given as well."""
     limits = config.budget.limits if config.budget is not None else {}
     if not limits:
@@ -190,7 +189,7 @@ def _affordable(ladder: Ladder, choice: WidthChoice, config: QuantizationConfig)
     return Ladder(ladder.costs[rungs], lambda index: ladder.widths(rungs[index]))
 
 
-def _excluded(choice: WidthChoice, ladder: Ladder, config: QuantizationConfig) -> ValueError:
+def _excluded(choice: Choice, ladder: Ladder, config: QuantizationConfig) -> ValueError:
     assert config.budget is not None
     limits, found = config.budget.limits, choice.point(ladder.widths(0)).costs
     return ValueError(

@@ -15,12 +15,14 @@ import numpy as np
 
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
-from tfeptq.canonical.layer_graph import Key
+from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import Candidate, PairTerms, pair_terms
+from tfeptq.hessian.traces import as_arrays, average_traces, from_arrays, tensor_name
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.quantizers import asymmetric_parameters
 from tfeptq.sensitivity.sensitivity import Losses, augmented
@@ -32,6 +34,7 @@ def activation_sensitivity(
     config: QuantizationConfig,
     checkpoint: Checkpoint,
     scores: FloatScores,
+    labelled: LabelledLoss | None = None,
 ) -> Losses:
     """Predicted loss of every group at every candidate width, by `config.sensitivity`.
 
@@ -45,6 +48,7 @@ def activation_sensitivity(
         samples: one array a model input, float32 (N, ...).
         checkpoint: where curvatures are kept.
         scores: of the plan's model; is told how many samples were used.
+        labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
     model = plan.model
     grids = activation_grids(plan, scores.histograms)
@@ -57,7 +61,7 @@ def activation_sensitivity(
         losses = augmented(tuple(grids), PairTerms(**arrays).terms)
     else:
         scores.note("activation traces", config.stages.activation_traces)
-        losses = _from_moments(model, samples, grids, config, checkpoint)
+        losses = _from_moments(model, samples, grids, config, checkpoint, labelled)
     result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in plan.groups.items()}
     for (name, bits), loss in losses.items():
         result[plan.group_of(grids[name, bits].keys[0])][bits] += loss
@@ -70,6 +74,7 @@ def _from_moments(
     grids: Mapping[Candidate, Grid],
     config: QuantizationConfig,
     checkpoint: Checkpoint,
+    labelled: LabelledLoss | None,
 ) -> dict[Candidate, float]:
     is_whitened = config.sensitivity == "hawq_v2"
     moments = checkpoint.arrays(
@@ -82,10 +87,47 @@ def _from_moments(
         count=config.stages.activation_traces,
         seed=config.seed,
     )
-    losses = 0.5 * moments["weighted"]
-    if is_whitened:
-        losses = 0.5 * moments["traces"] / moments["sizes"] * moments["squares"]
+    average = moments["traces"] / moments["sizes"]
+    if labelled is not None:
+        average = _labelled(model, samples, grids, average, config, checkpoint, labelled)
+    losses = 0.5 * (average * moments["squares"] if is_whitened else moments["weighted"])
     return dict(zip(grids, losses.tolist(), strict=True))
+
+
+def _labelled(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    grids: Mapping[Candidate, Grid],
+    rough: np.ndarray,
+    config: QuantizationConfig,
+    checkpoint: Checkpoint,
+    loss: LabelledLoss,
+) -> np.ndarray:
+    """Average traces of every grid's tensors in the loss of labels; zero where it is negative.
+
+    Args:
+        rough: the same in self-distillation, to take the noise from the probes.
+    """
+    by_key = {key: float(t) for g, t in zip(grids.values(), rough, strict=True) for key in g.keys}
+    arrays = checkpoint.arrays(
+        "labelled_activation_traces",
+        _traces,
+        model=model,
+        samples=samples,
+        keys=list(by_key),
+        curvatures={tensor_name(key): value for key, value in by_key.items()},
+        loss=loss,
+        seed=config.seed,
+    )
+    found, shapes = from_arrays(arrays).mean, LayerGraph.of(model).shapes(model)
+    sizes = {key: int(np.prod(shapes[key][1:])) for key in by_key}
+    sums = [sum(found[tensor_name(k)] * sizes[k] for k in grid.keys) for grid in grids.values()]
+    whole = [sum(sizes[key] for key in grid.keys) for grid in grids.values()]
+    return np.maximum(np.array(sums) / np.array(whole), 0.0)
+
+
+def _traces(*, loss: LabelledLoss, **inputs: Any) -> dict[str, np.ndarray]:
+    return as_arrays(average_traces(**inputs, loss=loss, labels=loss.labels))
 
 
 def _pairs(**inputs: Any) -> dict[str, np.ndarray]:

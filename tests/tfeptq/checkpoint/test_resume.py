@@ -302,7 +302,7 @@ def test_nothing_that_takes_long_is_computed_twice(tmp_path, monkeypatch):
         "hessian.float_scores.weight_scores",
         "sensitivity.rounding_errors.weight_errors",
         "sensitivity.sensitivity.pair_terms",
-        "selection.choice.MeasuredDivergence.__call__",
+        "selection.prepare.MeasuredDivergence.__call__",
         "pipeline.round_layer_by_layer",
     ):
         monkeypatch.setattr(f"tfeptq.{work}", None)

@@ -12,6 +12,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.hessian.activations import Grid, activation_moments
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.pairs import RoundingError, pair_terms
+from tfeptq.hessian.traces import average_traces, tensor_name
 from tfeptq.preparation import prepare
 
 H, W, C, N, K = 5, 4, 3, 6, 7
@@ -137,3 +138,35 @@ def test_pair_terms_of_activations_and_weights_are_those_of_forward_passes(model
         assert 2 * measured(i) == pytest.approx(matrix[i, i], rel=0.1)
         term = measured(i, j) - measured(i) - measured(j)
         assert term == pytest.approx(matrix[i, j], abs=0.1 * scale[i, j])
+
+
+def test_traces_by_probes_are_those_of_the_closed_form(model, grids):
+    keys = [grid.keys[0] for grid in grids[:2]]
+    moments = activation_moments(model, IMAGES, grids[:2], is_whitened=True, count=N, batch_size=N)
+    traces = average_traces(model, IMAGES, keys=keys, batch_size=N, tolerance=0.0, draws=(2, 300))
+    for index, key in enumerate(keys):
+        expected = moments.traces[index] / moments.sizes[index]
+        found, error = (of[tensor_name(key)] for of in (traces.mean, traces.error))
+        assert abs(found - expected) < 4 * error < expected
+
+
+def test_traces_in_a_loss_with_labels_are_of_every_samples_block():
+    """Cubes of residuals: what the Hessian is depends on the labels, sample by sample."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((C,), name="x")
+    model = prepare(keras.Model(inputs, L.Dense(K, name="a")(inputs)))
+    x, y = (np.random.default_rng(1).normal(size=(N, s)).astype("float32") for s in (C, K))
+
+    def cubic(outputs, labels):
+        return tf.reduce_mean(tf.reduce_sum((outputs[0] - labels) ** 3, axis=1))
+
+    keys = [("x", 0), ("a", 0)]
+    settings = {"batch_size": N, "tolerance": 0.0, "draws": (2, 400)}
+    traces = average_traces(model, [x], keys=keys, labels=y, loss=cubic, **settings)
+    residual, kernel = np.asarray(model(x)) - y, np.asarray(model.get_layer("a").kernel)
+    expected = {
+        "x:0": (6 * residual * np.square(kernel).sum(0)).sum(1).mean() / C,
+        "a:0": (6 * residual).sum(1).mean() / K,
+    }
+    for name, value in expected.items():
+        assert abs(traces.mean[name] - value) < 4 * traces.error[name]

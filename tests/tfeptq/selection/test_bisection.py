@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tfeptq.selection.programs import choices, named, programs, separable
 from tfeptq.goals import AccuracyTarget
 from tfeptq.selection.accuracy import Judge
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
@@ -24,6 +25,12 @@ def harm(widths):
 LOSSES = {name: {bits: harm({name: bits}) for bits in (2, 3, 4, 8)} for name in COSTS}
 
 
+def bisected(losses, costs, holds):
+    """Choices of layer name -> width that hold, in the order in which they were found."""
+    program = separable(losses, {"weight_bytes": costs})
+    return [named(w) for w in bisect_layers(program, ["weight_bytes"], lambda w: holds(named(w)))]
+
+
 @pytest.mark.parametrize("allowed", [0.0, 12.0, 60.0, 200.0, 2000.0])
 def test_every_width_takes_the_longest_prefix_that_holds(allowed):
     calls = []
@@ -32,7 +39,7 @@ def test_every_width_takes_the_longest_prefix_that_holds(allowed):
         calls.append(widths)
         return harm(widths) <= allowed
 
-    held = bisect_layers(LOSSES, COSTS, holds)
+    held = bisected(LOSSES, COSTS, holds)
     final = held[-1]
     # About three widths times log2(16), one more each for the attempt to take all.
     assert len(calls) <= 1 + 3 * 6
@@ -57,21 +64,42 @@ def scanned(allowed):
 
 
 def test_nothing_holds():
-    assert bisect_layers(LOSSES, COSTS, lambda widths: False) == []
+    assert bisected(LOSSES, COSTS, lambda widths: False) == []
 
 
 def test_widths_that_save_nothing_are_not_tried():
     costs = {name: {2: 4, 3: 4, 4: 4, 8: 8} for name in COSTS}
-    held = bisect_layers(LOSSES, costs, lambda widths: True)
+    held = bisected(LOSSES, costs, lambda widths: True)
     assert set(held[-1].values()) == {4}
 
 
 def test_layers_with_one_candidate_keep_it():
     costs = {**COSTS, "layer0": {8: 800}}
     losses = {**LOSSES, "layer0": {8: 0.0}}
-    final = bisect_layers(losses, costs, lambda widths: True)[-1]
+    final = bisected(losses, costs, lambda widths: True)[-1]
     assert final["layer0"] == 8
     assert final["layer1"] == 2
+
+
+@given(program=programs(), data=st.data())
+def test_layers_and_activations_are_narrowed_together_in_what_is_allowed(program, data):
+    """Products, gaps and orders: whatever holds, the search stays with choices and gets cheaper."""
+    every = list(choices(program))
+    if not every:
+        return
+    least = data.draw(st.integers(0, 40))
+    calls = []
+
+    def holds(widths):
+        calls.append(widths)
+        return sum(widths.values()) >= least
+
+    held = bisect_layers(program, ["bytes", "operations"], holds)
+    assert all(widths in every for widths in calls)
+    assert all(widths in calls and sum(widths.values()) >= least for widths in held)
+    bits = [sum(widths.values()) for widths in held]
+    assert bits == sorted(bits, reverse=True)
+    assert bool(held) == (max(sum(widths.values()) for widths in every) >= least)
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 100_000])
@@ -135,13 +163,13 @@ class Scores:
         return self._values[model.name]
 
 
-def named(name):
+def model_named(name):
     inputs = keras.Input((1,))
     return keras.Model(inputs, inputs, name=name)
 
 
 def judge(target, quantized="quantized"):
-    return Judge(target, named("float"), lambda widths: named(quantized))
+    return Judge(target, model_named("float"), lambda widths: model_named(quantized))
 
 
 def test_scores_are_compared_paired():
@@ -150,7 +178,7 @@ def test_scores_are_compared_paired():
     worse = right.copy()
     worse[20:22] = 0
     comparison = judge(AccuracyTarget(Scores(float=right, quantized=worse), 0.9)).compare(
-        named("quantized")
+        model_named("quantized")
     )
     assert comparison.score == pytest.approx(0.78)
     assert comparison.margin == pytest.approx(0.78 - 0.9 * 0.8)
@@ -163,7 +191,7 @@ def test_a_score_that_just_meets_the_target_holds():
     values = np.array([1.0, 1.0, 0.0])
     assert (
         judge(AccuracyTarget(Scores(float=values, quantized=values), 1.0))
-        .compare(named("quantized"))
+        .compare(model_named("quantized"))
         .holds
     )
 
@@ -171,7 +199,9 @@ def test_a_score_that_just_meets_the_target_holds():
 def test_evaluations_are_counted_and_remembered():
     runs = []
     target = AccuracyTarget(Scores(float=1.0, quantized=0.5), 0.9)
-    found = Judge(target, named("float"), lambda w: runs.append(w) or named("quantized"))
+    found = Judge(
+        target, model_named("float"), lambda w: runs.append(w) or model_named("quantized")
+    )
     for widths in ({"a": 2}, {"a": 4}, {"a": 2}):
         assert not found.holds(widths)
     assert found.evaluations == len(runs) == 2
@@ -183,7 +213,7 @@ def test_a_target_finer_than_the_noise_is_told():
     values = generator.integers(0, 2, (2, 50)).astype(float)
     found = judge(AccuracyTarget(Scores(float=values[0], quantized=values[1]), 0.99))
     with pytest.warns(UserWarning, match="below the standard error"):
-        found.warn_if_too_fine(found.compare(named("quantized")))
+        found.warn_if_too_fine(found.compare(model_named("quantized")))
 
 
 @pytest.mark.parametrize(
@@ -196,4 +226,4 @@ def test_a_target_finer_than_the_noise_is_told():
 )
 def test_bad_metrics(values, message):
     with pytest.raises(ValueError, match=message):
-        judge(AccuracyTarget(Scores(**values))).compare(named("quantized"))
+        judge(AccuracyTarget(Scores(**values))).compare(model_named("quantized"))

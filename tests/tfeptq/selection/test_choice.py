@@ -13,13 +13,14 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
+from tests.tfeptq.selection.programs import separable
 from tfeptq.hessian import float_scores
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
-from tfeptq.selection.choice import Choice, labelled_loss, prepare_choice
-from tfeptq.selection.costs import Costs
+from tfeptq.selection.choice import Choice
+from tfeptq.selection.factor import weights
+from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tfeptq.selection.search import hold_accuracy, searched
-from tfeptq.sensitivity.sensitivity import Sensitivity
 
 CANDIDATES = {
     "weight_bits": (2, 3, 4, 8),
@@ -88,7 +89,7 @@ def test_the_activation_budget_is_checked(choice):
 def test_the_ordering_rule_gives_flatter_layers_no_more_bits(model):
     config = configuration(sensitivity="hawq_v2", ordered_widths=True)
     choice = chosen(prepare(model), [small_models.images(32)], config)
-    free = [name for name in choice.order if len(choice.sensitivity.losses[name]) > 1]
+    free = [name for _, name in choice.program.order]
     for point in choice.frontier("weight_bytes"):
         bits = [point.widths[name] for name in free]
         assert bits == sorted(bits)
@@ -133,9 +134,9 @@ def test_measured_moves_never_make_a_choice_worse(model):
     limit = {"weight_bytes": 810}
     before, after = plain.within(limit), moved.within(limit)
     assert moved.measure(after) <= moved.measure(before)
-    assert moved.costs.of(after)["weight_bytes"] <= 810
-    uniform = {name: 8 if name in ("stem", "classes") else 4 for name in before}
-    assert moved.costs.of(uniform)["weight_bytes"] <= 810
+    assert moved.point(after).costs["weight_bytes"] <= 810
+    uniform = {v: 8 if v[1] in ("stem", "classes") else 4 for v in before}
+    assert moved.point(uniform).costs["weight_bytes"] <= 810
     assert moved.measure(after) <= moved.measure(uniform)
 
 
@@ -198,7 +199,7 @@ def test_labels_choose_by_the_loss_that_the_model_was_compiled_with(tmp_path, mo
     ("settings", "count", "message"),
     [
         ({"sensitivity": "label_free"}, 40, "sensitivity='hawq_v2' alone"),
-        ({"sensitivity": "hawq_v2", "activation_bits": (8, 16)}, 40, "hawq_v2' alone"),
+        ({"sensitivity": "hawq_v2", "weight_bits": 4}, 40, "leaves nothing to choose"),
         ({"sensitivity": "hawq_v2"}, 39, "holds 40 samples and 39 labels"),
     ],
 )
@@ -313,9 +314,7 @@ def searched_by_steps_back(**settings):
         name: {2: 9.0 + i, 3: 3.0 + i, 4: 1.0 + i / 9, 8: 0.0} for i, name in enumerate(names)
     }
     sizes = {"weight_bytes": {name: {2: 2, 3: 3, 4: 4, 8: 8} for name in names}}
-    choice = Choice(
-        Costs(sizes, {}, 0, 0, sizes["weight_bytes"]), Sensitivity("", "", losses, {}), None
-    )
+    choice = Choice(separable(losses, sizes))
 
     def metric(subject):
         if subject == "float":
@@ -364,9 +363,8 @@ def test_the_search_makes_small_what_is_asked_for(search):
         "latency_ms": dict.fromkeys(names, milliseconds),
     }
     losses = {name: {2: 1.0, 3: 0.5, 8: 0.1} for name in names}
-    choice = Choice(
-        Costs(tables, {}, 0, 0, tables["weight_bytes"]), Sensitivity("", "", losses, {}), None
-    )
+    choice = Choice(separable(losses, tables))
     for cost, bits in (("weight_bytes", 2), ("latency_ms", 3)):
         target = tfeptq.AccuracyTarget(max, search=search, cost=cost)
-        assert searched(choice, target, Content()).widths(0) == dict.fromkeys(names, bits)
+        found = searched(choice, target, Content()).widths(0)
+        assert found == {weights(name): bits for name in names}

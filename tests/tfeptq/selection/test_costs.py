@@ -15,7 +15,9 @@ from tfeptq.goals import Budget
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
-from tfeptq.selection.costs import layer_multiplications, model_costs
+from tfeptq.selection.costs import layer_multiplications
+from tfeptq.selection.factor import weights
+from tfeptq.selection.prices import prices
 from tfeptq.selection.skeleton import peak_activation_bytes
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.packaging.compression import compress
@@ -23,33 +25,48 @@ from tflite_export.packaging.compression import compress
 WIDTHS = (2, 3, 4, 8)
 
 
-def costs_of(model, ranges=None, **settings):
-    config = QuantizationConfig(weight_bits=WIDTHS, **settings)
-    return model_costs(QuantizationPlan.of(prepare(model), config, ranges), config.budget)
+def costs_of(model, samples=None, **settings):
+    """The costs of a float model's candidates; with samples those of its files as well."""
+    config, canonical = QuantizationConfig(weight_bits=WIDTHS, **settings), prepare(model)
+    ranges = None if samples is None else FloatScores(canonical, [samples], 0).ranges
+    return prices(QuantizationPlan.of(canonical, config, ranges), config.budget)
+
+
+def table_of(program, cost):
+    """Layer name -> width of its weights -> cost."""
+    table = {}
+    for factor in program.factors:
+        for combination, costs in factor.costs.items():
+            if combination and cost in costs:
+                table.setdefault(factor.named, {})[combination[0]] = costs[cost]
+    return table
+
+
+def cost(program, widths, name):
+    return program.cost({weights(layer): bits for layer, bits in widths.items()}, name)
 
 
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
 def test_predicted_file_size_is_within_three_percent(tmp_path, target):
     model = small_models.residual_network()
-    ranges = FloatScores(prepare(model), [small_models.images(32)], 0).ranges
-    costs = costs_of(model, ranges, target=target)
-    names = list(costs.tables["weight_bytes"])
+    costs = costs_of(model, small_models.images(32), target=target)
+    names = [name for _, name in costs.losses]
     generator = np.random.default_rng(0)
     widths = {name: int(generator.choice(WIDTHS)) for name in names} | {"stem": 8, "classes": 8}
     config = QuantizationConfig(weight_bits=widths, target=target, rounding="nearest", samples=32)
     quantized = tfeptq.quantize(model, small_models.images(32), config)
     result = tflite_export.export(quantized, tmp_path / "m.tflite", target=target, verify=False)
-    assert costs.file_bytes(widths) == pytest.approx(result.size_bytes, rel=0.03)
+    assert cost(costs, widths, "file_bytes") == pytest.approx(result.size_bytes, rel=0.03)
 
 
 def test_weight_bytes_are_those_of_the_container():
-    table = costs_of(small_models.residual_network()).tables["weight_bytes"]
+    table = table_of(costs_of(small_models.residual_network()), "weight_bytes")
     # 1x1 convolution of 8 channels to 8: 64 weights, 8 scales of 4 bytes; 2 and 3 bits in int4.
     assert table["pointwise"] == {2: 64, 3: 64, 4: 64, 8: 96}
 
 
 def test_an_entropy_coding_compiler_stores_the_learned_width():
-    table = costs_of(small_models.residual_network(), target="ethos-u").tables["weight_bytes"]
+    table = table_of(costs_of(small_models.residual_network(), target="ethos-u"), "weight_bytes")
     assert table["pointwise"] == {2: 32 + 16, 3: 32 + 24, 4: 32 + 32, 8: 32 + 64}
 
 
@@ -62,7 +79,7 @@ def test_predicted_size_of_compressed_files_is_within_three_percent(tmp_path):
     x = L.GlobalAveragePooling2D()(L.Conv2D(24, 1, name="next")(x))
     model = keras.Model(inputs, L.Dense(5, name="last")(x))
     budget = Budget(weight_bytes=10**6, compressed=True)
-    costs = costs_of(model, target="microcontroller", budget=budget)
+    costs = costs_of(model, small_models.images(32), target="microcontroller", budget=budget)
     settings = {"target": "microcontroller", "rounding": "nearest", "samples": 32}
     for wide, depthwise, following in ((8, 8, 8), (2, 4, 3), (3, 2, 4)):
         widths = {"wide": wide, "depthwise": depthwise, "next": following, "first": 8, "last": 8}
@@ -70,14 +87,14 @@ def test_predicted_size_of_compressed_files_is_within_three_percent(tmp_path):
         quantized = tfeptq.quantize(model, small_models.images(32), config)
         tflite_export.export(quantized, tmp_path / "m", target="microcontroller", verify=False)
         found = compress(tmp_path / "m", tmp_path / "c").size_bytes
-        assert costs.file_bytes(widths) == pytest.approx(found, rel=0.03), widths
+        assert cost(costs, widths, "file_bytes") == pytest.approx(found, rel=0.03), widths
 
 
 def test_first_and_last_layers_have_one_candidate():
-    table = costs_of(small_models.residual_network()).tables["weight_bytes"]
+    table = table_of(costs_of(small_models.residual_network()), "weight_bytes")
     assert list(table["stem"]) == list(table["classes"]) == [8]
     free = costs_of(small_models.residual_network(), first_last_bits=None)
-    assert list(free.tables["weight_bytes"]["stem"]) == list(WIDTHS)
+    assert list(free.losses[weights("stem")]) == list(WIDTHS)
 
 
 def test_candidates_that_the_target_cannot_store_are_left_out_or_refused():
@@ -106,7 +123,7 @@ def test_multiplications_of_every_layer_kind_and_of_shared_layers():
 def test_bit_operations_multiply_both_widths():
     costs = costs_of(small_models.residual_network())
     multiplications = 9 * 7 * 8 * 8
-    assert costs.tables["bit_operations"]["pointwise"][3] == multiplications * 3 * 8
+    assert table_of(costs, "bit_operations")["pointwise"][3] == multiplications * 3 * 8
 
 
 def test_peak_activations_hold_what_is_still_to_be_read():
@@ -140,12 +157,12 @@ def test_latency_by_layer_name_or_by_kind_on_top_of_what_has_no_weights(tmp_path
     rows = [f"{kind},{bits},{bits}" for kind in KINDS for bits in WIDTHS]
     text = "\n".join(["operator,bits,ms", *rows, "pointwise,3,0.25", "pool,,0.5", "sum,,0.125"])
     costs = costs_of(small_models.residual_network(), budget=latencies(tmp_path, text))
-    table = costs.tables["latency_ms"]
+    table = table_of(costs, "latency_ms")
     assert table["pointwise"][3] == 0.25
     assert table["pointwise"][4] == pytest.approx(4 * 9 * 7 * 64 / 1e6)
     widths = {name: max(entries) for name, entries in table.items()}
     layers = sum(table[name][bits] for name, bits in widths.items())
-    assert costs.of(widths)["latency_ms"] == pytest.approx(layers + 0.625)
+    assert cost(costs, widths, "latency_ms") == pytest.approx(layers + 0.625)
 
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

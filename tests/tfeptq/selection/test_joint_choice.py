@@ -16,8 +16,10 @@ from tfeptq.cli.main import main
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
-from tfeptq.selection.choice import prepare_choice
-from tfeptq.selection.joint_costs import activations, weights
+from tfeptq.selection.choice import Choice
+from tfeptq.selection.factor import activations, weights
+from tfeptq.selection.prepare import prepare_choice
+from tfeptq.selection.program import Program
 from tfeptq.selection.search import hold_accuracy
 from tfeptq.selection.skeleton import file_bytes, peak_activation_bytes, skeleton
 from tflite_export.graph.kinds import is_weighted
@@ -208,20 +210,137 @@ def test_an_accuracy_target_lowers_the_cost_that_is_asked_for(choice):
     assert metric(cheapest) < 0.9
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"ordered_widths": True}, "ordered_widths orders weights"),
-        (
-            {"accuracy_target": tfeptq.AccuracyTarget(np.mean, search="layers")},
-            "search='layers'",
-        ),
-        ({"budget": tfeptq.Budget(latency_ms=1.0, latency_table="t.csv")}, "8-bit activations"),
-    ],
-)
-def test_what_does_not_go_with_activations_is_refused_at_once(model, settings, message):
-    with pytest.raises(ValueError, match=message):
-        chosen(model, configuration(**settings))
+def test_weights_follow_the_order_of_their_traces_and_activations_are_free():
+    limit = 700_000
+    budget = tfeptq.Budget(bit_operations=limit)
+    settings = {"ordered_widths": True, "sensitivity": "hawq_v2", "first_last_bits": None}
+    config = configuration(activation_bits=(4, 8), budget=budget, **settings)
+    quantized = tfeptq.quantize(small_models.residual_network(), IMAGES, config)
+    widths, order = quantized.bit_widths, quantized.choice.program.order
+    bits = [widths[name][0] for _, name in order]
+    assert len(bits) == 5
+    assert bits == sorted(bits)
+    assert {bits for _, bits in widths.values()} == {4, 8}
+    point = quantized.choice.point_of(widths)
+    assert point.costs["bit_operations"] <= limit
+    free = Choice(Program(quantized.choice.program.losses, quantized.choice.program.factors))
+    assert free.program.loss(free.within({"bit_operations": limit})) <= point.loss
+
+
+class Agreement:
+    """Whether the predicted class is the float model's, sample by sample."""
+
+    def __init__(self, model):
+        self._images = small_models.images(256, seed=3)
+        self._classes = model.predict(self._images, verbose=0).argmax(1)
+
+    def __call__(self, model):
+        return model.predict(self._images, verbose=0).argmax(1) == self._classes
+
+
+def test_layers_and_activations_are_narrowed_by_one_search():
+    model = small_models.residual_network()
+    goal = {"search": "layers", "cost": "bit_operations", "relative": 0.85}
+    target = tfeptq.AccuracyTarget(Agreement(model), **goal)
+    config = configuration(activation_bits=(4, 8), accuracy_target=target)
+    quantized = tfeptq.quantize(model, IMAGES, config)
+    assert quantized.accuracy_search.comparison.holds
+    assert target.metric(quantized).mean() >= 0.85
+    widths = quantized.bit_widths
+    assert min(bits for bits, _ in widths.values() if bits) < 8
+    assert min(bits for _, bits in widths.values()) == 4
+    found = quantized.choice.point_of(widths).costs["bit_operations"]
+    widest = quantized.choice.program.widest()
+    assert found < quantized.choice.point(widest).costs["bit_operations"]
+
+
+def test_measured_moves_round_activations_as_well(model):
+    """Without the measurement a choice with rounded activations would look like any other."""
+    limits = {"bit_operations": 1_100_000}
+    plain, moved = (
+        chosen(model, configuration(activation_bits=(4, 8), measured_moves=moves))
+        for moves in (0, 6)
+    )
+    before, after = plain.within(limits), moved.within(limits)
+    assert plain.measure is None
+    assert moved.measure(after) <= moved.measure(before)
+    assert moved.point(after).costs["bit_operations"] <= 1_100_000
+    narrow = {v: 4 if v == activations("stem_relu") else bits for v, bits in before.items()}
+    wide = {**narrow, activations("stem_relu"): 8}
+    assert moved.measure(narrow) > moved.measure(wide)
+    budget = tfeptq.Budget(**limits)
+    config = configuration(activation_bits=(4, 8), measured_moves=6, budget=budget)
+    quantized = tfeptq.quantize(small_models.residual_network(), IMAGES, config)
+    found, expected = quantized.choice.point_of(quantized.bit_widths), moved.point(after)
+    assert (found.widths, found.activation_widths) == (expected.widths, expected.activation_widths)
+    assert quantized.report.samples["measured moves"] == 32
+
+
+def test_labels_weigh_activations_by_the_loss_that_the_model_was_compiled_with():
+    model = small_models.residual_network()
+    model.compile(loss="mean_squared_error")
+    settings = {"weight_bits": 8, "activation_bits": (4, 8), "sensitivity": "hawq_v2"}
+    budget = tfeptq.Budget(bit_operations=1_300_000)
+    config = configuration(**settings, budget=budget)
+    labels = np.eye(5)[np.random.default_rng(0).integers(0, 5, 32)]
+    plain, labelled = (
+        tfeptq.quantize(model, IMAGES, config, labels=given) for given in (None, labels)
+    )
+    assert "mean_squared_error with labels" in labelled.choice.source
+    narrow = {
+        name: [q.choice.program.losses[activations(name)][4] for q in (plain, labelled)]
+        for name in ("stem_relu", "depthwise_relu6", "mean")
+    }
+    # Squares of probabilities bend far less than their divergence.
+    assert all(0.0 < after < before for before, after in narrow.values())
+    point = labelled.choice.point_of(labelled.bit_widths)
+    assert point.costs["bit_operations"] <= 1_300_000
+
+
+def test_moves_are_asked_for_where_activations_have_candidates():
+    assert configuration().moves == 0
+    assert configuration(activation_bits=8).moves == 32
+    assert configuration(activation_bits=8, ordered_widths=True).moves == 0
+    assert configuration(measured_moves=3, ordered_widths=True).moves == 3
+
+
+ROWS = [
+    f"{name},{bits},{bits * factor / 8},{dtype}"
+    for name in ("stem", "depthwise", "pointwise", "skip", "classes")
+    for bits in (2, 4, 8)
+    for dtype, factor in (("int8", 1), ("int16", 3))
+]
+ROWS += ["sum,,0.5,int8", "sum,,1.5,int16", "mean,,0.25,int8", "mean,,0.75,int16", "rest,,1,"]
+
+
+def latency_budget(tmp_path, header="operator,bits,ms,activations", rows=ROWS, **limits):
+    path = tmp_path / "ms.csv"
+    path.write_text("\n".join([header, *rows]))
+    return tfeptq.Budget(latency_table=str(path), **limits)
+
+
+def test_a_layer_takes_the_time_of_the_type_in_which_it_computes(tmp_path):
+    config = configuration(target="android", budget=latency_budget(tmp_path, latency_ms=9.0))
+    quantized = tfeptq.quantize(small_models.residual_network(), IMAGES, config)
+    widths = quantized.bit_widths
+    wide = {name: bits == 16 for name, (_, bits) in widths.items()}
+    assert set(wide.values()) == {True, False}
+    names = ("stem", "depthwise", "pointwise", "skip", "classes")
+    expected = sum(widths[name][0] / 8 * (3 if wide[name] else 1) for name in names)
+    expected += 0.5 * (3 if wide["sum"] else 1) + 0.25 * (3 if wide["mean"] else 1) + 1.0
+    found = quantized.choice.point_of(widths).costs["latency_ms"]
+    assert found == pytest.approx(expected)
+    assert found <= 9.0
+
+
+def test_times_of_one_type_serve_candidates_of_one_and_are_refused_for_both(model, tmp_path):
+    rows = [row.rpartition(",")[0] for row in ROWS if not row.endswith("int16")]
+    budget = latency_budget(tmp_path, "operator,bits,ms", rows, latency_ms=5.0)
+    narrow = configuration(budget=budget, activation_bits=(4, 8))
+    choice = chosen(model, narrow)
+    assert choice.point(choice.within(budget.limits)).costs["latency_ms"] <= 5.0
+    with pytest.raises(ValueError, match=r"no times of int16 kernels.*--activation-bits 8,16"):
+        tfeptq.quantize(small_models.residual_network(), None, configuration(budget=budget))
 
 
 def test_candidates_of_activations_on_the_command_line(tmp_path, capsys):

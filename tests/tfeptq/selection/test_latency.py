@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 
@@ -61,6 +62,48 @@ def test_tables_survive_their_file(tmp_path):
     assert read_latencies(tmp_path / "t.csv") == table
 
 
+def test_both_integer_types_are_measured_and_told_apart(model, tmp_path):
+    def times(graph):
+        """Milliseconds: bits of the weights, or one; doubled in int16."""
+        for operator in graph.operators:
+            has_weights = operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+            bits = graph.tensors[operator.inputs[1]].bits if has_weights else 1
+            factor = 2 if graph.tensors[operator.outputs[0]].dtype == "int16" else 1
+            yield OperatorTime(operator.layer, operator.kind, bits * factor)
+
+    config = QuantizationConfig(weight_bits=(4, 8), activation_bits=(4, 8, 16))
+    table = measure_latencies(model, config, times=times)
+    assert list(table.by_type) == ["int8", "int16"]
+    narrow, wide = table.of_type("int8", is_one=False), table.of_type("int16", is_one=False)
+    assert narrow.weighted == {**dict.fromkeys(narrow.weighted, 8), **_fours(4)}
+    assert wide.weighted == {entry: 2 * entry[1] for entry in narrow.weighted}
+    assert wide.layers["sum"] == 2 * narrow.layers["sum"] == 2
+    write_latencies(table, tmp_path / "t.csv")
+    assert read_latencies(tmp_path / "t.csv").by_type == table.by_type
+    alone = measure_latencies(
+        model, dataclasses.replace(config, activation_bits=(4, 8)), times=times
+    )
+    assert not alone.by_type
+    assert alone.weighted == narrow.weighted
+
+
+def _fours(value):
+    return {(name, 4): value for name in NAMES[1:4]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("operator,bits,ms,activations\na,4,1,int9", "line 2: activations='int9' must be int8"),
+        ("operator,bits,ms,activations\na,x,1,int8", "line 2"),
+    ],
+)
+def test_types_that_there_are_none_of(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_latencies(tmp_path / "t.csv")
+
+
 def test_equal_operators_are_timed_once_and_containers_tell_them_apart(model, monkeypatch):
     timed = []
     monkeypatch.setattr(
@@ -92,6 +135,17 @@ def test_velas_estimates_of_layers_add_up_to_those_of_mixed_files(model):
     predicted = sum(table.weighted[entry] for entry in widths.items()) + table.others
     assert predicted == pytest.approx(1000 * report.inference_seconds, rel=0.02)
     assert sum(report.tensor_cycles.values()) == report.cycles
+
+
+def test_both_types_are_measured_from_the_command_line(tmp_path, capsys, monkeypatch):
+    small_models.residual_network().save(tmp_path / "m.keras")
+    monkeypatch.setattr(Stopwatch, "_timed", lambda self, content: 0.5)
+    common = ["latency", str(tmp_path / "m.keras"), "--output", str(tmp_path / "t.csv")]
+    assert main([*common, "--weight-bits", "4", "--activation-bits", "8,16"]) == 0
+    assert "in int16 kernels" in capsys.readouterr().out
+    found = read_latencies(tmp_path / "t.csv")
+    assert set(found.by_type) == {"int8", "int16"}
+    assert found.by_type["int16"].layers["sum"] == 0.5
 
 
 def test_a_table_is_measured_and_used_from_the_command_line(tmp_path, capsys):

@@ -1,0 +1,157 @@
+"""A choice of widths from a model, its samples and a request: costs and sensitivities together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.checkpoint.steps import Checkpoint
+from tfeptq.config import QuantizationConfig
+from tfeptq.data.samples import label_array
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.hessian.labelled import LabelledLoss
+from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.selection.choice import Choice
+from tfeptq.selection.factor import Table, Widths, activations, weights
+from tfeptq.selection.prices import prices
+from tfeptq.selection.program import Program
+from tfeptq.selection.variables import of_kind
+from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
+from tfeptq.sensitivity.measured import MeasuredDivergence
+from tfeptq.sensitivity.sensitivity import Losses, Sensitivity, sensitivity
+
+
+def prepare_choice(
+    plan: QuantizationPlan,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    checkpoint: Checkpoint | None = None,
+    labelled: LabelledLoss | None = None,
+    scores: FloatScores | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
+) -> Choice:
+    """Costs and sensitivities of all candidates of a plan.
+
+    Args:
+        checkpoint: where sensitivities are kept for every later choice, whatever its budget.
+        labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
+        scores: of the plan's model, where somebody else needs them too.
+        limits: a budget that will be asked for: what nothing meets is refused at once.
+    """
+    checkpoint = checkpoint or Checkpoint()
+    if scores is None:
+        scores = FloatScores(plan.model, samples, config.seed, checkpoint, stages=config.stages)
+    if labelled and len(labelled.labels) != len(samples[0]):
+        raise ValueError(
+            f"calibration holds {len(samples[0])} samples and {len(labelled.labels)} labels"
+        )
+    plan = plan.with_ranges(scores.ranges)
+    program = prices(plan, config.budget)
+    check_costs(plan, program, limits=limits or {}, cost=None)
+    of_weights = sensitivity(plan, samples, config, checkpoint, scores, labelled)
+    of_activations: Losses = {}
+    if plan.chooses_activations:
+        of_activations = activation_sensitivity(plan, samples, config, checkpoint, scores, labelled)
+    order = [weights(name) for name in of_weights.order] if config.ordered_widths else None
+    choice = Choice(
+        Program(_table(of_weights.losses, of_activations), program.factors, order),
+        plan,
+        of_weights,
+    )
+    if not config.moves:
+        return choice
+    count = config.stages.measured_moves
+    scores.note("measured moves", count)
+    # Rivals are in other units than the losses of activations.
+    rivals = () if plan.chooses_activations else of_weights.rivals
+    return dataclasses.replace(
+        choice,
+        rivals=[_table(losses, {}) for losses in rivals],
+        measure=_divergence(plan, samples, of_weights, checkpoint, scores, count),
+        moves=config.moves,
+    )
+
+
+def _table(of_weights: Losses, of_activations: Losses) -> Table:
+    table = {weights(name): losses for name, losses in of_weights.items()}
+    return table | {activations(name): losses for name, losses in of_activations.items()}
+
+
+def _divergence(
+    plan: QuantizationPlan,
+    samples: Sequence[np.ndarray],
+    of_weights: Sensitivity,
+    checkpoint: Checkpoint,
+    scores: FloatScores,
+    count: int | None,
+) -> Callable[[Widths], float]:
+    """`MeasuredDivergence` of a choice, or what it was in an earlier run."""
+    grids = activation_grids(plan, scores.histograms) if plan.chooses_activations else {}
+    group_of = {name: plan.group_of(grid.keys[0]) for (name, _), grid in grids.items()}
+    model, errors = plan.model, of_weights.errors
+    measure = MeasuredDivergence(model, samples, errors, grids, count=count)
+    key = checkpoint.key(model=model, samples=samples, errors=errors, grids=grids, count=count)
+
+    def measured(widths: Widths) -> float:
+        by_group = of_kind(widths, "activations")
+        by_quantizer = {name: by_group[group] for name, group in group_of.items()}
+        return measure(of_kind(widths, "weights"), by_quantizer)
+
+    def kept(widths: Widths) -> float:
+        arrays = checkpoint.arrays(
+            "divergence",
+            lambda **_: {"value": np.array(measured(widths))},
+            of=key,
+            widths=sorted(widths.items()),
+        )
+        return float(arrays["value"])
+
+    return kept
+
+
+def check_costs(
+    plan: QuantizationPlan, program: Program, *, limits: Mapping[str, float], cost: str | None
+) -> None:
+    """Refuses, before any work, limits that nothing meets and a cost that nobody knows.
+
+    Args:
+        program: of the candidates, see `prices`.
+        limits: cost name -> bound.
+        cost: what a frontier or an accuracy target is about, if there is one.
+
+    Raises:
+        ValueError: the smallest possible cost, and the layers that most of it comes from; or the
+            costs that there are.
+    """
+    choice = Choice(program, plan=plan)
+    if cost is not None:
+        choice.names(cost)
+    if limits:
+        choice.within(limits)
+
+
+def labelled_loss(
+    model: keras.Model, labels: Any, config: QuantizationConfig
+) -> LabelledLoss | None:
+    """What labels are for: the traces of "hawq_v2" in the model's own loss.
+
+    Args:
+        labels: as they were given, one array; those of the samples that are taken come later.
+
+    Raises:
+        ValueError: labels that nothing takes, or a model without a loss.
+    """
+    if labels is None:
+        return None
+    if config.sensitivity != "hawq_v2" or not config.has_candidates:
+        raise ValueError(
+            "labels are taken by sensitivity='hawq_v2' alone, to choose widths from a tuple "
+            f"of candidates; received sensitivity={config.sensitivity!r}, "
+            f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
+        )
+    return LabelledLoss(model, label_array(labels))
