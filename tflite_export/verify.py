@@ -54,8 +54,8 @@ class RuntimeReport:
         operators: differences, one an operator, in execution order.
         exact_operators: how many of them were bit-identical.
         output_agreement: share of output integers equal to those of the whole-net reference.
-        left_out: layers from which on this runtime was not run: it has no kernel, or one that ends
-            the program for some inputs. Another runtime of the target ran them.
+        left_out: layers from which on this runtime was not run: it has no right kernel, or one
+            that ends the program for some inputs. Another runtime of the target ran them.
     """
 
     runtime: str

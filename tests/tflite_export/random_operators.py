@@ -299,6 +299,15 @@ def reduce_max(draw: Draw) -> IntegerGraph:
     return _same_parameters("REDUCE_MAX", draw, shape, kept if keep else dropped, attributes)
 
 
+def total(draw: Draw) -> IntegerGraph:
+    graph = mean(draw)
+    given, made = graph.tensors["x"], graph.tensors["y"]
+    count = np.prod(given.shape) / np.prod(made.shape)
+    scale = given.quantization.scale[0] * float(np.sqrt(count)) * draw.log_uniform(0.5, 3)
+    output = draw.activation("y", made.shape, scale)
+    return one.graph_of("SUM", [given], output, graph.operators[0].attributes)
+
+
 def mean(draw: Draw) -> IntegerGraph:
     shape, keep = draw.image(), draw.choice(True, False)
     axes = draw.choice((1, 2), (1,), (2,), (3,), (1, 2, 3), (2, 3))
@@ -468,6 +477,7 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     "STRIDED_SLICE": strided_slice,
     "REDUCE_MAX": reduce_max,
     "MEAN": mean,
+    "SUM": total,
     "RESHAPE": reshape,
     "TRANSPOSE": transpose,
     "PAD": pad,

@@ -98,6 +98,7 @@ class OperatorKind:
             others are activations of the output's type.
         operands: more that the kernels demand of operands, a sentence for each fault.
         indexes: role whose integers choose entries -> role of the table, and its axis.
+        positive: roles in which kernels refuse negative numbers while they run.
         bias_reason: why there must be a bias.
         channel_axis: of the weights, in the file's layout; None for operators without weights.
         ties: what it writes lies between its inputs' integers: all have the output's parameters.
@@ -131,6 +132,7 @@ class OperatorKind:
     own_types: tuple[str, ...] = ()
     operands: Callable[[Case], Iterator[str]] | None = None
     indexes: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    positive: tuple[str, ...] = ()
     bias_reason: str = ""
     channel_axis: int | None = None
     ties: bool = False

@@ -15,7 +15,8 @@ from tflite_export.graph import limits
 from tflite_export.graph.activations import RELU6
 from tflite_export.graph.case import Case
 from tflite_export.graph.fixed_point import quantize_multiplier
-from tflite_export.graph.kinds import clamp_of
+from tflite_export.graph.kinds import clamp_of, operand
+from tflite_export.graph.signs import is_positive
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 
 _ADVICE = (
@@ -54,6 +55,10 @@ def problems(
         yield from case.kind.overflow(case)
     yield from _input_scale(case, target)
     yield from _relu6(case)
+    for role in case.kind.positive:
+        name = operand(operator, role)
+        if name is not None and not is_positive(graph, name):
+            yield f"its input {name!r} may be negative, which kernels refuse: put a ReLU before it"
 
 
 def _scale_problems(tensor: Tensor) -> Iterator[str]:

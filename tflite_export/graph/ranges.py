@@ -9,11 +9,17 @@ from tflite_export.graph.structure import IntegerGraph
 
 
 def input_range(graph: IntegerGraph, name: str) -> tuple[int, int]:
-    """Lowest and highest integer of an input: of its type, or those that choose from a table."""
+    """Lowest and highest integer of an input that all operators take.
+
+    Of its type; those that choose from a table; those that are not negative.
+    """
     info = np.iinfo(graph.tensors[name].dtype)
     low, high = int(info.min), int(info.max)
     for operator in graph.operators:
-        for role, (table, axis) in kind_of(operator.kind).indexes.items():
+        kind = kind_of(operator.kind)
+        if name in (operand(operator, role) for role in kind.positive):
+            low = max(low, graph.tensors[name].quantization.zero_point)
+        for role, (table, axis) in kind.indexes.items():
             place = operand(operator, table)
             if operand(operator, role) == name and place is not None:
                 low, high = 0, min(high, graph.tensors[place].shape[axis] - 1)

@@ -14,7 +14,7 @@ from tflite_export.graph.kinds import Attribute, OperatorKind, Shape, register
 from tflite_export.graph.proofs import exceeding, results, shifted
 from tflite_export.graph.shapes import axis_of, require
 from tflite_export.operators.operands import Operands
-from tflite_export.operators.stored import OPERAND, RESCALED_BY_XNNPACK
+from tflite_export.operators.stored import MEASURED_IN_TFLM, OPERAND, RESCALED_BY_XNNPACK
 
 
 def mean(operands: Operands) -> np.ndarray:
@@ -31,6 +31,18 @@ def _inner_axes(operands: Operands) -> tuple[int, ...]:
     """Axes but the batch's, whose size is 1 in a file: samples do not mix."""
     rank = operands.arrays[0].ndim
     return tuple(axis for axis in operands.attributes["axes"] if axis % rank)
+
+
+def total(operands: Operands) -> np.ndarray:
+    """The sum of the raw integers, brought to the output's scale in float32."""
+    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
+    (scale, made), source = operands.scales(), operands.inputs[0]
+    values = operands.aligned().astype(np.int64)
+    count = math.prod(values.shape[axis] for axis in axes)
+    real = scale / made
+    bias = np.float32(-source.quantization.zero_point) * real * np.float32(count)
+    sums = values.sum(axis=axes, keepdims=keep).astype(np.float32) * real + bias
+    return operands.finished(fixed_point.round_half_away(sums))
 
 
 def reduce_max(operands: Operands) -> np.ndarray:
@@ -68,6 +80,16 @@ def _mean_overflow(case: Case) -> Iterator[str]:
     yield from results(shifted(2 * case.reach(), multiplier))
 
 
+def _sum_overflow(case: Case) -> Iterator[str]:
+    source = case.inputs[0]
+    count = math.prod(source.shape[axis] for axis in case.attributes["axes"])
+    low, high = limits.reach(source.dtype, 0)
+    yield from exceeding(
+        max(-count * low, count * high), limits.INT32, f"the sum of {count} positions"
+    )
+    yield from results(np.asarray(count * case.reach() * case.scale() / case.output_scale))
+
+
 def _mean_keeps_codes(case: Case, low: int) -> bool:
     """A mean of numbers that are not negative is not negative."""
     (source,) = case.inputs
@@ -86,6 +108,19 @@ MEAN = register(
         keeps_codes=_mean_keeps_codes,
         overflow=_mean_overflow,
         tolerances=RESCALED_BY_XNNPACK,
+    )
+)
+SUM = register(
+    OperatorKind(
+        "SUM",
+        total,
+        _reduced,
+        versions=(2, 2),
+        options="ReducerOptions",
+        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        overflow=_sum_overflow,
+        tolerances=RESCALED_BY_XNNPACK
+        | {("tflm", "int8"): MEASURED_IN_TFLM, ("tflm", "int16"): MEASURED_IN_TFLM},
     )
 )
 REDUCE_MAX = register(

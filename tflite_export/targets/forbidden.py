@@ -11,8 +11,6 @@ from tflite_export.file.reader import StoredModel, StoredOperator
 from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.targets.capabilities import GRANULARITIES
 
-REFUSED = "refused"
-
 
 @dataclasses.dataclass(frozen=True)
 class ForbiddenRow:
@@ -110,6 +108,5 @@ def forbidden_in(operator: StoredOperator, model: StoredModel, runtime: str) -> 
 
 
 def executes(model: StoredModel, runtime: str) -> bool:
-    """Whether a runtime has a kernel for every operator of a file, as far as is known."""
-    found = (forbidden_in(operator, model, runtime) for operator in model.operators)
-    return not any(row is not None and row.outcome == REFUSED for row in found)
+    """Whether a runtime has a right kernel for every operator of a file, as far as is known."""
+    return all(forbidden_in(operator, model, runtime) is None for operator in model.operators)

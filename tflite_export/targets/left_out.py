@@ -1,7 +1,8 @@
-"""Operators that one runtime of a target cannot execute, while another can.
+"""Operators that one runtime of a target cannot execute, while the one that it deploys can.
 
-LiteRT's reference kernels lack some operators, and some kernels end their process for some inputs.
-Files are proven without these operators there, and with them by the other runtime.
+LiteRT's reference kernels lack some operators and compute some wrongly, and some kernels end their
+process for some inputs. Files are proven without these operators there, and with them by the other
+runtime.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Iterable, Mapping
 
 from tflite_export.graph.kinds import weights_of
 from tflite_export.graph.structure import IntegerGraph, Operator
-from tflite_export.targets.forbidden import REFUSED, forbidden
+from tflite_export.targets.forbidden import forbidden
 from tflite_export.targets.wide_softmax import doomed
 
 
 def left_out(graph: IntegerGraph, storage: Mapping[str, str], runtime: str) -> tuple[Operator, ...]:
-    """Operators of a graph that a runtime has no kernel for, or that end it for some inputs.
+    """Operators of a graph that a runtime has no right kernel for, or that end it for some inputs.
 
     Args:
         storage: tensor name -> container of weights that are stored narrower than int8.
@@ -25,11 +26,11 @@ def left_out(graph: IntegerGraph, storage: Mapping[str, str], runtime: str) -> t
     return tuple(
         operator
         for operator in graph.operators
-        if operator in deadly or _is_refused(operator, graph, storage, runtime)
+        if operator in deadly or _is_forbidden(operator, graph, storage, runtime)
     )
 
 
-def _is_refused(
+def _is_forbidden(
     operator: Operator, graph: IntegerGraph, storage: Mapping[str, str], runtime: str
 ) -> bool:
     given, made = (graph.tensors[name] for name in (operator.inputs[0], operator.outputs[0]))
@@ -43,7 +44,7 @@ def _is_refused(
         output_dtype=made.dtype,
         input_rank=len(given.shape),
     )
-    return row is not None and row.outcome == REFUSED
+    return row is not None
 
 
 def without(graph: IntegerGraph, operators: Iterable[Operator]) -> IntegerGraph:

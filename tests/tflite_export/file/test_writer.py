@@ -166,15 +166,10 @@ def test_every_runtime_with_a_kernel_accepts_the_version(kind, dtype, runtime):
     if runtime == "tflm" and importlib.util.find_spec("tflite_micro") is None:
         pytest.skip("tflite-micro is not installed (extra 'microcontroller')")
     graph = random_graph(kind, dtype, 0)
-
-    def invoke() -> np.ndarray:
-        return open_session(write(graph), runtime)(one.random_samples(graph, count=1))[0]
-
-    if not one.executes(runtime, graph):
-        with pytest.raises((ValueError, RuntimeError)):
-            invoke()
-    else:
-        assert invoke().shape == graph.tensors["y"].shape
+    # How the others fail shows test_conformance.
+    if one.executes(runtime, graph):
+        found = open_session(write(graph), runtime)(one.random_samples(graph, count=1))[0]
+        assert found.shape == graph.tensors["y"].shape
 
 
 def test_versions_are_not_newer_than_the_old_runtime_knows():

@@ -18,7 +18,8 @@ from tflite_export.graph import limits
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import kind_of, known, tolerance
 from tflite_export.graph.proofs import prove
-from tflite_export.graph.structure import IntegerGraph
+from tflite_export.graph.ranges import input_range
+from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.operators.sums import accumulators
 from tflite_export.operators.windows import windows
 from tflite_export.runtimes import reference
@@ -58,8 +59,8 @@ def is_proven(graph: IntegerGraph) -> bool:
 
 def extreme_samples(graph: IntegerGraph) -> list[np.ndarray]:
     samples = one.random_samples(graph, count=4)
-    for array in samples:
-        array[0], array[1] = np.iinfo(array.dtype).min, np.iinfo(array.dtype).max
+    for array, (_, name) in zip(samples, graph.inputs, strict=True):
+        array[0], array[1] = input_range(graph, name)
     return samples
 
 
@@ -383,3 +384,31 @@ def test_what_only_tflm_cannot_hold_is_no_matter_elsewhere():
     assert deviation(graph, "litert") <= 1
     with pytest.raises(ValueError, match="its input scale"):
         prove(graph, target="ethos-u")
+
+
+def root_behind(kind: str, dtype: str) -> IntegerGraph:
+    """A reciprocal root of what an operator makes of the input."""
+    shape = (1, 4, 5, 3)
+    tensors = {name: one.activation(name, shape, dtype, 0.01) for name in ("x", "hidden", "y")}
+    operators = (
+        Operator(kind, ("x",), ("hidden",), "first"),
+        Operator("RSQRT", ("hidden",), ("y",), "layer"),
+    )
+    return IntegerGraph("root", tensors, operators, (("x", "x"),), (("y", "y"),))
+
+
+def test_roots_need_numbers_that_are_not_negative():
+    """Kernels end the inference at a negative number, which a ReLU rules out."""
+    for dtype in ("int8", "int16"):
+        prove(root_behind("RELU", dtype))
+        with pytest.raises(ValueError, match=r"'hidden' may be negative, .* put a ReLU before it"):
+            prove(root_behind("ABS", dtype))
+    directly = random_graph("RSQRT", "int8", 0)
+    prove(directly)
+    signed = one.activation("x", directly.tensors["x"].shape, "int8", 0.1, 0)
+    with pytest.raises(ValueError, match="'x' may be negative"):
+        prove(dataclasses.replace(directly, tensors={**directly.tensors, "x": signed}))
+    if "tflm" in INSTALLED:
+        negative = np.full((1, *signed.shape[1:]), -1, np.int16)
+        with pytest.raises(ValueError, match="positive values"):
+            open_session(write(random_graph("RSQRT", "int16", 0)), "tflm")([negative])
