@@ -122,8 +122,9 @@ def _quantize(
         baseline = None if target is None else float_values(target, model)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
+        lost = warn_of_lost_features(plan, functional, samples)
         prove(functional, canonical, samples)
-        notes = doubts(canonical, samples, plan.input_ranges)
+        notes = [*lost, *doubts(canonical, samples, plan.input_ranges)]
         taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint, stages=config.stages)
     learn = functools.partial(_learn, taken, scores, checkpoint)
@@ -174,7 +175,6 @@ def _learn(
         plan = plan.with_ranges(scores.ranges)
         quantized = _wrapped(plan, samples)
         set_activation_ranges(quantized, plan, scores.histograms)
-        warn_of_lost_features(quantized, samples)
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
     used.update(scores.used)

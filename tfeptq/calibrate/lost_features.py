@@ -5,60 +5,94 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
-from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.model import QuantizedModel
-from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.canonical.layer_graph import Key
+from tfeptq.plan.input_ranges import fixed_by_range
+from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.quantized.quantizers import asymmetric_parameters
 
 #: Codes that a feature's whole range must have, or its values are lost.
 _LEAST_CODES = 4.0
 
 
-def warn_of_lost_features(quantized: QuantizedModel, samples: Sequence[np.ndarray]) -> None:
-    """Looks at all model inputs; a sentence for each is a warning, and in the report.
+def warn_of_lost_features(
+    plan: QuantizationPlan, model: keras.Model, samples: Sequence[np.ndarray]
+) -> list[str]:
+    """Warns of inputs some of whose features vary by less than a few codes; returns the sentences.
+
+    Needs nothing but the samples, so that they come before any work. A feature is an index of the
+    last axis: of a vector, a sequence or a picture.
 
     Args:
-        samples: one array a model input, float32 (N, ...).
+        model: the original, in which a layer may normalize features.
+        samples: one array (N, ...) a model input, float32.
     """
-    graph = LayerGraph.of(quantized)
-    consumers = graph.consumers()
-    for key, values in zip(graph.inputs, samples, strict=True):
-        for call in consumers.get(key, ()):
-            if isinstance(call.layer, ActivationQuantizer):
-                sentence = lost_features(key[0], values, call.layer)
-                if sentence is not None:
-                    quantized.report.add_warnings([sentence])
-                    warnings.warn(sentence, stacklevel=5)
+    readers = plan.graph.consumers()
+    normalizing = _normalizing(model)
+    found = [
+        _lost(plan, key, values, normalizing)
+        for key, values in zip(plan.graph.inputs, samples, strict=True)
+        if key in readers
+    ]
+    sentences = [sentence for sentence in found if sentence is not None]
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=5)
+    return sentences
 
 
-def lost_features(name: str, values: np.ndarray, quantizer: ActivationQuantizer) -> str | None:
-    """What to tell the user where features (the last axis) vary by less than a few codes, or None.
-
-    Args:
-        name: of the input.
-        values: calibration samples, (N, ..., features).
-    """
-    if values.ndim != 2:
+def _lost(
+    plan: QuantizationPlan, key: Key, values: np.ndarray, normalizing: Sequence[str]
+) -> str | None:
+    if values.ndim < 2:
         return None
-    low, high = values.min(axis=0), values.max(axis=0)
-    scale = float(quantizer.parameters()[0])
-    spread = (high - low).astype(np.float64)
+    name, bits = key[0], _widest(plan, key)
+    features = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    low, high = features.min(axis=0), features.max(axis=0)
+    ends = float(low.min()), float(high.max())
+    scale = _scale(plan, name, ends, bits)
+    spread = high - low
     lost = np.flatnonzero((spread > 0.0) & (spread < _LEAST_CODES * scale))
     if not lost.size:
         return None
     some = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
-    largest = int(np.abs(values).max(axis=0).argmax())
-    enough = spread[lost].min() >= _LEAST_CODES * scale * 2.0**8
+    largest = int(np.maximum(np.abs(low), np.abs(high)).argmax())
+    enough = spread[lost].min() >= _LEAST_CODES * _scale(plan, name, ends, 16)
     wider = (
         f" 16 bits have codes for them: activation_bits={{{name!r}: 16}}, and the same for the "
         "first layers that read it;"
-        if quantizer.bits < 16 and enough
+        if bits < 16 and enough
         else ""
     )
+    outside = f", as layer {normalizing[0]!r} does inside of it" if normalizing else ""
     return (
         f"input {name!r}: an integer tensor has one scale for all features, here {scale:.3g} for "
         f"feature {largest}, so that the whole ranges of features {some} are below "
         f"{_LEAST_CODES:g} steps and their values are lost;{wider} normalize the features before "
-        "the model, or give each group of like units an input of its own"
+        f"the model{outside}, or give each group of like units an input of its own"
     )
+
+
+def _widest(plan: QuantizationPlan, key: Key) -> int:
+    """Width of an input, or the largest that may be chosen for it."""
+    return max((plan.activation_bits[key[0]], *plan.groups[plan.group_of(key)].widths))
+
+
+def _scale(plan: QuantizationPlan, name: str, ends: tuple[float, float], bits: int) -> float:
+    """The one that holds all samples, unless the input has a fixed range."""
+    if name in plan.input_ranges:
+        return fixed_by_range(plan.input_ranges[name], bits)[0]
+    return float(asymmetric_parameters(*ends, bits=bits)[0])
+
+
+def _normalizing(model: keras.Model) -> list[str]:
+    """Layers that normalize an input of the model."""
+    kinds = (keras.layers.Normalization, keras.layers.BatchNormalization)
+    inputs = {id(tensor) for tensor in model.inputs}
+    return [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, kinds)
+        and any(id(t) in inputs for t in keras.tree.flatten(layer.input))
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tfeptq import pipeline
 
 H, W, C = 6, 5, 3
 NEAREST = {"rounding": "nearest", "samples": 32, "bias_correction": False}
@@ -80,16 +83,74 @@ def test_unusual_units_are_told_by_layer():
     assert any("layer 'tiny'" in line and "units" in line for line in quantized.report.warnings)
 
 
-def test_features_that_have_no_codes_are_named():
-    inputs = keras.Input((3,), name="sensors")
-    x = L.Normalization(mean=[0.1, 1e5, 0.0], variance=[1.0, 9.0, 1.0])(inputs)
-    model = keras.Model(inputs, L.Dense(2)(x))
-    generator = np.random.default_rng(0)
-    data = generator.normal(size=(64, 3)) * [0.02, 25.0, 1000.0] + [0.1, 101300.0, 0.0]
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (4, 5, 3)])
+def test_features_that_have_no_codes_are_named_before_any_work(monkeypatch, shape):
+    """Of vectors, sequences and pictures, as soon as the samples are there."""
+    inputs = keras.Input(shape, name="sensors")
+    norm = L.Normalization(mean=[0.1, 1e5, 0.0], variance=[1.0, 9.0, 1.0], name="norm")
+    model = keras.Model(inputs, L.Dense(2)(norm(inputs)))
+    data = sensors(*shape[:-1])
     config = tfeptq.QuantizationConfig(**{**NEAREST, "samples": 64})
-    with pytest.warns(UserWarning, match=r"input 'sensors': .* features 0, 1 .*normalize"):
-        quantized = tfeptq.quantize(model, data.astype("float32"), config)
+
+    class WorkBeginsError(Exception):
+        pass
+
+    def prove(*_):
+        raise WorkBeginsError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "prove", prove)
+        words = r"input 'sensors': .* features 0, 1 .*normalize.* as layer 'norm' does"
+        with pytest.warns(UserWarning, match=words), pytest.raises(WorkBeginsError):
+            tfeptq.quantize(model, data, config)
+    with pytest.warns(UserWarning, match="input 'sensors'"):
+        quantized = tfeptq.quantize(model, data, config)
     assert any("input 'sensors'" in line for line in quantized.report.warnings)
+
+
+def sensors(*between: int) -> np.ndarray:
+    """Three features in units of 0.02, 25 and 1000, the second far from zero."""
+    noise = np.random.default_rng(0).normal(size=(64, *between, 3))
+    return (noise * [0.02, 25.0, 1000.0] + [0.1, 101300.0, 0.0]).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "advises_16_bits"),
+    [
+        ({}, "features 0, 1 ", False),
+        ({"activation_bits": 16}, "features 0 ", False),
+        ({"input_range": (0.0, 255.0)}, "features 0 ", True),
+        (
+            {"activation_bits": (8, 16), "budget": tfeptq.Budget(activation_bytes=400)},
+            "features 0 ",
+            False,
+        ),
+    ],
+)
+def test_the_widest_and_the_fixed_scale_count(monkeypatch, settings, named, advises_16_bits):
+    inputs = keras.Input((3,), name="sensors")
+    model = keras.Model(inputs, L.Dense(2, name="out")(inputs))
+    monkeypatch.setattr(pipeline, "prove", lambda *_: 1 / 0)
+    settings = {**NEAREST, "samples": 64, **settings}
+    config = tfeptq.QuantizationConfig(**settings)
+    with pytest.warns(UserWarning, match="one scale for all") as told:
+        assert_stops(lambda: tfeptq.quantize(model, sensors(), config))
+    (sentence,) = (str(w.message) for w in told if "one scale for all" in str(w.message))
+    assert named in sentence
+    assert ("activation_bits={'sensors': 16}" in sentence) == advises_16_bits
+
+
+def assert_stops(work) -> None:
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+
+def test_inputs_of_one_unit_are_silent():
+    model = keras.Sequential([keras.Input((9, 7, 1)), L.Flatten(), L.Dense(2)])
+    data = np.random.default_rng(0).normal(1e4, 1.0, (64, 9, 7, 1)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tfeptq.quantize(model, data / 1e4, tfeptq.QuantizationConfig(**NEAREST))
 
 
 def test_sigmoids_far_from_zero_run_in_every_runtime(tmp_path):
