@@ -12,7 +12,7 @@ from tfeptq.cli.exit_codes import DONE, NO
 from tfeptq.cli.results import print_json
 from tfeptq.cli.values import File, Json, Target, require_file
 from tfeptq.config import TARGETS
-from tflite_export.file.atomic import require_folder, write_atomically
+from tflite_export.file.atomic import require_folder
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
@@ -42,8 +42,8 @@ class Options:
         accelerator: For ethos-u: its name, as Vela has it.
         system_config: For ethos-u: of Vela's configuration.
         memory_mode: For ethos-u: of Vela's configuration.
-        labels: For android and coral: class names, one a line; writes an image classifier with
-            metadata.
+        labels: For android and coral: class names, one a line; writes an image classifier that
+            takes pixels as bytes, for android with metadata.
         mean: With --labels: of the pixels that the model was trained on.
         std: With --labels: standard deviation of these pixels.
     """
@@ -132,24 +132,22 @@ def _classifier(job: _Job) -> int:
         raise ValueError("--labels writes a file: give --output DIR")
     require_file(job.options.labels)
     labels = job.options.labels.read_text("utf-8").splitlines()
-    stem = job.file.stem
-    path = job.options.output / f"{stem}_classifier.tflite"
+    path = job.options.output / f"{job.file.stem}_classifier.tflite"
+    with_metadata = job.target == "android"
     made = write_image_classifier(
-        job.file, path, labels=labels, mean=job.options.mean, std=job.options.std
+        job.file,
+        path,
+        labels=labels,
+        mean=job.options.mean,
+        std=job.options.std,
+        metadata=with_metadata,
     )
-    beside = None
-    if job.target == "coral":
-        beside = job.options.output / f"{stem}_labels.txt"
-        write_atomically(beside, "".join(f"{label}\n" for label in labels).encode("utf-8"))
     if job.json:
         print_json(made)
         return DONE
     print(f"{made.path}: {made.size_bytes} bytes, uint8 pixels in, {made.labels} labels")
-    if beside is not None:
-        print(
-            f"{beside}: the same labels for PyCoral; edgetpu_compiler writes the file anew, so do "
-            "not rely on it to keep the metadata"
-        )
+    if not with_metadata:
+        print(f"{path.with_suffix('.labels.txt')}: the labels, which edgetpu_compiler would drop")
     return DONE
 
 

@@ -56,6 +56,7 @@ def write_image_classifier(
     labels: Sequence[str],
     mean: float = 0.0,
     std: float = 1.0,
+    metadata: bool = True,
 ) -> ImageClassifier:
     """Writes an int8 file again with uint8 pixels as input, uint8 scores as output and metadata.
 
@@ -64,21 +65,28 @@ def write_image_classifier(
         output: path of the new file; it appears only after it has been run and compared.
         labels: names of the classes, in order.
         mean, std: what the model was trained on is (pixel - mean) / std, pixels in 0..255.
+        metadata: False leaves them out and needs no extra; the labels then go beside the file, one
+            a line, as `output` with the suffix `.labels.txt`: for PyCoral, because the Edge TPU
+            compiler drops metadata.
 
     Raises:
         ValueError: another kind of model, another number of labels, see `with_unsigned_ends`.
         RuntimeUnavailableError: the extra `metadata` is not installed.
     """
-    if importlib.util.find_spec("mediapipe") is None:
+    if metadata and importlib.util.find_spec("mediapipe") is None:
         raise RuntimeUnavailableError("metadata needs MediaPipe: install the extra 'metadata'")
     content = content_of(model)
     stored = parse(content)
     unsigned = with_unsigned_ends(content, mean=mean, std=std)
     _check(stored, labels)
-    described = _with_metadata(unsigned, stored, labels, mean, std)
     path = Path(output)
-    write_atomically(path, described)
-    return ImageClassifier(path, len(described), len(labels))
+    if metadata:
+        unsigned = _with_metadata(unsigned, stored, labels, mean, std)
+    else:
+        text = "".join(f"{label}\n" for label in labels)
+        write_atomically(path.with_suffix(".labels.txt"), text.encode("utf-8"))
+    write_atomically(path, unsigned)
+    return ImageClassifier(path, len(unsigned), len(labels))
 
 
 def _check(model: StoredModel, labels: Sequence[str]) -> None:
