@@ -51,6 +51,7 @@ def _of(kind: type[keras.Layer], *arguments: Any, **settings: Any) -> Callable[[
 CASES: dict[str, Case] = {
     "conv": Case(_of(L.Conv2D, 3, 3, padding="same", strides=2), "CONV_2D"),
     "depthwise": Case(_of(L.DepthwiseConv2D, 3, depth_multiplier=2), "DEPTHWISE_CONV_2D"),
+    "transposed": Case(_of(L.Conv2DTranspose, 3, (3, 2), 2, "same"), "TRANSPOSE_CONV"),
     "dense": Case(_of(L.Dense, 3), "FULLY_CONNECTED"),
     "max_pooling": Case(_of(L.MaxPooling2D, 2), "MAX_POOL_2D"),
     "average_pooling": Case(_of(L.AveragePooling2D, 2, padding="same"), "AVERAGE_POOL_2D"),
@@ -79,6 +80,7 @@ CASES: dict[str, Case] = {
     "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
+    "elu": Case(_of(L.Activation, "elu"), "ELU"),
     "hard_silu": Case(_of(L.Activation, "hard_silu"), "HARD_SWISH"),
 }
 
@@ -215,7 +217,9 @@ class LayerRoad:
 
     def test_every_runtime_that_ran_was_compared_on_it(self, road, name):
         results = {tensor for operator in road.operators(name) for tensor in operator.outputs}
-        reports = [report for report in road.verification.runtimes if report.skipped is None]
+        ran = [report for report in road.verification.runtimes if report.skipped is None]
+        # A runtime without a kernel says so by layer; another one then proves it.
+        reports = [report for report in ran if name not in report.left_out]
         assert reports
         for report in reports:
             assert results & {difference.tensor for difference in report.operators}

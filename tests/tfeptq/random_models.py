@@ -25,6 +25,8 @@ def _convolution(kind: Any) -> Layers:
         options: dict[str, Any] = {"padding": str(draw.choice(["same", "valid"]))}
         if draw.random() < 0.3:
             options["strides"] = 2
+        elif kind in (L.Conv1DTranspose, L.Conv2DTranspose):
+            options["output_padding"] = [None, 0][int(draw.integers(2))]
         elif draw.random() < 0.3 and options["padding"] == "same":
             options["dilation_rate"] = 2
         if kind in (L.DepthwiseConv1D, L.DepthwiseConv2D):
@@ -81,7 +83,7 @@ _ACTIVATIONS = _fixed(
     L.Softmax,
     *(
         lambda name=name: L.Activation(name)
-        for name in ("sigmoid", "tanh", "silu", "hard_silu", "hard_sigmoid")
+        for name in ("sigmoid", "tanh", "silu", "hard_silu", "hard_sigmoid", "elu")
     ),
 )
 _ALWAYS: tuple[Layers, ...] = (_dense, _dense, _permute, _reshape, _ACTIVATIONS, _prelu)
@@ -91,6 +93,7 @@ _BY_RANK: dict[int, tuple[Layers, ...]] = {
         _convolution(L.Conv1D),
         _convolution(L.SeparableConv1D),
         _convolution(L.DepthwiseConv1D),
+        _convolution(L.Conv1DTranspose),
         _normalization,
         _fixed(L.Flatten, L.GlobalAveragePooling1D, L.GlobalMaxPooling1D),
         _fixed(lambda: L.ZeroPadding1D(1), lambda: L.Cropping1D((1, 0))),
@@ -100,6 +103,7 @@ _BY_RANK: dict[int, tuple[Layers, ...]] = {
         _convolution(L.Conv2D),
         _convolution(L.Conv2D),
         _convolution(L.DepthwiseConv2D),
+        _convolution(L.Conv2DTranspose),
         _convolution(L.SeparableConv2D),
         _normalization,
         _fixed(

@@ -139,6 +139,8 @@ LAYER_MODELS = {
     "dense on an image": lambda x: L.Dense(5, activation="relu")(x),
     "relu with other bound": lambda x: L.ReLU(2.0)(L.Conv2D(5, 3)(x)),
     "relu on the input": lambda x: L.ReLU()(x),
+    "transposed conv relu": lambda x: L.Conv2DTranspose(5, (3, 2), 2, "same", activation="relu")(x),
+    "elu": lambda x: L.ELU()(L.Conv2D(5, 3)(x)),
     "leaky relu": lambda x: L.LeakyReLU(0.2)(L.Conv2D(5, 3)(x)),
     "prelu": lambda x: L.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal")(x),
     "hard swish": lambda x: L.Activation("hard_silu")(L.Conv2D(5, 3)(x)),
@@ -180,6 +182,53 @@ def test_every_layer_kind_survives_the_whole_road(tmp_path, name):
     # Eight bits and clipped outliers: a few percent of the range on random data.
     assert np.abs(found - expected).mean() < 0.02 * spread
     assert np.abs(found - keras_found).mean() < 0.004 * spread
+
+
+def decoder() -> keras.Model:
+    """Transposed convolutions with batch normalization before and behind, one of them shared."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(IMAGE)
+    x = L.ReLU()(L.BatchNormalization(name="norm")(L.Conv2D(6, 3, 2, "same", name="down")(inputs)))
+    x = L.BatchNormalization()(L.Conv2DTranspose(5, (3, 2), 2, "same", name="up")(x))
+    shared = L.Conv2DTranspose(5, (2, 3), padding="same", activation="relu6", name="again")
+    model = keras.Model(inputs, L.Conv2DTranspose(2, 2, (1, 2), name="last")(shared(shared(x))))
+    draw = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.set_weights([draw.uniform(0.5, 1.5, weight.shape) for weight in layer.weights])
+    return model
+
+
+DECODED = {
+    "coral": {"target": "coral"},
+    "android, OPTQ at 4 bits": {"weight_bits": 4, "rounding": "optq"},
+    "microcontroller, trained": {"rounding": "eptq", "steps": 10, "target": "microcontroller"},
+    "ethos-u, 16-bit activations": {"target": "ethos-u", "activation_bits": 16},
+    "widths by traces": {
+        "weight_bits": (2, 4, 8),
+        "sensitivity": "hawq_v2",
+        "first_last_bits": None,
+        "target": "ethos-u",
+        "budget": tfeptq.Budget(weight_bytes=400),
+    },
+}
+
+
+@pytest.mark.parametrize("name", DECODED)
+def test_transposed_convolutions_take_the_whole_road(tmp_path, name):
+    settings = {"threshold": "hmse", **DECODED[name]}
+    model, data = decoder(), small_models.images(32)
+    made = quantized(model, data, batch_size=16, **settings)
+    assert [layer.name for layer in made.weighted_layers] == ["down", "up", "again", "last"]
+    result = tflite_export.export(made, tmp_path / "m.tflite")
+    kinds = [operator.kind for operator in tflite_export.inspect(tmp_path / "m.tflite").operators]
+    assert kinds == ["CONV_2D", *["TRANSPOSE_CONV"] * 4]
+    assert result.verification.runtimes[0].maximum == 0
+    found = tflite_export.run(tmp_path / "m.tflite", data, runtime="reference")
+    expected, spread = made.predict(data, verbose=0), np.abs(model.predict(data, verbose=0)).max()
+    assert np.abs(found - expected).mean() < 0.004 * spread
+    if settings.get("weight_bits", 8) == 8:
+        assert np.abs(found - model.predict(data, verbose=0)).mean() < 0.03 * spread
 
 
 def test_one_dimensional_models(tmp_path):

@@ -18,8 +18,8 @@ from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
+from tfeptq.canonical.topology import Topology
 from tfeptq.data.memory import WholeBatches, fitting_batch
-from tfeptq.plan.topology import Topology
 from tfeptq.progress import progress
 from tflite_export.graph import limits
 

@@ -206,6 +206,91 @@ class DepthwiseMap(_WindowMap):
         return tf.reshape(tf.reduce_sum(tf.square(per_sample), axis=0), layer.kernel.shape)
 
 
+class TransposedMap(LinearMap):
+    """Conv2DTranspose: every input is spread over a window of the output.
+
+    It is a convolution of the input with zeros between its values and around them, with the kernel
+    turned by half a circle.
+    """
+
+    channel_axes, input_axis = (2,), 3
+
+    def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
+        return ops.conv_transpose(
+            inputs, kernel, output_padding=layer.output_padding, **_geometry(layer)
+        )
+
+    def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
+        height, width = layer.strides
+        return {
+            "padding": layer.padding.upper(),
+            "stride_h": height,
+            "stride_w": width,
+            "activation": "NONE",
+            "output_shape": output,
+        }
+
+    def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+        return np.ascontiguousarray(kernel.transpose(2, 0, 1, 3)), 0
+
+    def multiplications(self, kernel: Shape, source: Shape, output: Shape) -> int:
+        return math.prod(source[:-1]) * math.prod(kernel)
+
+    def by_group(self, kernel: np.ndarray) -> np.ndarray:
+        turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+        return turned.reshape(1, -1, kernel.shape[2])
+
+    def from_groups(self, grouped: np.ndarray, shape: Shape) -> np.ndarray:
+        height, width, outputs, inputs = shape
+        turned = grouped.reshape(height, width, inputs, outputs)
+        return turned.transpose(0, 1, 3, 2)[::-1, ::-1]
+
+    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        patches = self._patches(layer, inputs)
+        return tf.reshape(patches, [1, -1, patches.shape[-1]])
+
+    def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        squares = _squared_outer(self._patches(layer, inputs), gradient)
+        height, width, outputs, channels = layer.kernel.shape
+        turned = tf.reshape(squares, [height, width, channels, outputs])
+        return tf.reverse(tf.transpose(turned, [0, 1, 3, 2]), [0, 1])
+
+    def takes_offset(self, options: Mapping[str, Any]) -> bool:
+        # Elsewhere some outputs see more of the kernel than others.
+        return options["kernel_size"] == options["strides"] == (1, 1)
+
+    def _patches(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+        """Of every output what the turned kernel is multiplied with, (N, H, W, K)."""
+        made = layer.compute_output_shape(inputs.shape)
+        spread, sides = inputs, []
+        for axis in (1, 2):
+            size, stride = layer.kernel_size[axis - 1], layer.strides[axis - 1]
+            count, reach = inputs.shape[axis], (inputs.shape[axis] - 1) * stride + 1
+            spread = _with_zeros_between(spread, axis, count=count, stride=stride)
+            excess = max(reach + size - 1 - made[axis], 0) if layer.padding == "same" else 0
+            before = size - 1 - excess // 2
+            sides.append([before, made[axis] + size - 1 - before - reach])
+        padded = tf.pad(spread, [[0, 0], *sides, [0, 0]])
+        return tf.image.extract_patches(
+            padded,
+            sizes=[1, *layer.kernel_size, 1],
+            strides=[1, 1, 1, 1],
+            rates=[1, 1, 1, 1],
+            padding="VALID",
+        )
+
+
+def _with_zeros_between(tensor: tf.Tensor, axis: int, *, count: int, stride: int) -> tf.Tensor:
+    """Puts `stride` - 1 zeros between the `count` values along an axis."""
+    rank = len(tensor.shape)
+    apart = tf.expand_dims(tensor, axis + 1)
+    behind = [[0, stride - 1] if each == axis + 1 else [0, 0] for each in range(rank + 1)]
+    shape = [-1, *tensor.shape[1:]]
+    shape[axis] = count * stride
+    filled = tf.reshape(tf.pad(apart, behind), shape)
+    return tf.gather(filled, tf.range((count - 1) * stride + 1), axis=axis)
+
+
 def _geometry(layer: Any) -> dict[str, Any]:
     return {
         "strides": layer.strides,

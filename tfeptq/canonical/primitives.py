@@ -13,7 +13,14 @@ from typing import Any
 
 import keras
 
-from tfeptq.canonical.linear_maps import ConvolutionMap, DenseMap, DepthwiseMap, LinearMap, Shape
+from tfeptq.canonical.linear_maps import (
+    ConvolutionMap,
+    DenseMap,
+    DepthwiseMap,
+    LinearMap,
+    Shape,
+    TransposedMap,
+)
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tflite_export.graph.kinds import kind_of as operator_kind
@@ -173,6 +180,12 @@ PRIMITIVES: tuple[Primitive, ...] = (
         weights=DepthwiseMap(),
         magnitude=Magnitude.WEIGHTED,
     ),
+    Primitive(
+        _L.Conv2DTranspose,
+        "TRANSPOSE_CONV",
+        weights=TransposedMap(),
+        magnitude=Magnitude.WEIGHTED,
+    ),
     Primitive(_L.Dense, "FULLY_CONNECTED", weights=DenseMap(), magnitude=Magnitude.WEIGHTED),
     Primitive(
         _L.MaxPooling2D,
@@ -318,6 +331,13 @@ PRIMITIVES: tuple[Primitive, ...] = (
         function="gelu_tanh",
         attributes=lambda *_: {"approximate": True},
         is_elementwise=True,
+    ),
+    Primitive(
+        _L.Activation,
+        "ELU",
+        function="elu",
+        is_elementwise=True,
+        magnitude=Magnitude.RESCALED,
     ),
     Primitive(
         _L.Activation,

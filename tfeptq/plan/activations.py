@@ -24,9 +24,9 @@ from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.names import by_legal_name
 from tfeptq.canonical.primitives import primitive_of
+from tfeptq.canonical.topology import Topology, joins
 from tfeptq.plan.layer_names import refuse_unknown
 from tfeptq.plan.tensors import has_fixed_parameters
-from tfeptq.plan.topology import Topology, joins
 from tflite_export import targets
 
 

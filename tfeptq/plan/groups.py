@@ -15,9 +15,9 @@ import keras
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.canonical.primitives import primitive_of
+from tfeptq.canonical.topology import Topology
 from tfeptq.plan.activations import boundary_layers
 from tfeptq.plan.tensors import has_fixed_parameters
-from tfeptq.plan.topology import Topology
 from tflite_export import targets
 
 

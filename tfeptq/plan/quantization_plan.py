@@ -16,6 +16,7 @@ import keras
 from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.primitives import Magnitude, find_primitive
+from tfeptq.canonical.topology import Topology
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.activations import activation_widths
 from tfeptq.plan.groups import ActivationGroup, activation_groups
@@ -29,7 +30,6 @@ from tfeptq.plan.tensors import (
     fixed_parameters,
     tensor_plans,
 )
-from tfeptq.plan.topology import Topology
 from tfeptq.plan.weights import (
     WeightStorage,
     asked_widths,
@@ -182,6 +182,15 @@ class QuantizationPlan:
         """
         dtype = dtype or self.weights[layer].dtype
         return weight_storage(self.model.get_layer(layer), bits, dtype, self.target)
+
+    def storable(self, layer: str, dtype: str) -> tuple[int, ...]:
+        """Those of a layer's candidates that a kernel of an integer type can read.
+
+        Raises:
+            ValueError: there is none; names the layer.
+        """
+        held = self.model.get_layer(layer)
+        return storable_widths(held, self.candidates[layer], dtype, self.target)
 
     def fixed_parameters(self, quantizer: Quantizer, bits: int) -> tuple[float, int] | None:
         """Scale and zero point of one of the plan's quantizers at a width, if they are fixed."""

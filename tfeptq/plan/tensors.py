@@ -20,9 +20,7 @@ from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import legal_name, unique_name
 from tfeptq.canonical.primitives import Output, primitive_of
-from tfeptq.plan.input_ranges import fixed_by_range
-from tfeptq.plan.sharing import Ranges, extent, shared
-from tfeptq.plan.topology import (
+from tfeptq.canonical.topology import (
     Topology,
     averages,
     cuts_nothing,
@@ -32,6 +30,8 @@ from tfeptq.plan.topology import (
     output_of,
     relu_cap,
 )
+from tfeptq.plan.input_ranges import fixed_by_range
+from tfeptq.plan.sharing import Ranges, extent, shared
 from tflite_export.graph.kinds import kind_of
 
 #: Ranges of a sigmoid's or tanh's input beyond this get a copy of their own: steps of two.

@@ -15,8 +15,8 @@ from tfeptq.preparation.nodes import Node, affine, primitive, reshape
 from tfeptq.preparation.permutes import permute
 
 NEAREST = (
-    "use relu, relu6, leaky_relu, gelu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, hard_tanh or "
-    "softmax, and fine-tune"
+    "use relu, relu6, leaky_relu, elu, gelu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, "
+    "hard_tanh or softmax, and fine-tune"
 )
 
 
@@ -26,6 +26,13 @@ def relu(node: Node, name: str, maximum: float | None = None) -> Node:
 
 def leaky_relu(node: Node, name: str, slope: float) -> Node:
     return primitive(keras.layers.LeakyReLU, name, [node], negative_slope=float(slope))
+
+
+def elu(node: Node, name: str, alpha: float = 1.0) -> Node:
+    """Kernels know alpha = 1; another one is a slope of what is negative behind it."""
+    if alpha == 1.0:
+        return named("elu")(node, name)
+    return leaky_relu(named("elu")(node, f"{name}_elu"), name, alpha)
 
 
 def named(function: str) -> Callable[[Node, str], Node]:
@@ -79,6 +86,7 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "relu": relu,
     "relu6": lambda node, name: relu(node, name, 6.0),
     "gelu": named("gelu"),
+    "elu": elu,
     "leaky_relu": lambda node, name: leaky_relu(node, name, 0.2),
     "silu": silu,
     "swish": silu,

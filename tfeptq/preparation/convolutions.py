@@ -1,4 +1,4 @@
-"""Convolutions of images and sequences as Conv2D and DepthwiseConv2D primitives.
+"""Convolutions of images and sequences as primitives of images.
 
 A sequence becomes an image of height 1 between two reshapes.
 """
@@ -63,6 +63,22 @@ def convolve_depthwise(name: str, node: Node, weights: Weights, window: Window) 
     multiplier = weights.arrays[0].shape[-1]
     return _in_window(
         keras.layers.DepthwiseConv2D, name, node, weights, window, depth_multiplier=multiplier
+    )
+
+
+def convolve_transposed(
+    name: str, node: Node, weights: Weights, window: Window, *, output_padding: Shape | None
+) -> Node:
+    """Conv2DTranspose with a kernel of shape (height, width, filters, inputs) and a bias."""
+    filters = weights.arrays[0].shape[-2]
+    return _in_window(
+        keras.layers.Conv2DTranspose,
+        name,
+        node,
+        weights,
+        window,
+        filters=filters,
+        output_padding=output_padding,
     )
 
 

@@ -68,10 +68,7 @@ _NEAREST = {
     "AdditiveAttention": "use Attention",
     "AveragePooling3D": _FEWER_DIMENSIONS,
     "CategoryEncoding": "compute it before the model and pass its result",
-    "Conv1DTranspose": "use UpSampling1D followed by Conv1D",
-    "Conv2DTranspose": "use UpSampling2D followed by Conv2D",
     "Conv3D": _FEWER_DIMENSIONS,
-    "ELU": "use ReLU or LeakyReLU and fine-tune",
     "Embedding": "compute it before the model and pass its result",
     "Lambda": "write it with keras.ops in a functional model",
     "Masking": "pass sequences of the full length",
@@ -148,6 +145,10 @@ def _relu(layer: Any, node: Node, shared: Shared) -> Node:
 
 def _leaky_relu(layer: Any, node: Node, shared: Shared) -> Node:
     return activations.leaky_relu(node, layer.name, layer.negative_slope)
+
+
+def _elu(layer: Any, node: Node, shared: Shared) -> Node:
+    return activations.elu(node, layer.name, float(layer.alpha))
 
 
 def _softmax(layer: Any, node: Node, shared: Shared) -> Node:
@@ -292,6 +293,8 @@ LAYERS: dict[type, Handler] = {
     _L.Dense: _one(weighted.dense),
     _L.Conv1D: _one(weighted.convolution),
     _L.Conv2D: _one(weighted.convolution),
+    _L.Conv1DTranspose: _one(weighted.transposed_convolution),
+    _L.Conv2DTranspose: _one(weighted.transposed_convolution),
     _L.DepthwiseConv1D: _one(weighted.depthwise_convolution),
     _L.DepthwiseConv2D: _one(weighted.depthwise_convolution),
     _L.SeparableConv1D: _one(weighted.separable_convolution),
@@ -303,6 +306,7 @@ LAYERS: dict[type, Handler] = {
     _L.Activation: _one(_activation),
     _L.ReLU: _one(_relu),
     _L.LeakyReLU: _one(_leaky_relu),
+    _L.ELU: _one(_elu),
     _L.Softmax: _one(_softmax),
     _L.Add: _merge(_L.Add),
     _L.Subtract: _merge(_L.Subtract),

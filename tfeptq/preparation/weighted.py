@@ -1,4 +1,4 @@
-"""Layers with weights as Conv2D, DepthwiseConv2D, Dense and PReLU primitives."""
+"""Layers with weights as Conv2D, Conv2DTranspose, DepthwiseConv2D, Dense and PReLU primitives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tfeptq.preparation.convolutions import (
     convolve,
     convolve_depthwise,
     convolve_separable,
+    convolve_transposed,
     depthwise_of_groups,
     planar,
 )
 from tfeptq.preparation.errors import check_layout
-from tfeptq.preparation.nodes import Node, Weights, primitive
+from tfeptq.preparation.nodes import Node, Weights, in_plane, primitive
 from tfeptq.preparation.slices import take
 
 #: Weights by layer, so that the calls of a shared layer share them.
@@ -57,6 +58,28 @@ def _grouped(layer: Any, node: Node, kernel: np.ndarray, bias: np.ndarray, share
         weights = shared.setdefault((layer, group), Weights([kernel[..., made], bias[made]]))
         parts.append(convolve(name, source, weights, _window(layer, node)))
     return primitive(keras.layers.Concatenate, f"{layer.name}_groups", parts, axis=-1)
+
+
+def transposed_convolution(layer: Any, node: Node, shared: Shared) -> Node:
+    """Conv1DTranspose and Conv2DTranspose."""
+    check_layout(layer)
+    bias, padding = _bias(layer, layer.filters), layer.output_padding
+    if padding is not None and len(node.shape) == 2:
+        padding = (0, *padding)
+    rates = in_plane(layer.dilation_rate, node)
+    weights = _weights(layer, shared, lambda: [_dilated(planar(_array(layer.kernel)), rates), bias])
+    size = weights.arrays[0].shape[:2]
+    window = Window(size, in_plane(layer.strides, node), (1, 1), layer.padding)
+    made = convolve_transposed(layer.name, node, weights, window, output_padding=padding)
+    return activate(made, layer)
+
+
+def _dilated(kernel: np.ndarray, rates: tuple[int, ...]) -> np.ndarray:
+    """The kernel with zeros in between, which no runtime's kernels leave out by themselves."""
+    sizes = [(size - 1) * rate + 1 for size, rate in zip(kernel.shape, rates, strict=False)]
+    result = np.zeros((*sizes, *kernel.shape[2:]), kernel.dtype)
+    result[:: rates[0], :: rates[1]] = kernel
+    return result
 
 
 def depthwise_convolution(layer: Any, node: Node, shared: Shared) -> Node:

@@ -15,7 +15,7 @@ import keras
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
-from tfeptq.plan.topology import cuts_nothing, is_relu, keeps_grid
+from tfeptq.canonical.topology import cuts_nothing, is_relu, keeps_grid
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU
 

@@ -24,11 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.canonical.primitives import find_primitive
+from tfeptq.canonical.primitives import Output, find_primitive
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
-from tfeptq.plan.tensors import has_fixed_parameters
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.stage_samples import first
 
@@ -199,7 +198,7 @@ def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality
 def _warning(
     output: OutputQuality, key: Key, graph: LayerGraph, layers: Mapping[str, float]
 ) -> str | None:
-    is_fixed = any(call.output == key and has_fixed_parameters(call.layer) for call in graph.calls)
+    is_fixed = any(call.output == key and _has_fixed_codes(call.layer) for call in graph.calls)
     lost = [] if is_fixed or output.values < LEAST_VALUES else _lost_channels(output)
     if output.sqnr >= LEAST_SQNR and not lost:
         return None
@@ -246,6 +245,11 @@ def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[st
             ", which joins unequal ranges in one scale",
         )
     return f"most is lost in layer {worst.layer.name!r}", ""
+
+
+def _has_fixed_codes(layer: keras.Layer) -> bool:
+    row = find_primitive(layer)
+    return row is not None and row.output_of(layer) is Output.FIXED
 
 
 def _joins_ranges(call: Call) -> bool:

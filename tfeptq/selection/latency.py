@@ -13,7 +13,6 @@ import keras
 from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.plan.weights import storable_widths
 from tfeptq.progress import progress
 from tfeptq.selection.skeleton import rounded
 from tflite_export.file.atomic import write_atomically
@@ -212,5 +211,4 @@ def _measured(
 def _storable(plan: QuantizationPlan, name: str, activations: Mapping[str, int]) -> tuple[int, ...]:
     """Candidates that a layer's kernel can have in its type."""
     written = activations.get(plan.group_of_layer(name), plan.activation_bits[name])
-    layer, dtype = plan.model.get_layer(name), activation_dtype(written)
-    return storable_widths(layer, plan.candidates[name], dtype, plan.target)
+    return plan.storable(name, activation_dtype(written))

@@ -10,7 +10,7 @@ from tests.tfeptq.layer_road import CASES, LayerRoad
 from tfeptq.canonical.primitives import PRIMITIVES, find_primitive
 
 #: Layers whose kernels exist for int8 alone.
-ONLY_INT8 = ("leaky_relu", "prelu", "hard_silu", "rsqrt")
+ONLY_INT8 = ("leaky_relu", "prelu", "hard_silu", "rsqrt", "elu")
 
 
 def test_every_row_has_a_case_and_every_case_is_its_operator():
@@ -36,7 +36,7 @@ class TestIn16Bits(LayerRoad):
     importlib.util.find_spec("tflite_micro") is None, reason="extra 'microcontroller' is missing"
 )
 class TestInFewBits(LayerRoad):
-    names = ("conv", "depthwise", "dense")
+    names = ("conv", "depthwise", "transposed", "dense")
     target = "microcontroller"
     runtime = "tflm"
     weight_bits = 4

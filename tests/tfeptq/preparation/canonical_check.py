@@ -8,37 +8,14 @@ from keras import layers as L
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.canonical.matmul_layer import MatMul
-from tfeptq.canonical.mean_layer import Mean
+from tfeptq.canonical.linear import WEIGHTED_LAYERS
+from tfeptq.canonical.primitives import PRIMITIVES as ROWS
 from tfeptq.preparation import prepare
 
 H, W, C, N = 9, 7, 3, 5
 PRIMITIVES = (
     L.InputLayer,
-    L.Conv2D,
-    L.DepthwiseConv2D,
-    L.Dense,
-    L.ReLU,
-    L.LeakyReLU,
-    L.PReLU,
-    L.Activation,
-    L.Softmax,
-    L.Add,
-    L.Subtract,
-    L.Multiply,
-    MatMul,
-    Mean,
-    L.Maximum,
-    L.Minimum,
-    L.Concatenate,
-    L.MaxPooling2D,
-    L.AveragePooling2D,
-    L.GlobalAveragePooling2D,
-    L.Reshape,
-    L.Permute,
-    L.ZeroPadding2D,
-    L.Cropping2D,
-    L.UpSampling2D,
+    *(row.layer for row in ROWS),
     Constant,
 )
 
@@ -64,7 +41,7 @@ def check(model: keras.Model, *, rounding: float = 0.0) -> keras.Model:
     canonical = prepare(model)
     for layer in canonical.layers:
         assert type(layer) in PRIMITIVES, layer
-        if isinstance(layer, (L.Conv2D, L.DepthwiseConv2D, L.Dense)):
+        if isinstance(layer, WEIGHTED_LAYERS):
             assert layer.use_bias
             assert layer.activation.__name__ == "linear"
     generator = np.random.default_rng(1)

@@ -13,6 +13,13 @@ IMAGE_STACKS = {
     "conv same strided": [L.Conv2D(N, 3, strides=2, padding="same", use_bias=False)],
     "conv dilated": [L.Conv2D(N, 3, dilation_rate=2, padding="same", activation="tanh")],
     "conv one group a channel": [L.Conv2D(2 * C, 3, groups=C, activation="relu")],
+    "transposed conv": [L.Conv2DTranspose(N, (3, 2), strides=(2, 3), activation="relu")],
+    "transposed conv between normalizations": [
+        L.BatchNormalization(),
+        L.Conv2DTranspose(N, 3, strides=2, padding="same", output_padding=0),
+        L.BatchNormalization(),
+        L.ReLU(),
+    ],
     "depthwise": [L.DepthwiseConv2D((3, 2), depth_multiplier=2, activation="relu6")],
     "separable": [L.SeparableConv2D(N, 3, depth_multiplier=2, padding="same", activation="silu")],
     "dense on an image": [L.Dense(N, activation="sigmoid")],
@@ -32,6 +39,8 @@ IMAGE_STACKS = {
     "normalization layer": [L.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])],
     "relu bounded": [L.ReLU(max_value=3.5)],
     "relu with slope": [L.ReLU(negative_slope=0.3)],
+    "transposed conv dilated": [L.Conv2DTranspose(N, (3, 2), padding="same", dilation_rate=(2, 3))],
+    "elu": [L.ELU(), L.ELU(0.25), L.Conv2D(N, 1, activation="elu")],
     "leaky relu": [L.LeakyReLU(negative_slope=0.1)],
     "prelu": [L.PReLU(shared_axes=[1, 2])],
     "prelu by position": [L.PReLU()],
@@ -72,6 +81,8 @@ def test_two_dimensional_layers(name):
 
 SEQUENCE_STACKS = {
     "conv": [L.Conv1D(N, 3, activation="relu")],
+    "transposed conv": [L.Conv1DTranspose(N, 4, strides=3, output_padding=1), L.ReLU()],
+    "transposed conv same": [L.Conv1DTranspose(N, 3, strides=2, padding="same")],
     "causal conv": [L.Conv1D(N, 3, padding="causal", dilation_rate=2)],
     "strided conv": [L.Conv1D(N, 3, padding="same", strides=2)],
     "depthwise": [L.DepthwiseConv1D(3, depth_multiplier=2, strides=2, activation="relu")],

@@ -44,6 +44,8 @@ NEEDED = {
     L.Dense: {"units": 4},
     L.Conv1D: {"filters": 4, "kernel_size": 3},
     L.Conv2D: {"filters": 4, "kernel_size": 3},
+    L.Conv1DTranspose: {"filters": 4, "kernel_size": 3},
+    L.Conv2DTranspose: {"filters": 4, "kernel_size": 3},
     L.DepthwiseConv1D: {"kernel_size": 3},
     L.DepthwiseConv2D: {"kernel_size": 3},
     L.SeparableConv1D: {"filters": 4, "kernel_size": 3},
@@ -85,6 +87,8 @@ HONOURED = {
     "offset": 1.5,
     "max_value": 1.5,
     "negative_slope": 0.25,
+    "alpha": 0.25,
+    "output_padding": 0,
     "pool_size": 3,
     "keepdims": True,
     "target_shape": (7, -1),
@@ -118,7 +122,7 @@ REFUSED_BY_LAYER = {
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }
-ONE_DIMENSION = {kind for kind in LAYERS if kind.__name__.endswith("1D")}
+ONE_DIMENSION = {kind for kind in LAYERS if "1D" in kind.__name__}
 MERGES = {L.Add, L.Subtract, L.Multiply, L.Maximum, L.Minimum, L.Average, L.Concatenate}
 
 

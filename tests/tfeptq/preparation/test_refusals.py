@@ -12,7 +12,6 @@ from tests.tfeptq.preparation.canonical_check import C, H, W, image_model
 from tfeptq.preparation import UnsupportedLayerError, prepare
 
 REFUSED = {
-    "Conv2DTranspose": (L.Conv2DTranspose(4, 3, name="culprit"), "UpSampling2D"),
     "ReLU": (L.ReLU(threshold=1.0, name="culprit"), "threshold=0"),
     "Activation": (L.Activation("softplus", name="culprit"), "use relu"),
     "Flatten": (L.Flatten(data_format="channels_first", name="culprit"), "channels_last"),
@@ -20,7 +19,6 @@ REFUSED = {
         L.MaxPooling2D(data_format="channels_first", name="culprit"),
         "channels_last",
     ),
-    "ELU": (L.ELU(name="culprit"), "use ReLU"),
     "Lambda": (L.Lambda(lambda x: tf.sort(x), name="culprit"), "keras.ops"),
     "UpSampling2D": (L.UpSampling2D(interpolation="lanczos3", name="culprit"), "bilinear"),
 }
