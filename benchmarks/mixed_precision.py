@@ -152,7 +152,9 @@ class Bench:
     def improved(self, method: str, fraction: float, moves: int) -> dict[str, int]:
         """The choice of a sensitivity after measurements on calibration samples."""
         choice = self.choices[method]
-        divergence = MeasuredDivergence(self.canonical, self.samples, choice.sensitivity.errors)
+        divergence = MeasuredDivergence(
+            self.canonical, self.samples, choice.sensitivity.errors, count=256
+        )
         measured = dataclasses.replace(
             choice,
             measure=lambda widths: divergence(of_kind(widths, "weights")),

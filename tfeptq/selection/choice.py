@@ -166,11 +166,11 @@ class Choice:
 
     def _refusal(self, limits: Mapping[str, float]) -> ValueError:
         # What no width can change comes first.
-        for cost, limit in sorted(limits.items(), key=lambda entry: entry[0] in self.cost_names):
-            names, exact = self._counted(cost), 0
-            if cost == "activation_bytes":
-                exact = self._peak(self.program.least(names))
-            error = unmet(self.program, cost, names, limit, exact)
-            if error is not None:
-                return error
+        known = {cost: limit for cost, limit in limits.items() if self._counted(cost)}
+        for cost, limit in sorted(known.items(), key=lambda entry: entry[0] in self.cost_names):
+            names = self._counted(cost)
+            least = self.program.least(names)
+            exact = self._peak(least) if cost == "activation_bytes" else 0
+            if self.program.largest(least, names) > limit or exact > limit:
+                return unmet(self.program, cost, names, limit, least, exact)
         return contradictory(limits)

@@ -187,7 +187,8 @@ class Program:
 
     def largest(self, widths: Mapping[Variable, int], names: Sequence[str]) -> float:
         """The largest of some costs of one choice."""
-        return max(self.cost(widths, name) for name in names)
+        totals = self.costs(widths)
+        return max(totals.get(name, 0) for name in names)
 
     def _is_ordered(self, widths: Mapping[Variable, int]) -> bool:
         pairs = itertools.pairwise(self.order)
@@ -203,7 +204,8 @@ class Program:
             widths = self._integer.best(bounds)
             if widths is None:
                 return None
-            excess = {name: self.cost(widths, name) - limit for name, limit in limits.items()}
+            totals = self.costs(widths)
+            excess = {name: totals[name] - limit for name, limit in limits.items()}
             if all(more <= 0.0 for more in excess.values()):
                 return widths
             for name, more in excess.items():

@@ -12,20 +12,18 @@ _PARTS = 3
 
 
 def unmet(
-    program: Program, cost: str, names: Sequence[str], limit: float, exact: float
-) -> ValueError | None:
-    """The refusal of a bound that no choice meets; None where one does.
+    program: Program, cost: str, names: Sequence[str], limit: float, least: Widths, exact: float
+) -> ValueError:
+    """The refusal of a bound that no choice meets.
 
     Args:
         cost: as the budget calls it.
         names: the program's costs whose largest it is.
-        exact: the least possible, where the program underestimates it.
+        least: the cheapest choice.
+        exact: what it costs, where the program underestimates that.
     """
-    least = program.least(names)
     smallest = max(program.largest(least, names), exact)
-    if smallest <= limit:
-        return None
-    name = max(names, key=lambda each: program.cost(least, each))
+    name = max(names, key=program.costs(least).__getitem__)
     parts = _largest_parts(program, least, name)
     if name not in program.decided:
         return ValueError(

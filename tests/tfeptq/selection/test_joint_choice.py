@@ -18,7 +18,9 @@ from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.choice import Choice
 from tfeptq.selection.factor import activations, weights
+from tfeptq.selection.memory import STEP
 from tfeptq.selection.prepare import prepare_choice
+from tfeptq.selection.prices import prices
 from tfeptq.selection.program import Program
 from tfeptq.selection.search import hold_accuracy
 from tfeptq.selection.skeleton import file_bytes, peak_activation_bytes, skeleton
@@ -130,6 +132,31 @@ def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
         count * config.weight_bits[name] * bits[name] for name, count in multiplications.items()
     )
     assert point.costs["bit_operations"] == expected
+
+
+@pytest.mark.parametrize("budget", [None, tfeptq.Budget(compressed=True)])
+@pytest.mark.parametrize(("bits", "mix"), [(8, MIXES[0]), (4, MIXES[3])])
+def test_fixed_activations_cost_what_they_do_where_they_are_chosen(
+    model, ranges, bits, mix, budget
+):
+    target = "microcontroller" if budget else "ethos-u"
+    fixed, chosen = (
+        prices(
+            QuantizationPlan.of(model, configuration(activation_bits=given, target=target), ranges),
+            budget,
+        )
+        for given in (bits, (4, 8, 16))
+    )
+    widths = widths_of({"pointwise": 2, "skip": 4}, mix)
+    of_weights = {variable: b for variable, b in widths.items() if variable[0] == "weights"}
+    left, right = fixed.costs(of_weights), chosen.costs(widths)
+    for name in ("weight_bytes", "bit_operations"):
+        assert left[name] == right[name] > 0
+    assert left["file_bytes"] == pytest.approx(right["file_bytes"], rel=0.03)
+    peaks = (max(costs[n] for n in costs if n.startswith(STEP)) for costs in (left, right))
+    assert next(peaks) == next(peaks)
+    assert not {name for kind, name in fixed.losses if kind == "activations"}
+    assert all(len(factor.variables) <= 1 for factor in fixed.factors)
 
 
 @pytest.mark.parametrize("method", ["label_free", "hawq_v2", "inter_layer"])

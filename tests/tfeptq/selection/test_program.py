@@ -16,7 +16,7 @@ from tfeptq.selection.program import Program
 
 NAMES = ("bytes", "operations")
 LIMITS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 160), max_size=2)
-EXAMPLES = 150
+EXAMPLES = 100
 
 
 @given(program=programs(), limits=LIMITS)
