@@ -290,13 +290,29 @@ def _same_parameters(
     return one.graph_of(kind, inputs, draw.activation("y", output, scale, zero), attributes)
 
 
-def reduce_max(draw: Draw) -> IntegerGraph:
+def arg_max(draw: Draw) -> IntegerGraph:
+    shape = (1, draw.integer(4, 30), draw.integer(4, 30), draw.integer(4, 60))
+    axis = draw.choice(1, 2, 3, -1)
+    kept = tuple(size for place, size in enumerate(shape) if place != axis % 4)
+    output = Tensor("y", kept, "int32", one.quantization(1.0), bits=32)
+    inputs = [draw.activation("x", shape, draw.log_uniform(0.001, 0.3))]
+    return one.graph_of("ARG_MAX", inputs, output, {"axis": (axis,)})
+
+
+def extreme_of(kind: str) -> Callable[[Draw], IntegerGraph]:
+    def build(draw: Draw) -> IntegerGraph:
+        return _extreme(kind, draw)
+
+    return build
+
+
+def _extreme(kind: str, draw: Draw) -> IntegerGraph:
     shape, keep = draw.image(), draw.choice(True, False)
     axes = draw.choice((1, 2), (1,), (2,), (3,), (1, 2, 3), (2, 3))
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     dropped = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     attributes = {"axes": axes, "keep_dims": keep}
-    return _same_parameters("REDUCE_MAX", draw, shape, kept if keep else dropped, attributes)
+    return _same_parameters(kind, draw, shape, kept if keep else dropped, attributes)
 
 
 def total(draw: Draw) -> IntegerGraph:
@@ -475,7 +491,8 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     "RSQRT": rsqrt,
     "EXP": exponential,
     "STRIDED_SLICE": strided_slice,
-    "REDUCE_MAX": reduce_max,
+    **{kind: extreme_of(kind) for kind in ("REDUCE_MAX", "REDUCE_MIN")},
+    "ARG_MAX": arg_max,
     "MEAN": mean,
     "SUM": total,
     "RESHAPE": reshape,

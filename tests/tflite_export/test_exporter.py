@@ -219,3 +219,23 @@ def test_tokens_choose_entries_of_a_table(tmp_path, target):
         np.testing.assert_array_equal(tflite_export.run(path, tokens, runtime=runtime), expected)
     with pytest.raises(ValueError, match="index 50 into a table of 50; allowed are 0 to 49"):
         tflite_export.run(path, tokens + 1, runtime="reference")
+
+
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+def test_the_place_of_the_largest_is_an_output(tmp_path, target):
+    """What a segmentation gives a pixel: one number instead of a score a class."""
+    scores = one.activation("x", (1, 4, 5, 6), "int8", 0.1)
+    output = Tensor("y", (1, 4, 5), "int32", one.quantization(1.0), bits=32)
+    graph, path = one.graph_of("ARG_MAX", [scores], output, {"axis": (3,)}), tmp_path / "m.tflite"
+    result = tflite_export.export(graph, path, target=target)
+    assert all(report.output_agreement == 1 for report in result.verification.runtimes)
+    samples = one.random_samples(graph)
+    np.testing.assert_array_equal(tflite_export.run(path, samples), samples[0].argmax(-1))
+    floats = samples[0].astype(np.float32) / 10
+    np.testing.assert_array_equal(tflite_export.run(path, floats), samples[0].argmax(-1))
+    with pytest.raises(ValueError, match="ARG_MAX is not available on target 'ethos-u', but with"):
+        tflite_export.export(graph, path, target="ethos-u")
+    with pytest.raises(ValueError, match="writes int8, need int32"):
+        one.graph_of(
+            "ARG_MAX", [scores], one.activation("y", (1, 4, 5), "int8", 1.0), {"axis": (3,)}
+        )

@@ -38,14 +38,17 @@ def check_operands(case: Case) -> None:
     where, output, kind = _where(case.operator), case.output, case.kind
     if output.is_constant:
         raise ValueError(f"{where}: writes {output.name!r}, which is a constant")
-    for tensor in (*case.activations, output):
+    is_free = kind.converts or kind.makes_indices or is_shares(output)
+    for tensor in case.activations if kind.makes_indices else (*case.activations, output):
         for problem in activation_problems(tensor):
             raise ValueError(f"{where}: {problem}")
-        if not kind.converts and tensor.dtype != output.dtype and not is_shares(output):
+        if tensor.dtype != output.dtype and not is_free:
             raise ValueError(
                 f"{where}: reads {tensor.name!r} of {tensor.dtype} and writes {output.dtype}; "
                 "put a QUANTIZE before it"
             )
+    if kind.makes_indices and output.dtype != "int32":
+        raise ValueError(f"{where}: writes {output.dtype}, need int32")
     _check_shares(case, where)
     for problem in kind.operands(case) if kind.operands else ():
         raise ValueError(f"{where}: {problem}")

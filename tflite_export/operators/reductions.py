@@ -12,7 +12,7 @@ from tflite_export.graph.case import Case
 from tflite_export.graph.codes import lowest
 from tflite_export.graph.kinds import Attribute, OperatorKind, Shape, register
 from tflite_export.graph.proofs import exceeding, results, shifted
-from tflite_export.graph.shapes import axis_of, require
+from tflite_export.graph.shapes import axis_of, integers, require
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import MEASURED_IN_TFLM, OPERAND, RESCALED_BY_XNNPACK
 
@@ -50,6 +50,17 @@ def reduce_max(operands: Operands) -> np.ndarray:
     return operands.arrays[0].max(axis=axes, keepdims=keep)
 
 
+def reduce_min(operands: Operands) -> np.ndarray:
+    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
+    return operands.arrays[0].min(axis=axes, keepdims=keep)
+
+
+def arg_max(operands: Operands) -> np.ndarray:
+    """Place of the (first) largest integer along an axis."""
+    (axis,) = operands.attributes["axis"]
+    return operands.arrays[0].argmax(axis=axis).astype(np.int32)
+
+
 def _divided(total: np.ndarray, fraction: int, exponent: int, count: int) -> np.ndarray:
     """total * fraction * 2^(exponent - 31) / count, with the division folded into the fraction."""
     shift = min(count.bit_length() - 1, 32, 31 + exponent)
@@ -78,6 +89,13 @@ def _mean_overflow(case: Case) -> Iterator[str]:
     # The division by the count is part of the multiplier, but for the bits that it rounds off.
     multiplier = case.scale() / case.output_scale
     yield from results(shifted(2 * case.reach(), multiplier))
+
+
+def _without_axis(case: Case) -> Shape:
+    (given,) = case.shapes
+    (axis,) = integers(case.attributes["axis"], 1, "the axis", least=-len(given))
+    place = axis_of(axis, len(given))
+    return (*given[:place], *given[place + 1 :])
 
 
 def _sum_overflow(case: Case) -> Iterator[str]:
@@ -110,6 +128,9 @@ MEAN = register(
         tolerances=RESCALED_BY_XNNPACK,
     )
 )
+#: Code of the schema's type.
+_INT32 = 2
+
 SUM = register(
     OperatorKind(
         "SUM",
@@ -132,5 +153,29 @@ REDUCE_MAX = register(
         options="ReducerOptions",
         attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
         ties=True,
+    )
+)
+REDUCE_MIN = register(
+    OperatorKind(
+        "REDUCE_MIN",
+        reduce_min,
+        _reduced,
+        versions=(2, 3),
+        options="ReducerOptions",
+        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        ties=True,
+    )
+)
+ARG_MAX = register(
+    OperatorKind(
+        "ARG_MAX",
+        arg_max,
+        _without_axis,
+        versions=(2, 2),
+        options="ArgMaxOptions",
+        attributes={"axis": OPERAND},
+        written={"outputType": _INT32},
+        required={"outputType": _INT32},
+        makes_indices=True,
     )
 )

@@ -113,7 +113,7 @@ BUILDERS = {
     "PAD": padding,
     "PADV2": padding_with,
     "BATCH_MATMUL": matmul,
-    **{kind: reduction(kind) for kind in ("MEAN", "REDUCE_MAX", "SUM")},
+    **{kind: reduction(kind) for kind in ("MEAN", "REDUCE_MAX", "REDUCE_MIN", "SUM")},
     "SLICE": crop,
     "STRIDED_SLICE": strided,
     "CONCATENATION": concatenation,
