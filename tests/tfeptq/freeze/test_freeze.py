@@ -122,7 +122,6 @@ def test_widths_by_layer_are_those_of_the_written_tensors(residual):
 def test_a_tensor_without_a_quantizer_is_named():
     inputs = keras.Input((4,), name="x")
     layer = QuantizedWeights(L.Dense(2, name="bare"), 8)
-    model = QuantizedModel(inputs, layer(inputs))
-    model.target = "android"
-    with pytest.raises(ValueError, match="x"):
+    model = QuantizedModel(inputs, layer(inputs), target="android")
+    with pytest.raises(ValueError, match="layer 'bare' has no activation quantizer behind it"):
         model.freeze()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
@@ -20,10 +20,10 @@ KINDS = {
 INPUTS = np.random.default_rng(1).normal(size=(2, 5, 4, 6)).astype("float32")
 
 
-def wrapped(kind: str, *, seed: int = 0, **settings) -> QuantizedWeights:
+def wrapped(kind: str, *, seed: int = 0, **arguments) -> QuantizedWeights:
     """A wrapper of random weights and biases, built."""
     generator = np.random.default_rng(seed)
-    wrapper = QuantizedWeights(KINDS[kind](), **settings)
+    wrapper = QuantizedWeights(KINDS[kind](), **arguments)
     wrapper.build(INPUTS.shape)
     inner = wrapper.layer
     inner.set_weights([generator.normal(size=w.shape) for w in inner.get_weights()])
@@ -46,6 +46,7 @@ def by_hand(wrapper: QuantizedWeights) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12)
 @given(bits=st.integers(2, 8), per_channel=st.booleans(), seed=st.integers(0, 999))
 def test_steps_begin_with_the_nearest_integers(kind, bits, per_channel, seed):
     wrapper = wrapped(kind, seed=seed, bits=bits, per_channel=per_channel)
@@ -57,6 +58,7 @@ def test_steps_begin_with_the_nearest_integers(kind, bits, per_channel, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8)
 @given(bits=st.integers(2, 8), seed=st.integers(0, 999))
 def test_folding_what_was_learned_changes_no_result(kind, bits, seed):
     wrapper, generator = wrapped(kind, seed=seed, bits=bits), np.random.default_rng(seed)
@@ -75,6 +77,7 @@ def test_folding_what_was_learned_changes_no_result(kind, bits, seed):
     assert not np.any(wrapper.bias_offset)
 
 
+@settings(max_examples=8)
 @given(bits=st.integers(2, 8), seed=st.integers(0, 999))
 def test_given_integers_are_taken(bits, seed):
     wrapper, generator = wrapped("dense", seed=seed, bits=bits), np.random.default_rng(seed)
@@ -109,7 +112,6 @@ def test_a_configuration_makes_the_same_wrapper():
     config = keras.saving.serialize_keras_object(wrapper)
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == wrapper.get_config()
-    again.build(INPUTS.shape)
     assert [w.shape for w in again.weights] == [w.shape for w in wrapper.weights]
 
 
@@ -125,6 +127,7 @@ def test_calls_of_a_shared_layer_have_biases_of_their_own():
     np.testing.assert_allclose(biased, without + np.array([7, 0, -9]) * 0.025, atol=1e-5)
 
 
+@settings(max_examples=15)
 @given(seed=st.integers(0, 999))
 def test_slopes_are_eight_bit_integers(seed):
     slopes = np.random.default_rng(seed).normal(size=(1, 1, 6)).astype("float32")
