@@ -21,10 +21,15 @@ CONFIG = tfeptq.QuantizationConfig(
 )
 
 
-@pytest.fixture
-def quantized():
-    model, images = small_models.residual_network(), small_models.images(16)
-    return tfeptq.quantize(model, images, CONFIG)
+@pytest.fixture(scope="module")
+def model():
+    return small_models.residual_network()
+
+
+@pytest.fixture(scope="module")
+def quantized(model):
+    """No test depends on what another has trained."""
+    return tfeptq.quantize(model, small_models.images(16), CONFIG)
 
 
 class Counting:
@@ -85,16 +90,13 @@ def test_copies_know_their_target_and_start_with_an_empty_report(quantized, tmp_
 
 
 @pytest.mark.parametrize("is_fused", [False, True])
-def test_training_runs_other_calls_of_the_same_layers(is_fused):
+def test_training_runs_other_calls_of_the_same_layers(is_fused, model, quantized):
     """The options travel with the calls: the model itself predicts as ever in the meantime."""
-    model, images = small_models.residual_network(), small_models.images(16)
-    config = tfeptq.QuantizationConfig(weight_bits=3, rounding="nearest", samples=16)
-    quantized = tfeptq.quantize(model, images, config)
-    graph = LayerGraph.of(quantized)
+    images, graph = small_models.images(16), LayerGraph.of(quantized)
     attention = [np.ones((16, 1), "float32") for _ in quantized.weighted_layers]
     before = quantized(images).numpy()
     canonical = prepare(model)
-    distillation = Distillation(quantized, canonical, attention, config, is_fused=is_fused)
+    distillation = Distillation(quantized, canonical, attention, CONFIG, is_fused=is_fused)
     calls = distillation._student.calls
     assert [call.output for call in calls] == [call.output for call in graph.calls]
     for call, plain in zip(calls, graph.calls, strict=True):

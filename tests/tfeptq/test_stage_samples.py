@@ -62,14 +62,6 @@ def test_some_stages_may_be_changed_and_the_others_stay():
     ("settings", "used"),
     [
         (
-            {"rounding": "nearest", "weight_bits": 4},
-            {
-                "weight scores": "weight_scores",
-                "bias correction": "bias_correction",
-                "quality": "quality",
-            },
-        ),
-        (
             {"rounding": "optq", **BOUNDED},
             {
                 "weight scores": "weight_scores",
@@ -80,10 +72,12 @@ def test_some_stages_may_be_changed_and_the_others_stay():
             },
         ),
         (
-            {"rounding": "nearest", "threshold": "mse", "sensitivity": "hawq_v2", **BOUNDED}
+            {"rounding": "nearest", "sensitivity": "hawq_v2", **BOUNDED}
             | {"activation_bits": (4, 8)},
             {
+                "weight scores": "weight_scores",
                 "bias correction": "bias_correction",
+                "quality": "quality",
                 "rounding errors": "rounding_errors",
                 "activation traces": "activation_traces",
             },

@@ -122,6 +122,4 @@ def _capitalized(text: str) -> str:
 def _spelled(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return ", ".join(f"{name}={number}" for name, number in vars(value).items())
     return "none" if value is None else str(value)

@@ -126,7 +126,10 @@ class QuantizedWeights(keras.layers.Wrapper):
     @property
     def weight_grid(self) -> UniformGrid:
         """Of the kernel, with float32 steps; factors that are learned are not in them yet."""
-        return UniformGrid(self.bits, ops.convert_to_numpy(self.step), self.per_channel)
+        return self._grid_of(ops.convert_to_numpy(self.step))
+
+    def _grid_of(self, step: Any) -> UniformGrid:
+        return UniformGrid(self.bits, step, self.per_channel)
 
     def set_step(self, step: np.ndarray) -> None:
         """Starts from nearest rounding with the given scales.
@@ -202,7 +205,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         soft = rectified_sigmoid(rounding * self.rounding_unit)
         hard = ops.cast(rounding >= 0.0, soft.dtype)
         chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
-        grid = UniformGrid(self.bits, self.step * ops.exp(self.log_scale), self.per_channel)
+        grid = self._grid_of(self.step * ops.exp(self.log_scale))
         return grid.values(grid.between(self.place, chosen))
 
     def quantized_bias(self) -> Any:
