@@ -37,6 +37,7 @@ OTHERS = {
     "steps": 7,
     "batch_size": 7,
     "samples": 7,
+    "stage_samples": {"pair_terms": 7},
     "augmentation": keras.layers.RandomFlip(),
     "seed": 7,
     "bias_correction": False,
@@ -54,6 +55,7 @@ OTHERS = {
     "measured_moves": 7,
     "ordered_widths": True,
     "input_range": (0.0, 7.0),
+    "input_shape": (7, 7, 3),
 }
 
 
