@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tflite_export.graph.codes import lowest_code
 
+#: Width of inputs that number the rows of a table.
+INDEX_BITS = 32
+
 
 def weight_range(bits: int) -> tuple[int, int]:
     """Signed integer range of weights; 8 bits is narrow, as TensorFlow Lite's kernels require."""
@@ -12,13 +15,15 @@ def weight_range(bits: int) -> tuple[int, int]:
 
 
 def activation_range(bits: int) -> tuple[int, int]:
-    """Lowest and highest integer of an activation tensor of `bits` width, 4 to 8 or 16.
+    """Lowest and highest integer of an activation tensor of `bits` width: 4 to 8, 16 or 32.
 
     Up to 8 bits these are the highest codes of int8, where kernels saturate.
     """
-    return (-(2**15), 2**15 - 1) if bits == 16 else (lowest_code(bits), 127)
+    if bits > 8:
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return lowest_code(bits), 127
 
 
 def activation_dtype(bits: int) -> str:
     """Container of an activation tensor of `bits` width."""
-    return "int16" if bits == 16 else "int8"
+    return {16: "int16", INDEX_BITS: "int32"}.get(bits, "int8")

@@ -21,6 +21,7 @@ from tfeptq.canonical.linear_maps import (
     Shape,
     TransposedMap,
 )
+from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tflite_export.graph.kinds import kind_of as operator_kind
@@ -97,6 +98,7 @@ class Primitive:
         is_homogeneous: f(s x) = s f(x) for s > 0, element by element.
         is_elementwise: works on each place alone, whatever the shape.
         copies: its output holds the values of its inputs, once each.
+        looks_up: its input numbers the rows of its table.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
         magnitude: what its kernel makes of its inputs' magnitudes.
         flat_beyond: integer type -> magnitude beyond which its inputs change nothing.
@@ -114,6 +116,7 @@ class Primitive:
     is_homogeneous: bool = False
     is_elementwise: bool = False
     copies: bool = False
+    looks_up: bool = False
     squashes: str | None = None
     magnitude: Magnitude = Magnitude.NONE
     flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -241,6 +244,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         merges=True,
         magnitude=Magnitude.DOT_PRODUCT,
     ),
+    Primitive(Lookup, "GATHER", looks_up=True),
     Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(

@@ -103,6 +103,11 @@ class Topology:
         producer = self.producers.get(key)
         return producer is not None and isinstance(producer.layer, Constant)
 
+    def is_index(self, key: Key) -> bool:
+        """Whether a tensor numbers the rows of tables: it is read as it is."""
+        readers = [find_primitive(call.layer) for call in self.consumers.get(key, ())]
+        return any(row is not None and row.looks_up for row in readers)
+
     def operators(self) -> list[Call]:
         """Calls that are operators of the file: neither arrays nor what another kernel applies."""
         return [

@@ -17,6 +17,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Call, Key
+from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.primitives import primitive_of
 from tfeptq.quantized.quantizers import ActivationQuantizer
@@ -131,6 +132,8 @@ class _Freezer:
         like = _like(kernel.target)
         if kernel.moves:
             like = next(t for t in map(self._tensors.__getitem__, inputs) if not t.is_constant)
+        if isinstance(kernel.layer, Lookup):
+            inputs.insert(0, self._table(kernel.layer, like))
         kind, attributes = self._operator(kernel.call)
         if kernel.relu is not None:
             attributes = {**attributes, ACTIVATION: self._operator(kernel.relu)[0]}
@@ -162,12 +165,17 @@ class _Freezer:
         return self._add(dataclasses.replace(like, name=key[0], shape=shape, bits=bits))
 
     def _constant(self, constant: Constant, like: Tensor) -> str:
+        return self._array(constant.name, ops.convert_to_numpy(constant.value)[None], like)
+
+    def _table(self, layer: Lookup, like: Tensor) -> str:
+        return self._array(f"{layer.name}/table", ops.convert_to_numpy(layer.table), like)
+
+    def _array(self, name: str, values: np.ndarray, like: Tensor) -> str:
         """An array in the integers that its quantizer makes of it in Keras."""
         scale, zero_point = like.quantization.scale[0], like.quantization.zero_point
-        values = ops.convert_to_numpy(constant.value)[None]
         codes = np.round(values / scale) + zero_point
         data = np.clip(codes, *activation_range(like.bits)).astype(like.dtype)
-        name, bits = self._unique(constant.name), max(like.bits, 8)
+        name, bits = self._unique(name), max(like.bits, 8)
         return self._add(
             dataclasses.replace(like, name=name, shape=data.shape, data=data, bits=bits)
         )

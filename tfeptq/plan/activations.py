@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 import keras
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.integer_types import activation_dtype
+from tfeptq.canonical.integer_types import INDEX_BITS, activation_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.names import by_legal_name
@@ -79,7 +79,7 @@ class _Resolver:
             call.layer.name for call in graph.calls if self._topology.fused_relu(call) is None
         }
         for key in graph.inputs:
-            self._set(key, self._own(key[0]))
+            self._set(key, INDEX_BITS if topology.is_index(key) else self._own(key[0]))
         for call in graph.calls:
             if self._topology.is_tied(call):
                 self._tie(call)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import keras
 
 from tfeptq.canonical import linear
+from tfeptq.canonical.integer_types import INDEX_BITS
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.canonical.primitives import primitive_of
 from tfeptq.canonical.topology import Topology
@@ -107,6 +108,7 @@ class _Allowed:
         self._fixed = boundary_layers(model, topology) | {
             call.layer.name for call in graph.calls if has_fixed_parameters(call.layer)
         }
+        self._indices = {key[0] for key in graph.inputs if topology.is_index(key)}
         self._refusals: dict[str, str] = {}
         for call in topology.operators():
             if not linear.is_weighted(call.layer):
@@ -117,6 +119,8 @@ class _Allowed:
 
     def __call__(self, layers: Iterable[str]) -> tuple[int, ...]:
         layers = list(layers)
+        if not self._indices.isdisjoint(layers):
+            return (INDEX_BITS,)
         widths = self._candidates
         if not self._fixed.isdisjoint(layers):
             widths = tuple(bits for bits in widths if bits >= 8) or (8,)

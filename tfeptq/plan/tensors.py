@@ -193,6 +193,7 @@ class _Assignment:
         for key in graph.inputs:
             bounds = input_ranges.get(key[0])
             fixed = None if bounds is None else fixed_by_range(bounds, bits[key[0]])
+            fixed = (1.0, 0) if topology.is_index(key) else fixed
             self.slots[key] = _Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
         for call in graph.calls:
             self._assign(call)
@@ -201,7 +202,8 @@ class _Assignment:
         """How the kernel of `call` reads a tensor, and the quantizer in whose scale."""
         slot, target = self.slots.get(key), self.slots[self._topology.result(call)]
         is_constant = self._topology.is_constant(key)
-        if slot is None or (slot is target and not is_constant):
+        is_index = self._topology.is_index(key)
+        if slot is None or is_index or (slot is target and not is_constant):
             return Operand(key, None), slot
         if joins(call.layer):
             return Operand(key, None, is_copy=True, is_private=True), target

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfeptq.preparation import activations, pooling, weighted
 from tfeptq.preparation.errors import UnsupportedLayerError, check_layout
+from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.merges import merge, scale_and_shift
 from tfeptq.preparation.nodes import (
     ConstantError,
@@ -69,7 +70,6 @@ _NEAREST = {
     "AveragePooling3D": _FEWER_DIMENSIONS,
     "CategoryEncoding": "compute it before the model and pass its result",
     "Conv3D": _FEWER_DIMENSIONS,
-    "Embedding": "compute it before the model and pass its result",
     "Lambda": "write it with keras.ops in a functional model",
     "Masking": "pass sequences of the full length",
     "MaxPooling3D": _FEWER_DIMENSIONS,
@@ -308,6 +308,7 @@ LAYERS: dict[type, Handler] = {
     _L.LeakyReLU: _one(_leaky_relu),
     _L.ELU: _one(_elu),
     _L.Softmax: _one(_softmax),
+    _L.Embedding: _one(_embedding),
     _L.Add: _merge(_L.Add),
     _L.Subtract: _merge(_L.Subtract),
     _L.Multiply: _merge(_L.Multiply),

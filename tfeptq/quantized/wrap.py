@@ -14,6 +14,7 @@ import keras
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key
+from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.plan.tensors import Operand, Quantizer
 from tfeptq.preparation.trace import output_structure
@@ -124,5 +125,5 @@ def _copy_weights(model: keras.Model, layers: Mapping[str, keras.Layer]) -> None
     for name, layer in layers.items():
         if isinstance(layer, keras.layers.Wrapper):
             layer.layer.set_weights(model.get_layer(name).get_weights())
-        elif isinstance(layer, Constant):
+        elif isinstance(layer, Constant | Lookup):
             layer.set_weights(model.get_layer(name).get_weights())

@@ -64,7 +64,10 @@ class _Outline:
         if kernel.relu is not None:
             attributes = {**attributes, "activation": self._operator(kernel.relu)[0]}
         dtype = kernel.quantizer.dtype
-        inputs = [self._read(self._names[key], dtype) for key in kernel.call.inputs]
+        row, read = primitive_of(layer), [self._names[key] for key in kernel.call.inputs]
+        inputs = read if row.looks_up else [self._read(name, dtype) for name in read]
+        if row.looks_up:
+            inputs = [self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype), *read]
         inputs += self._parameters(layer, kind, dtype)
         output = self._write(kernel.result, layer.name)
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.file.ends import dequantized, integer_range
+from tflite_export.file.ends import INDEX, dequantized, integer_range
 from tflite_export.file.reader import StoredTensor, parse
 from tflite_export.file.writer import serialize
 from tflite_export.operators.rescaling import QUANTIZE
@@ -75,6 +75,9 @@ def _changes(content: bytes, input_type: str | None, output_type: str | None) ->
         ("output", stored.outputs, output_type),
     ):
         for tensor in (stored.tensors[index] for index in indices):
+            if tensor.type == INDEX:
+                # What numbers rows is no quantity.
+                continue
             if kind in ("int8", "uint8") and tensor.type != "int8":
                 raise ValueError(
                     f"{role} {tensor.name!r} is {tensor.type} and cannot be {kind} without loss: "
@@ -90,7 +93,9 @@ def _converted(content: bytes, input_type: str | None, output_type: str | None) 
     moved: dict[int, int] = {}
     before, after = [], []
     for index in dict.fromkeys(stored.inputs):
-        if input_type not in (None, stored.tensors[index].type):
+        if input_type not in (None, stored.tensors[index].type) and (
+            stored.tensors[index].type != INDEX
+        ):
             moved[index] = _add_tensor(subgraph, stored.tensors[index], str(input_type))
             before.append(_operator(model, QUANTIZE.name, moved[index], index))
     inputs = [moved.get(index, index) for index in stored.inputs]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tflite_export.file.damage import names_damage
-from tflite_export.file.ends import dequantized, ordered, taken
+from tflite_export.file.ends import INDEX, dequantized, ordered, taken
 from tflite_export.file.reader import content_of, parse, to_graph
 from tflite_export.graph.validation import validated
 from tflite_export.near_names import require_known
@@ -67,13 +67,14 @@ def run(
     Args:
         model: path or content of a `.tflite` file with batch 1.
         inputs: one array (N, ...) a model input, alone, in order, or by signature name. Floats
-            are quantized with the file's own parameters; integers are fed as they are.
+            are quantized with the file's own parameters; integers are fed as they are. Inputs that
+            number rows of tables (int32) take numbers of either kind.
         runtime: "litert" (XNNPACK applied), "litert-reference", "tflite-runtime", "tflm" or
             "reference" (the integer reference in NumPy).
 
     Returns:
         One array (N, ...), or a list where the model has several outputs: float32 if the inputs
-        were floats, the file's own integers otherwise.
+        were floats, or all number rows; the file's own integers otherwise.
 
     Raises:
         ValueError: unknown runtime, a damaged file, inputs that do not fit the file, or a runtime
@@ -90,7 +91,13 @@ def run(
     content = content_of(model)
     stored = parse(content)
     arrays = ordered(inputs, stored)
-    is_float = any(np.issubdtype(array.dtype, np.floating) for array in arrays)
+    # Numbers of rows are whole in either case.
+    telling = [
+        array
+        for array, index in zip(arrays, stored.inputs, strict=True)
+        if stored.tensors[index].type != INDEX
+    ]
+    is_float = not telling or any(np.issubdtype(array.dtype, np.floating) for array in telling)
     batches = [
         taken(array, stored.tensors[index])
         for array, index in zip(arrays, stored.inputs, strict=True)

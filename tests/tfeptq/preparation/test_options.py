@@ -21,6 +21,7 @@ from tfeptq.preparation.operations import SUPPORTED
 #: Options that matter in training only, or at the start of it.
 HARMLESS = {
     *("kernel_initializer", "bias_initializer", "depthwise_initializer", "pointwise_initializer"),
+    *("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint", "weights"),
     *("alpha_initializer", "beta_initializer", "gamma_initializer"),
     *("moving_mean_initializer", "moving_variance_initializer"),
     *("kernel_regularizer", "bias_regularizer", "depthwise_regularizer", "pointwise_regularizer"),
@@ -42,6 +43,7 @@ IDLE = {
 #: Arguments without which a layer cannot be made.
 NEEDED = {
     L.Dense: {"units": 4},
+    L.Embedding: {"input_dim": 20, "output_dim": 4},
     L.Conv1D: {"filters": 4, "kernel_size": 3},
     L.Conv2D: {"filters": 4, "kernel_size": 3},
     L.Conv1DTranspose: {"filters": 4, "kernel_size": 3},
@@ -67,6 +69,8 @@ for _kind in LAYERS:
 #: Option -> a value that is honoured.
 HONOURED = {
     "units": 5,
+    "input_dim": 30,
+    "output_dim": 5,
     "activation": "relu",
     "use_bias": False,
     "lora_rank": 2,
@@ -119,6 +123,7 @@ REFUSED = {
 }
 REFUSED_BY_LAYER = {
     (L.Softmax, "axis"): ((0, 1), "axes of a sample"),
+    (L.Embedding, "mask_zero"): (True, "mask_zero=True"),
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }
@@ -255,12 +260,14 @@ OPERATIONS = {
     "Sum": {"axis", "keepdims"},
     "Swapaxes": {"axis1", "axis2"},
     "Tensordot": {"axes"},
+    "Take": {"axis"},
     "Tile": {"repeats"},
     "Transpose": {"axes"},
     # Their number is that of the places.
     "Unstack": {"num", "axis"},
 }
 CALLS = {
+    "take": lambda x: ops.take(x, [0, 2], axis=-1),
     "dot_product_attention": lambda x: ops.dot_product_attention(x, x, x),
     "gelu": ops.gelu,
     "layer_normalization": ops.layer_normalization,

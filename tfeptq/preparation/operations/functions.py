@@ -12,7 +12,7 @@ from tfeptq.preparation import activations
 from tfeptq.preparation.constants import array_of, broadcast_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.merges import pair
-from tfeptq.preparation.nodes import Node
+from tfeptq.preparation.nodes import Input, Node
 from tfeptq.preparation.operations.arguments import Handler
 
 
@@ -52,7 +52,11 @@ def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 
 
 def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    if not str(operation.output.dtype).startswith(("float", "bfloat")):
+    dtype = str(operation.output.dtype)
+    if arguments[0].kind is Input and "int" in dtype:
+        # What number rows are whole numbers already; what else reads them computes in floats.
+        return arguments[0]
+    if not dtype.startswith(("float", "bfloat")):
         raise UnsupportedLayerError(
             operation, f"casts to {operation.output.dtype}", "keep tensors in floating point"
         )

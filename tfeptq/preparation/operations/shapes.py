@@ -10,8 +10,9 @@ import numpy as np
 
 from tfeptq.preparation.constants import array_of, batched_constant, constant
 from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
+from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.nodes import Node, primitive, reshape
-from tfeptq.preparation.operations.arguments import Handler, axes
+from tfeptq.preparation.operations.arguments import Handler, axes, weights
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.slices import take
 
@@ -198,6 +199,38 @@ def _split(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
     ]
 
 
+def _take(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """Rows of a constant table, or places of a tensor by constant numbers."""
+    source, numbers = arguments[:2]
+    if isinstance(source, Node):
+        return _places(operation, source, numbers, config["axis"])
+    table = weights(operation, source)
+    if table.ndim != 2 or config["axis"] % 2 or not isinstance(numbers, Node):
+        raise UnsupportedLayerError(
+            operation, f"takes along axis {config['axis']}", "take rows of a matrix"
+        )
+    return look_up(operation, numbers, table, operation.name)
+
+
+def _places(operation: Any, node: Node, numbers: Any, axis: Any) -> Node:
+    places = weights(operation, numbers).astype(int)
+    rank = len(node.shape) + 1
+    if axis is None or axis % rank == 0 or places.ndim > 1:
+        raise UnsupportedLayerError(
+            operation, f"takes along axis {axis}", "take places of one axis of a sample"
+        )
+    inner = axis % rank - 1
+    parts = [
+        take(node, f"{operation.name}_{index}", inner, int(place), int(place) + 1)
+        for index, place in enumerate(np.atleast_1d(places) % node.shape[inner])
+    ]
+    if not places.ndim:
+        return reshape(parts[0], operation.name, (*node.shape[:inner], *node.shape[inner + 1 :]))
+    if len(parts) == 1:
+        return parts[0]
+    return primitive(keras.layers.Concatenate, operation.name, parts, axis=inner + 1)
+
+
 def _filled_like(number: float) -> Handler:
     """An array of one number in the shape of a tensor."""
     return lambda operation, config, arguments: constant(
@@ -218,5 +251,6 @@ HANDLERS: dict[str, Handler] = {
     "Split": _split,
     "Squeeze": _squeeze,
     "Swapaxes": _swap_axes,
+    "Take": _take,
     "Transpose": _transpose,
 }
