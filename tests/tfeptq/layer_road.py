@@ -17,6 +17,7 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.canonical.functions import gelu_tanh, rsqrt
+from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.model import QuantizedModel
@@ -35,12 +36,14 @@ class Case:
         kind: the operator that executes it.
         reads: number of images that it takes; 0: it takes the features of one, (n,).
         of_shares: it takes numbers from 0 to 1.
+        has_road: a model of branches of one image has no place for it: it has tests of its own.
     """
 
     layer: Callable[[str], keras.Layer]
     kind: str
     reads: int = 1
     of_shares: bool = False
+    has_road: bool = True
 
 
 def _of(kind: type[keras.Layer], *arguments: Any, **settings: Any) -> Callable[[str], keras.Layer]:
@@ -79,6 +82,7 @@ CASES: dict[str, Case] = {
     "gelu_tanh": Case(_of(L.Activation, gelu_tanh), "GELU"),
     "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
+    "lookup": Case(_of(Lookup, 5, 3), "GATHER", has_road=False),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
     "elu": Case(_of(L.Activation, "elu"), "ELU"),
     "hard_silu": Case(_of(L.Activation, "hard_silu"), "HARD_SWISH"),

@@ -147,6 +147,14 @@ def _leaky_relu(layer: Any, node: Node, shared: Shared) -> Node:
     return activations.leaky_relu(node, layer.name, layer.negative_slope)
 
 
+def _embedding(layer: Any, node: Node, shared: Shared) -> Node:
+    if layer.mask_zero:
+        raise UnsupportedLayerError(
+            layer, "mask_zero=True masks what comes after it", "pass sequences of the full length"
+        )
+    return look_up(layer, node, _array(layer.embeddings), layer.name)
+
+
 def _elu(layer: Any, node: Node, shared: Shared) -> Node:
     return activations.elu(node, layer.name, float(layer.alpha))
 

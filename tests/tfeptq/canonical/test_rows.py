@@ -22,11 +22,11 @@ def test_every_row_has_a_case_and_every_case_is_its_operator():
 
 
 class TestIn8Bits(LayerRoad):
-    names = tuple(CASES)
+    names = tuple(name for name in CASES if CASES[name].has_road)
 
 
 class TestIn16Bits(LayerRoad):
-    names = tuple(name for name in CASES if name not in ONLY_INT8)
+    names = tuple(name for name in TestIn8Bits.names if name not in ONLY_INT8)
     activation_bits = 16
     # Steps are 256 times finer: float32 sums in another order, and tanh is interpolated.
     most, average = 6.0, 1.0
