@@ -84,6 +84,7 @@ CASES: dict[str, Case] = {
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
     "lookup": Case(_of(Lookup, 5, 3), "GATHER", has_road=False),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
+    "exponential": Case(_of(L.Activation, "exponential"), "EXP"),
     "elu": Case(_of(L.Activation, "elu"), "ELU"),
     "hard_silu": Case(_of(L.Activation, "hard_silu"), "HARD_SWISH"),
 }

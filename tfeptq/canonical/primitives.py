@@ -76,6 +76,7 @@ class Magnitude(enum.Enum):
     #: Sums of products of two inputs.
     DOT_PRODUCT = enum.auto()
     HARD_SWISH = enum.auto()
+    EXPONENTIAL = enum.auto()
 
 
 def _no_attributes(*_: Any) -> dict[str, Any]:
@@ -328,6 +329,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         function="gelu",
         attributes=lambda *_: {"approximate": False},
         is_elementwise=True,
+        magnitude=Magnitude.RESCALED,
     ),
     Primitive(
         _L.Activation,
@@ -335,6 +337,14 @@ PRIMITIVES: tuple[Primitive, ...] = (
         function="gelu_tanh",
         attributes=lambda *_: {"approximate": True},
         is_elementwise=True,
+        magnitude=Magnitude.RESCALED,
+    ),
+    Primitive(
+        _L.Activation,
+        "EXP",
+        function="exponential",
+        is_elementwise=True,
+        magnitude=Magnitude.EXPONENTIAL,
     ),
     Primitive(
         _L.Activation,

@@ -37,6 +37,8 @@ _FINE, _FINEST = 2.0**-8, 2.0**-30
 _MARGIN = 1.001
 #: Widening moves other bounds; after so many rounds there is no solution.
 _ROUNDS = 20
+#: Of numbers that float32 holds as scales.
+_LARGEST_EXPONENT = 80.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +185,15 @@ def _of_hard_swish(kernel: WrittenKernel, share: float) -> float:
     return _scale(kernel.sources[0]) / (share * limits.HARD_SWISH_RATIO)
 
 
+def _of_exponential(kernel: WrittenKernel, share: float) -> float:
+    source = kernel.sources[0]
+    scale, zero_point = source.parameters()
+    _, highest = limits.reach(source.container, zero_point)
+    # What no scale holds is refused when it is frozen.
+    largest = np.exp(min(highest * float(scale), _LARGEST_EXPONENT))
+    return float(largest) / (share * limits.RESULT)
+
+
 _OUTPUT_BOUNDS: dict[Magnitude, Callable[[WrittenKernel, float], float]] = {
     Magnitude.NONE: lambda *_: 0.0,
     Magnitude.WEIGHTED: _of_weights,
@@ -193,6 +204,7 @@ _OUTPUT_BOUNDS: dict[Magnitude, Callable[[WrittenKernel, float], float]] = {
     Magnitude.DOT_PRODUCT: _of_dot_product,
     Magnitude.SUM: _of_sum,
     Magnitude.HARD_SWISH: _of_hard_swish,
+    Magnitude.EXPONENTIAL: _of_exponential,
 }
 
 

@@ -87,6 +87,7 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "relu6": lambda node, name: relu(node, name, 6.0),
     "gelu": named("gelu"),
     "elu": elu,
+    "exponential": named("exponential"),
     "leaky_relu": lambda node, name: leaky_relu(node, name, 0.2),
     "silu": silu,
     "swish": silu,

@@ -40,6 +40,7 @@ IMAGE_STACKS = {
     "relu bounded": [L.ReLU(max_value=3.5)],
     "relu with slope": [L.ReLU(negative_slope=0.3)],
     "transposed conv dilated": [L.Conv2DTranspose(N, (3, 2), padding="same", dilation_rate=(2, 3))],
+    "exponential": [L.Conv2D(N, 1, activation="exponential")],
     "elu": [L.ELU(), L.ELU(0.25), L.Conv2D(N, 1, activation="elu")],
     "leaky relu": [L.LeakyReLU(negative_slope=0.1)],
     "prelu": [L.PReLU(shared_axes=[1, 2])],

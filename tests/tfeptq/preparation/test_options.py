@@ -226,6 +226,7 @@ OPERATIONS = {
     "ExpandDims": {"axis"},
     "Flip": {"axis"},
     "DotProductAttention": {"is_causal", "flash_attention", "attn_logits_soft_cap"},
+    "Elu": {"alpha"},
     "Gelu": {"approximate"},
     "LayerNorm": {"axis", "epsilon", "rms_scaling"},
     "LeakyRelu": {"negative_slope"},
@@ -269,6 +270,8 @@ OPERATIONS = {
 CALLS = {
     "take": lambda x: ops.take(x, [0, 2], axis=-1),
     "dot_product_attention": lambda x: ops.dot_product_attention(x, x, x),
+    "elu": lambda x: ops.elu(x, 0.5),
+    "exp": ops.exp,
     "gelu": ops.gelu,
     "layer_normalization": ops.layer_normalization,
     "moments": lambda x: ops.moments(x, axes=[-1])[0],

@@ -30,6 +30,10 @@ def _leaky_relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any,
     return activations.leaky_relu(arguments[0], operation.name, config["negative_slope"])
 
 
+def _elu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    return activations.elu(arguments[0], operation.name, float(config["alpha"]))
+
+
 def _gelu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     return activations.gelu(arguments[0], operation.name, approximate=config["approximate"])
 
@@ -67,6 +71,8 @@ HANDLERS: dict[str, Handler] = {
     "Cast": _cast,
     "Clip": _clip,
     "ConvertToTensor": _cast,
+    "Elu": _elu,
+    "Exp": _unary(activations.named("exponential")),
     "Gelu": _gelu,
     "HardSigmoid": _unary(activations.hard_sigmoid),
     "HardSilu": _unary(activations.named("hard_silu")),
