@@ -86,7 +86,8 @@ class QuantizationConfig:
         gradual_rounding: harden the rounding gradually during training.
         train_scales: learn the weight scales (and activation scales) together with the rounding.
         train_biases: learn the biases.
-        learning_rate: peak learning rate of scales and biases, in relative units.
+        learning_rate: peak learning rate of scales and biases, in relative units, smaller ones for
+            scales of more than 4 bits.
         rounding_learning_rate: peak learning rate of the rounding variables.
         regularization: weight of the rounding regularizer.
         output_loss: extra weight of the squared error of the logits in the distillation loss.

@@ -38,6 +38,7 @@ from tfeptq.report.quality import report_quality
 from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
+from tfeptq.rounding.safeguard import nearer_of_both
 from tfeptq.selection.accuracy import float_values
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tfeptq.selection.search import hold_accuracy
@@ -213,7 +214,13 @@ def _learn(
                 if is_final
                 else checkpoint.only_path("search", **inputs)
             )
-            distil(quantized, canonical, samples, attention, config, callbacks, path)
+            train = functools.partial(
+                _train, quantized, canonical, samples, attention, config, callbacks, path
+            )
+            taken_back = nearer_of_both(
+                quantized, canonical, samples, train, count=config.stages.bias_correction
+            )
+            quantized.report.add_warnings([taken_back] if taken_back else [])
             used["distillation"] = len(samples[0])
     used.update(scores.used)
     quantized.fold()
@@ -222,6 +229,25 @@ def _learn(
             report_quality(quantized, canonical, taken, count=config.stages.quality)
     quantized.report.seconds = watch.seconds
     return quantized
+
+
+def _train(
+    quantized: QuantizedModel,
+    canonical: keras.Model,
+    samples: Sequence[np.ndarray],
+    attention: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    callbacks: Sequence[keras.callbacks.Callback] | None,
+    path: Path | None,
+) -> None:
+    distil(quantized, canonical, samples, attention, config, callbacks, path)
+    for layer in quantized.weighted_layers:
+        layer.fold()
+    for quantizer in quantized.activation_quantizers:
+        quantizer.fold()
+    if config.bias_correction:
+        # Means that the learned integers shift, and a short training does not find.
+        correct_biases(quantized, canonical, samples, count=config.stages.bias_correction)
 
 
 def _kept_evaluation(

@@ -7,7 +7,8 @@ those of weights. That costs nothing where it is needed:
 - a channel whose bias does not fit has weights that are invisible beside it: its output's scale
   holds the bias, or its output is saturated;
 - an output with a scale so fine that a step of an input moves it across its whole range has no
-  values in between.
+  values in between. Where a bounded ReLU fixes its scale, the weights are made smaller instead, and
+  a step still moves it across.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _BEFORE_TRAINING, _AFTER_TRAINING = 0.5, 0.99
 _FINE, _FINEST = 2.0**-8, 2.0**-30
 #: What is widened goes a little beyond, so that float32 rounds it to the right side.
 _MARGIN = 1.001
+#: Steps of a fixed output that one unit of a weight and an input's step move it at least, where
+#: kernels could not hold what it was: few enough for the bias to keep its value.
+_STEEP = 4.0
 #: Widening moves other bounds; after so many rounds there is no solution.
 _ROUNDS = 20
 #: Of numbers that float32 holds as scales.
@@ -48,14 +52,17 @@ class Repair:
     Attributes:
         name: of the weighted layer, or of the layer whose output it is.
         channels: with widened weight scales; empty: the scale of the output.
+        is_saturated: the weights of the channels were made smaller instead.
     """
 
     name: str
     channels: tuple[int, ...] = ()
+    is_saturated: bool = False
 
     def joined(self, other: Repair) -> Repair:
         """Both in one."""
-        return Repair(self.name, tuple(sorted({*self.channels, *other.channels})))
+        channels = tuple(sorted({*self.channels, *other.channels}))
+        return dataclasses.replace(self, channels=channels)
 
     def sentence(self) -> str:
         if not self.channels:
@@ -64,6 +71,12 @@ class Repair:
                 "the factor between it and the scales of its inputs"
             )
         some = ", ".join(map(str, self.channels[:5])) + (", ..." if len(self.channels) > 5 else "")
+        if self.is_saturated:
+            return (
+                f"layer {self.name!r}: one step of its input moves the bounded outputs of "
+                f"{len(self.channels)} channels ({some}) from end to end; their weights were made "
+                "smaller until kernels can hold them: check the units of what this layer reads"
+            )
         return (
             f"layer {self.name!r}: the weight scales of {len(self.channels)} channels ({some}) "
             "were widened until kernels can hold their biases and sums; beside these their weights "
@@ -84,17 +97,18 @@ def settle(model: keras.Model, *, is_trained: bool) -> list[Repair]:
     """
     share = _AFTER_TRAINING if is_trained else _BEFORE_TRAINING
     kernels = Written.of(model).computing()
-    repairs: dict[tuple[str, bool], Repair] = {}
+    repairs: dict[tuple[str, bool, bool], Repair] = {}
     for _ in range(_ROUNDS):
         found = [
             *_bounded_inputs(kernels, share),
             *_widened_outputs(kernels, share),
+            *(_smaller_weights(kernels, share) if is_trained else ()),
             *_widened_weights(kernels, share, is_trained),
         ]
         if not found:
             break
         for repair in found:
-            key = (repair.name, bool(repair.channels))
+            key = (repair.name, bool(repair.channels), repair.is_saturated)
             repairs[key] = repair.joined(repairs.get(key, repair))
     return list(repairs.values())
 
@@ -130,6 +144,28 @@ def _widened_outputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable
         if scale < least and kernel.target.fixed is None:
             kernel.target.widen(least * _MARGIN)
             yield Repair(kernel.layer.name)
+
+
+def _smaller_weights(kernels: Sequence[WrittenKernel], share: float) -> Iterable[Repair]:
+    """Of layers whose output has a fixed scale that is too fine for them.
+
+    Weights of a shared layer stay: its other calls need them. While something still moves they stay
+    too, for means and losses are measured in front of the bound.
+    """
+    for kernel in kernels:
+        layer, target = kernel.layer, kernel.target
+        if not isinstance(layer, QuantizedWeights) or layer.calls > 1 or target.fixed is None:
+            continue
+        if _scale(target) >= least_output_scale(kernel, share):
+            continue
+        source, steps = kernel.sources[0], layer.scales().astype(np.float64)
+        sums = linear.by_channel(layer.layer, np.abs(layer.integers().astype(np.int64))).sum(axis=1)
+        largest = share * limits.RESULT / (8.0 * max(source.reach * float(sums.max()), 1.0))
+        finest = min(_STEEP, largest) / _MARGIN * _scale(target) / _scale(source)
+        low, high = (code - target.fixed[1] for code in target.codes)
+        ends = (low * _scale(target), high * _scale(target))
+        layer.shrink(np.minimum(steps, finest), ends)
+        yield Repair(layer.name, tuple(map(int, np.flatnonzero(steps > finest))), is_saturated=True)
 
 
 def least_output_scale(kernel: WrittenKernel, share: float) -> float:

@@ -65,6 +65,19 @@ def _positive(scale: float) -> np.float32:
     return np.float32(max(scale, limits.LOWEST_SCALE))
 
 
+def scale_unit(bits: int) -> float:
+    """Unit in which the logarithm of a scale of `bits` is learned, so that one rate suits all.
+
+    What a factor moves values by, in steps, grows with their number: with the unit of 4 bits, 8-bit
+    ranges lose several codes by the noise of a few gradients.
+    """
+    return min(1.0, 2.0 ** (4 - bits))
+
+
+def given_unit(bits: int, given: float | None) -> float:
+    return scale_unit(bits) if given is None else given
+
+
 @keras.saving.register_keras_serializable(package="tfeptq")
 class ActivationQuantizer(keras.layers.Layer):
     """Quantizes one tensor of the file: out = p * x + (1 - p) * Q(x).
@@ -77,13 +90,19 @@ class ActivationQuantizer(keras.layers.Layer):
     Args:
         bits: 4 to 8, or 16.
         fixed: optional `(scale, zero_point)` that the kernel demands; never learned.
+        scale_unit: of `log_scale`; None: that of `bits`, see `scale_unit`.
     """
 
     def __init__(
-        self, bits: int = 8, fixed: tuple[float, int] | None = None, **kwargs: Any
+        self,
+        bits: int = 8,
+        fixed: tuple[float, int] | None = None,
+        scale_unit: float | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": DTYPE, **kwargs})
         self.bits = bits
+        self.scale_unit = given_unit(bits, scale_unit)
         self.fixed = tuple(fixed) if fixed is not None else None
 
     def build(self, input_shape: Any) -> None:
@@ -120,7 +139,7 @@ class ActivationQuantizer(keras.layers.Layer):
             is_fused: compute in one kernel, see `tfeptq.quantized.fused`; the result is the same.
         """
         low, high = self.codes
-        scale = self.base_scale * ops.exp(self.log_scale)
+        scale = self.base_scale * ops.exp(self.scale_unit * self.log_scale)
         if is_fused:
             shares = map(ops.convert_to_tensor, (self.zero_point, self.float_share))
             codes = ops.convert_to_tensor([low, high], "float32")
@@ -150,7 +169,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def fold(self) -> None:
         """Moves the learned factor into the scale, so that the scale is one float32 number."""
-        factor = np.exp(np.float64(ops.convert_to_numpy(self.log_scale)))
+        factor = np.exp(self.scale_unit * np.float64(ops.convert_to_numpy(self.log_scale)))
         self.base_scale.assign(_positive(float(self.base_scale.numpy()) * factor))
         self.log_scale.assign(0.0)
         self.float_share.assign(0.0)
@@ -166,4 +185,10 @@ class ActivationQuantizer(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bits": self.bits, "fixed": self.fixed}
+        own = {"bits": self.bits, "fixed": self.fixed, "scale_unit": self.scale_unit}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ActivationQuantizer:
+        """Also reads quantizers that were saved when all had one unit."""
+        return super().from_config({"scale_unit": 1.0, **config})

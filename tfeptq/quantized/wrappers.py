@@ -16,6 +16,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.quantized.integer_bias import integer_bias
 from tfeptq.quantized.quantizers import (
+    given_unit,
     rectified_sigmoid,
     rectified_sigmoid_inverse,
     straight_through,
@@ -59,11 +60,11 @@ def multiplier_exponent(multiplier: Any) -> np.ndarray:
 class QuantizedWeights(keras.layers.Wrapper):
     """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
 
-    w_q = step * exp(log_scale) * between(place, h'), see `tfeptq.quantized.weight_grid`; of
-    uniform integers clip(floor(w / step) + h', low, high). h' goes from the soft rounding h(a) to
-    the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients always flow through h(a).
-    Rounding and bias are learned in units of their own (`rounding_unit`,
-    `bias_unit`), so that one Adam optimizer with one learning rate suits every variable.
+    w_q = step * exp(scale_unit * log_scale) * between(place, h'); grids: `quantized.weight_grid`;
+    of uniform integers clip(floor(w / step) + h', low, high). h' goes from the soft rounding h(a)
+    to the hard choice [a >= 0] as `soft_share` falls from 1 to 0; gradients always flow through
+    h(a). Rounding and bias are learned in units of their own (`rounding_unit`, `bias_unit`), so
+    that one Adam optimizer with one learning rate suits every variable.
 
     Args:
         layer: the primitive layer, with a bias and a linear activation.
@@ -73,6 +74,7 @@ class QuantizedWeights(keras.layers.Wrapper):
             "once", or "twice" or "twice_up", in fixed-point arithmetic; see `set_accumulator_grid`.
         calls: how many times a shared layer is called. The file has one set of weights, but a bias
             a call: each `call_index` has its own integer bias and accumulator grid.
+        scale_unit: of `log_scale`; None: that of `bits`, see `tfeptq.quantized.quantizers`.
 
     Attributes:
         structure: of the float weights, which training keeps; None: every weight is on its own.
@@ -87,6 +89,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         per_channel: bool = True,
         requantization: str = "once",
         calls: int = 1,
+        scale_unit: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
@@ -94,6 +97,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.per_channel = per_channel
         self.requantization = requantization
         self.calls = calls
+        self.scale_unit = given_unit(bits, scale_unit)
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
@@ -205,7 +209,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         soft = rectified_sigmoid(rounding * self.rounding_unit)
         hard = ops.cast(rounding >= 0.0, soft.dtype)
         chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
-        grid = self._grid_of(self.step * ops.exp(self.log_scale))
+        grid = self._grid_of(self.step * ops.exp(self.scale_unit * self.log_scale))
         return grid.values(grid.between(self.place, chosen))
 
     def quantized_bias(self) -> Any:
@@ -256,7 +260,8 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def fold(self) -> None:
         """Turns everything learned into integers, one scale and a bias, exactly."""
-        factor = np.exp(ops.convert_to_numpy(self.log_scale).astype(np.float64))
+        log_scale = ops.convert_to_numpy(self.log_scale).astype(np.float64)
+        factor = np.exp(self.scale_unit * log_scale)
         step = (ops.convert_to_numpy(self.step) * factor).astype(np.float32)
         integers = self.integers().astype(np.float32)
         bias = ops.convert_to_numpy(self.quantized_bias())
@@ -279,6 +284,21 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.step.assign(wider)
         grid = self.weight_grid
         self.place.assign(grid.place_above(grid.nearest(weights)))
+
+    def shrink(self, step: np.ndarray, ends: tuple[float, float]) -> None:
+        """Takes finer scales and keeps the integers: the weights become smaller, not finer.
+
+        Biases keep what lies between the ends of the output, the rest shrinks with the weights.
+        Only what is cut off there may change.
+
+        Args:
+            step: one value an output channel, or one value, in the order of the bias. Call `fold`
+                first.
+        """
+        bias, factor = ops.convert_to_numpy(self.layer.bias), step / self.scales()
+        inside = np.clip(bias, *ends)
+        self.layer.bias.assign(inside + factor * (bias - inside))
+        self.step.assign(np.asarray(step, np.float32).reshape(self.step.shape))
 
     def integer_bias(
         self, input_scale: np.float32, output_scale: np.float32, *, reach: int, dtype: str
@@ -343,7 +363,13 @@ class QuantizedWeights(keras.layers.Wrapper):
             "per_channel": self.per_channel,
             "requantization": self.requantization,
             "calls": self.calls,
+            "scale_unit": self.scale_unit,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> QuantizedWeights:
+        """Also reads layers that were saved when all had one unit."""
+        return super().from_config({"scale_unit": 1.0, **config}, custom_objects)
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")

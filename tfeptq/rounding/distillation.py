@@ -27,8 +27,9 @@ from tfeptq.rounding.batches import batches, sample_order
 from tfeptq.rounding.schedule import adam
 from tfeptq.rounding.training_step import Distillation
 
-#: Logarithm of what a scale may have changed by: no training that converges comes near it.
-_LARGEST_FACTOR = 30.0
+#: What the logarithm of a scale may have changed by, in its unit: no training that converges comes
+#: near it.
+_LARGEST_CHANGE = 30.0
 
 
 def distil(
@@ -93,8 +94,8 @@ def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) 
     for layer in quantized.layers:
         values = [np.abs(array).max(initial=0.0) for array in layer.get_weights()]
         is_scaled = isinstance(layer, (QuantizedWeights, ActivationQuantizer))
-        factor = np.abs(layer.log_scale).max() if is_scaled else 0.0
-        if not np.isfinite(values).all() or factor > _LARGEST_FACTOR:
+        learned = np.abs(layer.log_scale).max() if is_scaled else 0.0
+        if not np.isfinite(values).all() or learned > _LARGEST_CHANGE:
             raise ValueError(
                 f"training diverged in layer {layer.name!r}: take a lower learning_rate than "
                 f"{config.learning_rate:g} (its default is {QuantizationConfig.learning_rate:g}) "

@@ -37,6 +37,7 @@ def network() -> keras.Model:
     x = L.ReLU(6.0, name="bounded")(L.Add(name="sum")([x, y]))
     shared = L.Conv2D(N, 1, name="shared")
     x = shared(L.LeakyReLU(0.3, name="leaky")(shared(x)))
+    x = L.ReLU(0.7, name="capped")(L.Conv2D(N, 1, name="behind_shared")(x))
     x = L.Activation("hard_silu", name="curve")(L.PReLU(shared_axes=[1, 2], name="slopes")(x))
     x = L.GlobalAveragePooling2D(name="mean")(x)
     return keras.Model(inputs, L.Dense(4, name="dense")(x), name="extremes")
@@ -327,3 +328,27 @@ def test_ordinary_models_need_no_repair():
     config = tfeptq.QuantizationConfig(rounding="nearest", samples=48)
     quantized = tfeptq.quantize(dead_channels(1.0, 0.5, depthwise=True), IMAGES, config)
     assert quantized.report.repairs == []
+
+
+@pytest.mark.parametrize("activation_bits", [8, 16])
+@pytest.mark.parametrize("units", [1e3, 1e6])
+def test_bounded_outputs_behind_large_values_are_exported(tmp_path, units, activation_bits):
+    """Their scales are fixed: kernels shall hold what is end to end in one step of an input."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((H, W, C))
+    gate = L.Activation("hard_sigmoid", name="gate")(inputs)
+    cap = L.ReLU(0.5, name="cap")(L.Conv2D(N, 3, padding="same", name="conv")(inputs))
+    x = [L.GlobalAveragePooling2D()(x) for x in (gate, cap)]
+    model = keras.Model(inputs, L.Dense(4, name="head")(L.Concatenate()(x)))
+    model.get_layer("conv").bias.assign(np.linspace(0.0, 0.5, N))
+    images = (np.random.default_rng(0).normal(size=(48, H, W, C)) * units).astype("float32")
+    config = tfeptq.QuantizationConfig(
+        rounding="nearest", samples=48, activation_bits=activation_bits
+    )
+    quantized = tfeptq.quantize(model, images, config)
+    if units == 1e6:
+        assert any("from end to end" in line for line in quantized.report.repairs)
+    tflite_export.export(quantized, tmp_path / "m.tflite")
+    found = tflite_export.run(tmp_path / "m.tflite", images, runtime="litert")
+    expected = model.predict(images, verbose=0)
+    assert np.sqrt(np.square(found - expected).mean()) < 0.05 * np.std(expected)

@@ -91,7 +91,7 @@ def test_the_float_share_blends_and_folding_ends_it():
     layer.float_share.assign(0.25)
     np.testing.assert_allclose(layer(values), 0.25 * values + 0.75 * quantized, rtol=1e-6)
     layer.log_scale.assign(0.1)
-    before = float(layer.base_scale.numpy()) * np.exp(0.1)
+    before = float(layer.base_scale.numpy()) * np.exp(0.1 * layer.scale_unit)
     layer.fold()
     assert float(layer.parameters()[0]) == pytest.approx(before)
     assert float(layer.float_share.numpy()) == 0.0
@@ -108,3 +108,22 @@ def test_quantizers_serialise():
     layer = quantizers.ActivationQuantizer(16, (0.5, 0), name="q")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert (again.bits, again.fixed, again.name) == (16, (0.5, 0), "q")
+
+
+@pytest.mark.parametrize(("bits", "unit"), [(4, 1.0), (6, 0.25), (8, 1 / 16), (16, 2.0**-12)])
+def test_scales_of_many_codes_are_learned_in_small_units(bits, unit):
+    layer = quantizers.ActivationQuantizer(bits)
+    layer.build((None, 3))
+    layer.set_range(-1.0, 1.0)
+    scale = layer.parameters()[0]
+    layer.log_scale.assign(0.5)
+    values = scale * np.exp(0.5 * unit) * np.arange(3, dtype="float32")
+    np.testing.assert_allclose(layer(values), values, rtol=1e-5)
+    layer.fold()
+    assert layer.parameters()[0] == pytest.approx(scale * np.exp(0.5 * unit), rel=1e-6)
+
+
+def test_quantizers_that_were_saved_before_there_were_units_have_one():
+    config = quantizers.ActivationQuantizer(8).get_config()
+    del config["scale_unit"]
+    assert quantizers.ActivationQuantizer.from_config(config).scale_unit == 1.0

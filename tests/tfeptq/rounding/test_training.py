@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tests.tfeptq import small_models
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
+from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
 from tfeptq.rounding.losses import weighted_square
@@ -151,6 +153,21 @@ def test_schedules_end_where_they_must():
     steady = Schedule(100, gradual_activations=False, gradual_rounding=False)
     assert float(steady.float_share(0)) == 0.0
     assert float(steady.soft_share(100)) == 1.0
+
+
+def test_means_are_those_of_the_float_model_after_training(monkeypatch):
+    """On the integers that ship: what moved them to the end had not told the biases."""
+    # Folding would round biases to integers.
+    monkeypatch.setattr(QuantizedModel, "fold", lambda self: None)
+    model, data = small_models.residual_network(), small_models.images(32)
+    config = dataclasses.replace(CONFIG, steps=10)
+    quantized = quantize(model, data, config)
+    ends = (LayerGraph.of(each).execute([data]) for each in (quantized, prepare(model)))
+    found, expected = ({key[0]: np.asarray(x) for key, x in end.items()} for end in ends)
+    for layer in quantized.weighted_layers:
+        axes = tuple(range(found[layer.name].ndim - 1))
+        shift = found[layer.name].mean(axis=axes) - expected[layer.name].mean(axis=axes)
+        np.testing.assert_allclose(shift, 0.0, atol=2e-5)
 
 
 def test_the_float_model_is_untouched():

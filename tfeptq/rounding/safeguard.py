@@ -1,0 +1,73 @@
+"""Training that ends further from the float model than it began is not kept.
+
+Little is to be gained where rounding loses little, and a short training, or one on few samples, may
+lose more than that on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.data.memory import fitting_batch
+from tfeptq.model import QuantizedModel
+
+
+def nearer_of_both(
+    quantized: QuantizedModel,
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    train: Callable[[], None],
+    *,
+    count: int,
+) -> str | None:
+    """Trains `quantized`, and takes back what it had before where that was nearer to `model`.
+
+    Args:
+        model: the canonical float model.
+        samples: one array a model input, float32 (N, ...); the first `count` are compared.
+        train: leaves learned factors folded.
+
+    Returns:
+        What to tell the user, or None where the training is kept.
+    """
+    start, before = quantized.get_weights(), output_error(quantized, model, samples, count=count)
+    train()
+    after = output_error(quantized, model, samples, count=count)
+    if after <= before:
+        return None
+    quantized.set_weights(start)
+    return (
+        f"training ended further from the float model's outputs ({after:.2%} of their deviation) "
+        f"than it began ({before:.2%}): what it started from is kept; more samples or steps help "
+        "where there is something to gain"
+    )
+
+
+def output_error(
+    quantized: keras.Model, model: keras.Model, samples: Sequence[np.ndarray], *, count: int
+) -> float:
+    """Root of the mean squared error over the variance, in the mean over all outputs."""
+    count = min(len(samples[0]), count)
+    size = fitting_batch(model, count, copies=2)
+    graphs = LayerGraph.of(model), LayerGraph.of(quantized)
+    sums = np.zeros((4, len(graphs[0].outputs)))
+    for begin in range(0, count, size):
+        batch = [array[begin : min(begin + size, count)] for array in samples]
+        tensors = [graph.execute(batch) for graph in graphs]
+        for index, keys in enumerate(zip(*(graph.outputs for graph in graphs), strict=True)):
+            wanted, found = (
+                np.asarray(each[key], np.float64) for each, key in zip(tensors, keys, strict=True)
+            )
+            sums[:, index] += (
+                np.sum(np.square(found - wanted)),
+                np.sum(np.square(wanted)),
+                np.sum(wanted),
+                wanted.size,
+            )
+    error, square, total, values = sums
+    variance = np.maximum(square - np.square(total) / values, 1e-12 * square)
+    return float(np.sqrt(np.mean(error / np.where(variance > 0.0, variance, 1.0))))
