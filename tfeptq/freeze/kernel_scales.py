@@ -153,11 +153,9 @@ def _smaller_weights(kernels: Sequence[WrittenKernel], share: float) -> Iterable
     too, for means and losses are measured in front of the bound.
     """
     for kernel in kernels:
+        if not _is_beyond_fixed(kernel, share) or kernel.layer.calls > 1:
+            continue
         layer, target = kernel.layer, kernel.target
-        if not isinstance(layer, QuantizedWeights) or layer.calls > 1 or target.fixed is None:
-            continue
-        if _scale(target) >= least_output_scale(kernel, share):
-            continue
         source, steps = kernel.sources[0], layer.scales().astype(np.float64)
         sums = linear.by_channel(layer.layer, np.abs(layer.integers().astype(np.int64))).sum(axis=1)
         largest = share * limits.RESULT / (8.0 * max(source.reach * float(sums.max()), 1.0))
@@ -166,6 +164,15 @@ def _smaller_weights(kernels: Sequence[WrittenKernel], share: float) -> Iterable
         ends = (low * _scale(target), high * _scale(target))
         layer.shrink(np.minimum(steps, finest), ends)
         yield Repair(layer.name, tuple(map(int, np.flatnonzero(steps > finest))), is_saturated=True)
+
+
+def _is_beyond_fixed(kernel: WrittenKernel, share: float) -> bool:
+    """Whether weights are too large for the fixed scale of their output."""
+    return (
+        isinstance(kernel.layer, QuantizedWeights)
+        and kernel.target.fixed is not None
+        and _scale(kernel.target) < least_output_scale(kernel, share)
+    )
 
 
 def least_output_scale(kernel: WrittenKernel, share: float) -> float:
@@ -249,7 +256,8 @@ def _widened_weights(
 ) -> Iterable[Repair]:
     calls: dict[QuantizedWeights, list[WrittenKernel]] = {}
     for kernel in kernels:
-        if isinstance(kernel.layer, QuantizedWeights):
+        # Wider ones would be further from what fits.
+        if isinstance(kernel.layer, QuantizedWeights) and not _is_beyond_fixed(kernel, share):
             calls.setdefault(kernel.layer, []).append(kernel)
     for layer, its_calls in calls.items():
         steps = layer.scales().astype(np.float64)

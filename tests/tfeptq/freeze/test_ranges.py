@@ -53,7 +53,12 @@ def quantized(bits: int, activation_bits: int, per_channel: bool) -> QuantizedMo
     }
     tensors = {
         key: dataclasses.replace(
-            tensor, quantizer=dataclasses.replace(tensor.quantizer, bits=activation_bits)
+            tensor,
+            quantizer=dataclasses.replace(
+                tensor.quantizer,
+                bits=activation_bits,
+                fixed=plan.fixed_parameters(tensor.quantizer, activation_bits),
+            ),
         )
         for key, tensor in plan.tensors.items()
     }
