@@ -160,9 +160,9 @@ def _smaller_weights(kernels: Sequence[WrittenKernel], share: float) -> Iterable
         sums = linear.by_channel(layer.layer, np.abs(layer.integers().astype(np.int64))).sum(axis=1)
         largest = share * limits.RESULT / (8.0 * max(source.reach * float(sums.max()), 1.0))
         finest = min(_STEEP, largest) / _MARGIN * _scale(target) / _scale(source)
-        low, high = (code - target.fixed[1] for code in target.codes)
-        ends = (low * _scale(target), high * _scale(target))
-        layer.shrink(np.minimum(steps, finest), ends)
+        zero_point = target.parameters()[1]
+        low, high = ((code - zero_point) * _scale(target) for code in target.codes)
+        layer.shrink(np.minimum(steps, finest), (low, high))
         yield Repair(layer.name, tuple(map(int, np.flatnonzero(steps > finest))), is_saturated=True)
 
 
