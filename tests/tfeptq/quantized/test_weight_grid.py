@@ -346,6 +346,7 @@ OTHERS = {
     "quantized/weight_grid.py": "the one place where weights are rounded",
     "quantized/wrappers.py: multiplier_exponent": "a kernel's multiplier",
     "quantized/wrappers.py: rounded_to_grid": "an accumulator",
+    "quantized/wrappers.py: shrink": "a bias, to the ends of the output",
     "report/": "labels and figures",
     "rounding/schedule.py": "the schedule",
     "selection/": "costs",
