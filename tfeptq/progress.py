@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -46,22 +46,21 @@ class Bar:
         if self._is_shown:
             Bar._shown = weakref.ref(self)
             self._live.start()
-            # A terminal's cursor comes back, however the work ends.
-            weakref.finalize(self, self._live.stop)
+        # A terminal's cursor comes back, however the work ends; once, for it prints a line end.
+        self._end = weakref.finalize(self, self._live.stop) if self._is_shown else None
 
-    def update(self, done: int, values: Mapping[str, float] | None = None) -> None:
-        """Shows how much is done, and some numbers beside it."""
-        text = "  ".join(f"{name} {value:.4g}" for name, value in (values or {}).items())
-        self._live.update(self._task, completed=done, values=text)
+    def update(self, done: int, words: str = "") -> None:
+        """Shows how much is done, and some words beside it."""
+        self._live.update(self._task, completed=done, values=words)
         now = time.perf_counter()
         if self._is_shown and now - self._looked > _INTERVAL:
             self._looked = now
             self._live.refresh()
 
     def stop(self) -> None:
-        if self._is_shown:
-            self._is_shown, Bar._shown = False, None
-            self._live.stop()
+        if self._end is not None and self._end.alive:
+            Bar._shown = None
+            self._end()
 
 
 def progress(items: Sequence[Item], title: str) -> Iterator[Item]:
@@ -91,13 +90,13 @@ class StepProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._bar = Bar(self._title, self._steps)
         self._done = int(self.model.optimizer.iterations.numpy())
-        self._bar.update(self._done)
+        self._bar.update(self._done, "compiling the first step")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._done += 1
         if self._bar is not None:
-            values = {name: float(value) for name, value in (logs or {}).items()}
-            self._bar.update(self._done, values)
+            values = (f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
+            self._bar.update(self._done, "  ".join(values))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._bar is not None:
