@@ -24,7 +24,7 @@ from tflite_export.runtimes import reference
 from tflite_export.runtimes.culprit import culprit
 from tflite_export.runtimes.sessions import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
-from tflite_export.targets.left_out import left_out, without
+from tflite_export.targets.left_out import beside, left_out
 
 #: Random samples that a file is run on where the caller has none.
 RANDOM_SAMPLES = 4
@@ -54,8 +54,9 @@ class RuntimeReport:
         operators: differences, one an operator, in execution order.
         exact_operators: how many of them were bit-identical.
         output_agreement: share of output integers equal to those of the whole-net reference.
-        left_out: layers from which on this runtime was not run: it has no right kernel, or one
-            that ends the program for some inputs. Another runtime of the target ran them.
+        left_out: layers that this runtime did not run: it has no right kernel, or one that ends the
+            program for some inputs. Another runtime of the target ran them, and this one what
+            follows, on the integers that the reference has for them.
     """
 
     runtime: str
@@ -254,7 +255,10 @@ def _run(
     lost = left_out(graph, storage, runtime)
     layers = tuple(operator.layer for operator in lost)
     if lost:
-        graph = without(graph, lost)
+        known = reference.run(graph, inputs)
+        own = len(graph.inputs)
+        graph = beside(graph, lost)
+        inputs = [*inputs, *(known[name] for _, name in graph.inputs[own:])]
         session = open_session(write(graph, storage), runtime)
     if not graph.operators:
         return _Run(graph, layers, [], {})

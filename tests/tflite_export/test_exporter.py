@@ -160,19 +160,21 @@ def test_the_whole_reference_network_equals_the_runtime():
 
 
 def test_what_one_runtime_lacks_is_proven_by_another(tmp_path, monkeypatch):
-    """LiteRT's reference kernels have no ELU: only what comes before is compared there."""
-    shape = (1, 4, 5, 3)
-    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in ("x", "hidden", "y")}
+    """LiteRT's reference kernels have no ELU: they prove what stands before and behind it."""
+    names, shape = ("x", "first", "second", "y"), (1, 4, 5, 3)
+    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in names}
     operators = (
-        Operator("RELU", ("x",), ("hidden",), "first"),
-        Operator("ELU", ("hidden",), ("y",), "second"),
+        Operator("RELU", ("x",), ("first",), "first"),
+        Operator("ELU", ("first",), ("second",), "second"),
+        Operator("ADD", ("first", "second"), ("y",), "third", {"activation": "NONE"}),
     )
     graph = validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
     result = tflite_export.export(graph, tmp_path / "m.tflite", target="android")
     exact, optimized = result.verification.runtimes
     assert exact.left_out == ("second",)
-    assert [difference.kind for difference in exact.operators] == ["RELU"]
-    assert [difference.kind for difference in optimized.operators] == ["RELU", "ELU"]
+    assert [difference.kind for difference in exact.operators] == ["RELU", "ADD"]
+    assert (exact.maximum, exact.output_agreement) == (0, 1.0)
+    assert [difference.kind for difference in optimized.operators] == ["RELU", "ELU", "ADD"]
     uint8 = tflite_export.export(
         graph, tmp_path / "u.tflite", target="android", input_type="uint8", output_type="uint8"
     )

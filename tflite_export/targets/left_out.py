@@ -1,8 +1,8 @@
 """Operators that one runtime of a target cannot execute, while the one that it deploys can.
 
 LiteRT's reference kernels lack some operators and compute some wrongly, and some kernels end their
-process for some inputs. Files are proven without these operators there, and with them by the other
-runtime.
+process for some inputs. Files are proven without these operators there, from what they should have
+given on, and with them by the other runtime.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from tflite_export.graph.kinds import weights_of
+from tflite_export.graph.names import unique_name
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.targets.forbidden import forbidden
 from tflite_export.targets.wide_softmax import doomed
@@ -47,18 +48,21 @@ def _is_forbidden(
     return row is not None
 
 
-def without(graph: IntegerGraph, operators: Iterable[Operator]) -> IntegerGraph:
-    """The part of a graph that depends on none of some operators, with all that it makes."""
-    lost = {name for operator in operators for name in operator.outputs}
-    kept = []
-    for operator in graph.operators:
-        if lost.intersection((*operator.inputs, *operator.outputs)):
-            lost.update(operator.outputs)
-        else:
-            kept.append(operator)
+def beside(graph: IntegerGraph, operators: Iterable[Operator]) -> IntegerGraph:
+    """A graph without some operators: what they write are inputs behind its own, in order."""
+    lost = [name for operator in operators for name in operator.outputs]
+    kept = [operator for operator in graph.operators if not set(operator.outputs) & set(lost)]
     read = {name for operator in kept for name in operator.inputs}
-    ends = [name for operator in kept for name in operator.outputs if name not in read]
-    names = {*read, *ends, *(name for _, name in graph.inputs)}
-    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}
-    outputs = tuple((name, name) for name in ends)
-    return dataclasses.replace(graph, tensors=tensors, operators=tuple(kept), outputs=outputs)
+    made = [name for operator in kept for name in operator.outputs]
+    taken = {public for public, _ in graph.inputs}
+    given = tuple((unique_name(name, taken), name) for name in lost if name in read)
+    outputs = tuple((public, name) for public, name in graph.outputs if name in made)
+    ends = tuple((name, name) for name in made if name not in read)
+    names = {*read, *made, *(name for _, name in graph.inputs)}
+    return dataclasses.replace(
+        graph,
+        tensors={name: tensor for name, tensor in graph.tensors.items() if name in names},
+        operators=tuple(kept),
+        inputs=(*graph.inputs, *given),
+        outputs=outputs or ends,
+    )

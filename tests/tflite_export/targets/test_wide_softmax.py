@@ -22,7 +22,7 @@ from tflite_export.graph.validation import validated
 from tflite_export.operators.softmax import SOFTMAX
 from tflite_export.runtimes import reference
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
-from tflite_export.targets.left_out import without
+from tflite_export.targets.left_out import beside
 from tflite_export.targets.wide_softmax import doomed, executable
 
 INSTALLED = [
@@ -184,17 +184,21 @@ def test_where_only_int8_exists_one_runtime_proves_it_and_the_other_all_else(tmp
     result = tflite_export.export(attention(), tmp_path / "m.tflite", target="coral")
     by_runtime = {report.runtime: report for report in result.verification.runtimes}
     assert by_runtime["litert-reference"].left_out == ("weights",)
-    assert [d.kind for d in by_runtime["litert-reference"].operators] == ["ADD"]
+    assert [d.kind for d in by_runtime["litert-reference"].operators] == ["MUL", "ADD"]
     assert [d.kind for d in by_runtime["litert"].operators] == ["SOFTMAX", "MUL", "ADD"]
     assert "without weights" in result.verification.summary()
 
 
-def test_what_depends_on_an_operator_goes_with_it():
+def test_what_an_operator_writes_is_an_input_where_it_is_left_out():
     graph = attention()
-    kept = without(graph, [graph.operators[0]])
-    assert [operator.kind for operator in validated(kept).operators] == ["ADD"]
-    assert set(kept.tensors) == {"x", "z"}
-    assert without(graph, []).operators == graph.operators
+    kept = validated(beside(graph, [graph.operators[0]]))
+    assert [operator.kind for operator in kept.operators] == ["MUL", "ADD"]
+    assert kept.inputs == (("x", "x"), ("s", "s"))
+    assert kept.outputs == graph.outputs
+    lost = validated(beside(graph, graph.operators[:2]))
+    assert set(lost.tensors) == {"x", "z"}
+    assert (lost.inputs, lost.outputs) == ((("x", "x"),), (("z", "z"),))
+    assert beside(graph, []).operators == graph.operators
 
 
 def test_sums_that_no_kernel_holds_are_refused_by_layer(tmp_path):
