@@ -333,7 +333,7 @@ ROUNDING = {"round", "rint", "floor", "ceil", "trunc", "fix", "clip", "clip_by_v
 OTHERS = {
     "calibrate/": "activations: ranges and their codes",
     "canonical/": "activations",
-    "freeze/freeze.py: _constant": "arrays that are activations of the integer graph",
+    "freeze/freeze.py: _array": "arrays that are activations of the integer graph",
     "freeze/kernel_scales.py: _visible_bias": "biases",
     "hessian/": "activations",
     "plan/": "activations: zero points and fixed ranges",
