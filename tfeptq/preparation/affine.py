@@ -15,6 +15,9 @@ from tfeptq.canonical.linear_maps import LinearMap
 from tfeptq.preparation.commutation import AffineMap
 from tfeptq.preparation.nodes import Affine, Graph, Node, Weights, reshape
 
+#: Ratio of scales beyond which weights of 8 bits have less than 4 levels a sign for the smallest.
+_EQUAL = 32.0
+
 
 def fold_affine(graph: Graph) -> None:
     """Leaves no `Affine` node in `graph`."""
@@ -27,14 +30,28 @@ def fold_affine(graph: Graph) -> None:
 
 def _fold(graph: Graph, node: Node) -> bool:
     consumers = graph.consumers()
+    if _drop_identity(graph, node) or _merge(node):
+        return True
+    if _equalizes_inputs(graph, node):
+        return False
     return (
-        _drop_identity(graph, node)
-        or _merge(node)
-        or _fold_backwards(graph, node, consumers)
+        _fold_backwards(graph, node, consumers)
         or _fold_forwards(graph, node, consumers)
         or _move_behind(graph, node, consumers)
         or _move_before_relu(graph, node, consumers)
     )
+
+
+def _equalizes_inputs(graph: Graph, node: Node) -> bool:
+    """Whether features of a model input come in so unequal units that no weights should take them.
+
+    Folded, the weights of the largest features would be so much smaller than the others of their
+    kernel that they round to nothing. By itself, every feature has a weight scale of its own.
+    """
+    sizes = np.abs(node.options["scale"])
+    used = sizes[sizes > 0.0]
+    is_uneven = bool(used.size) and used.max() > _EQUAL * used.min()
+    return is_uneven and node.inputs[0] in graph.inputs
 
 
 def _drop_identity(graph: Graph, node: Node) -> bool:
