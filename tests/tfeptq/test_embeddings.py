@@ -96,3 +96,20 @@ def test_indices_come_from_inputs_alone():
         prepare(keras.Model(inputs, L.Embedding(TOKENS, 2)(2 * inputs)))
     with pytest.raises(UnsupportedLayerError, match="mask_zero=True"):
         prepare(keras.Model(inputs, L.Embedding(TOKENS, 2, mask_zero=True)(inputs)))
+
+
+def test_widths_of_activations_are_chosen_behind_tokens(tokens):
+    inputs = keras.Input((TIME,), dtype="int32", name="tokens")
+    x = L.Dense(4, activation="relu", name="dense")(L.Embedding(TOKENS, DEPTH)(inputs))
+    model = keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)))
+    config = tfeptq.QuantizationConfig(
+        weight_bits=(2, 8),
+        activation_bits=(8, 16),
+        rounding="nearest",
+        samples=41,
+        budget=tfeptq.Budget(bit_operations=20_000),
+    )
+    quantized = tfeptq.quantize(model, tokens, config)
+    point = quantized.choice.point_of(quantized.bit_widths)
+    assert point.costs["bit_operations"] <= 20_000
+    assert quantized.bit_widths["tokens"] == (None, 32)

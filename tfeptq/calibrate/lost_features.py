@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from tfeptq.canonical.layer_graph import Key
-from tfeptq.plan.input_ranges import fixed_by_range
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.quantizers import asymmetric_parameters
 
@@ -51,14 +50,14 @@ def _lost(
     features = values.reshape(-1, values.shape[-1]).astype(np.float64)
     low, high = features.min(axis=0), features.max(axis=0)
     ends = float(low.min()), float(high.max())
-    scale = _scale(plan, name, ends, bits)
+    scale = _scale(plan, key, ends, bits)
     spread = high - low
     lost = np.flatnonzero((spread > 0.0) & (spread < _LEAST_CODES * scale))
     if not lost.size:
         return None
     some = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
     largest = int(np.maximum(np.abs(low), np.abs(high)).argmax())
-    enough = spread[lost].min() >= _LEAST_CODES * _scale(plan, name, ends, 16)
+    enough = spread[lost].min() >= _LEAST_CODES * _scale(plan, key, ends, 16)
     wider = (
         f" 16 bits have codes for them: activation_bits={{{name!r}: 16}}, and the same for the "
         "first layers that read it;"
@@ -79,10 +78,11 @@ def _widest(plan: QuantizationPlan, key: Key) -> int:
     return max((plan.activation_bits[key[0]], *plan.groups[plan.group_of(key)].widths))
 
 
-def _scale(plan: QuantizationPlan, name: str, ends: tuple[float, float], bits: int) -> float:
+def _scale(plan: QuantizationPlan, key: Key, ends: tuple[float, float], bits: int) -> float:
     """The one that holds all samples, unless the input has a fixed range."""
-    if name in plan.input_ranges:
-        return fixed_by_range(plan.input_ranges[name], bits)[0]
+    fixed = plan.fixed_parameters(plan.tensors[key].quantizer, bits)
+    if fixed is not None:
+        return fixed[0]
     return float(asymmetric_parameters(*ends, bits=bits)[0])
 
 

@@ -198,7 +198,9 @@ class QuantizationPlan:
         if quantizer.fixed is None:
             return None
         if source in self.graph.inputs:
-            return fixed_by_range(self.input_ranges[source[0]], bits)
+            bounds = self.input_ranges.get(source[0])
+            # Numbers of rows are what they are.
+            return quantizer.fixed if bounds is None else fixed_by_range(bounds, bits)
         return fixed_parameters(self._topology.producers[source].layer, bits)
 
     @property
