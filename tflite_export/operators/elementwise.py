@@ -13,7 +13,7 @@ from tflite_export.graph.kinds import OperatorKind, Tolerance, register
 from tflite_export.graph.proofs import exceeding, results, said, shifted
 from tflite_export.graph.shapes import broadcast
 from tflite_export.operators.operands import Operands
-from tflite_export.operators.stored import FUSED, MEASURED_IN_TFLM, RESCALED_BY_XNNPACK
+from tflite_export.operators.stored import FUSED, QUOTIENT_IN_TFLM, RESCALED_BY_XNNPACK
 
 #: Bits by which inputs are widened before they are brought to a common scale.
 _WIDENING = {"int8": 20, "int16": 15}
@@ -145,7 +145,7 @@ MUL = register(
         attributes=FUSED,
         roles=_PAIR,
         overflow=product_overflow,
-        tolerances=RESCALED_BY_XNNPACK | {("tflm", "int16"): MEASURED_IN_TFLM},
+        tolerances=RESCALED_BY_XNNPACK | QUOTIENT_IN_TFLM,
     )
 )
 SQUARED_DIFFERENCE = register(

@@ -15,9 +15,7 @@ from tflite_export.graph.shapes import broadcast, same
 from tflite_export.operators.elementwise import product_overflow
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.rescaling import rescaling_overflow
-from tflite_export.operators.stored import MEASURED_IN_TFLM, RESCALED_BY_XNNPACK
-
-_IN_TFLM = {("tflm", "int16"): MEASURED_IN_TFLM}
+from tflite_export.operators.stored import MEASURED_IN_TFLM, QUOTIENT_IN_TFLM, RESCALED_BY_XNNPACK
 
 
 def clamped(operands: Operands) -> np.ndarray:
@@ -138,7 +136,7 @@ RELU = register(
         versions=(2, 3),
         clamp="RELU",
         overflow=rescaling_overflow,
-        tolerances=_IN_TFLM,
+        tolerances=QUOTIENT_IN_TFLM,
     )
 )
 RELU6 = register(
@@ -149,7 +147,7 @@ RELU6 = register(
         versions=(2, 3),
         clamp="RELU6",
         overflow=rescaling_overflow,
-        tolerances=_IN_TFLM,
+        tolerances=QUOTIENT_IN_TFLM,
     )
 )
 ABS = register(
@@ -160,7 +158,7 @@ ABS = register(
         versions=(2, 3),
         options="AbsOptions",
         overflow=rescaling_overflow,
-        tolerances=_IN_TFLM,
+        tolerances=QUOTIENT_IN_TFLM,
     )
 )
 LEAKY_RELU = register(
@@ -172,7 +170,7 @@ LEAKY_RELU = register(
         options="LeakyReluOptions",
         attributes={"alpha": Attribute("alpha")},
         overflow=rescaling_overflow,
-        tolerances=RESCALED_BY_XNNPACK | _IN_TFLM,
+        tolerances=RESCALED_BY_XNNPACK | QUOTIENT_IN_TFLM,
     )
 )
 PRELU = register(
@@ -185,7 +183,7 @@ PRELU = register(
         own_types=("slopes",),
         operands=_slope_problems,
         overflow=_prelu_overflow,
-        tolerances=_IN_TFLM,
+        tolerances=QUOTIENT_IN_TFLM,
     )
 )
 HARD_SWISH = register(

@@ -29,3 +29,10 @@ RESCALED_BY_XNNPACK = {
 MEASURED_IN_TFLM = Tolerance(
     1, "TFLM's kernel rescales a little differently; measured, the cause is not established"
 )
+_FLOAT64 = Tolerance(
+    1,
+    "TFLM takes the quotient of two scales in float64, LiteRT in float32, whose last bit decides "
+    "where a result is halfway",
+)
+#: Kernels whose multiplier is a quotient of scales.
+QUOTIENT_IN_TFLM = {("tflm", "int8"): _FLOAT64, ("tflm", "int16"): _FLOAT64}

@@ -13,6 +13,7 @@ from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.graph.case import Case
+from tflite_export.graph.fixed_point import multiply
 from tflite_export.graph.kinds import ANY_RUNTIME, kind_of, known, tolerance
 from tflite_export.graph.structure import IntegerGraph
 from tflite_export.runtimes import reference
@@ -143,6 +144,25 @@ def pointwise_convolution(dense: IntegerGraph) -> IntegerGraph:
         dataclasses.replace(output, shape=(1, 1, 1, output.shape[-1])),
         attributes,
     )
+
+
+@needs_tflm
+@pytest.mark.parametrize(("dtype", "seeds"), [("int8", [1118]), ("int16", range(30, 60))])
+def test_tflm_takes_the_quotient_of_scales_in_float64(dtype, seeds):
+    """Why its results differ from LiteRT's, and that nothing else does."""
+    apart = 0
+    for seed in seeds:
+        graph = random_graph("ABS", dtype, seed)
+        samples = one.random_samples(graph, count=4, seed=seed)
+        given, made = graph.tensors["x"].quantization, graph.tensors["y"].quantization
+        real = np.float64(given.scale[0]) / np.float64(made.scale[0])
+        values = np.abs(samples[0].astype(np.int64) - given.zero_point)
+        info = np.iinfo(dtype)
+        expected = np.clip(multiply(values, real) + made.zero_point, info.min, info.max)
+        found = one.in_runtime(graph, samples, runtime="tflm")
+        np.testing.assert_array_equal(found, expected)
+        apart += int(np.abs(reference.run(graph, samples)["y"] - expected).sum())
+    assert apart > 0
 
 
 def test_tolerances_are_small_and_explained():
