@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -163,6 +164,22 @@ def script(text: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_until_told(pipe: Path, pid: int) -> None:
+    """Returns when a process, or one that it has started, has written to a named pipe.
+
+    Fails when the process ends before.
+    """
+    ends = [os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), os.pidfd_open(pid)]
+    poll = select.poll()
+    for end in ends:
+        poll.register(end, select.POLLIN)
+    poll.poll()
+    told = os.read(ends[0], 1)
+    for end in ends:
+        os.close(end)
+    assert told, "the process ended before it said that it was ready"
+
+
 def test_forked_processes_have_workers_of_their_own():
     program = script(
         """
@@ -192,7 +209,8 @@ def test_workers_end_with_their_caller(tmp_path, busy):
         import sys
         from tflite_export.runtimes.isolation import guarded
         guarded(b"", "litert", exec, sys.argv[1])
-        open(sys.argv[2], "w").close()
+        with open(sys.argv[2], "w") as ready:
+            ready.write("ready")
         input()
         """,
         f"""if 1:
@@ -200,12 +218,13 @@ def test_workers_end_with_their_caller(tmp_path, busy):
         sys.lock = open({str(lock)!r}, "w")
         fcntl.flock(sys.lock, fcntl.LOCK_EX)
         if {busy}:
-            open({str(ready)!r}, "w").close()
+            with open({str(ready)!r}, "w") as file:
+                file.write("ready")
             sum(range(10**18))
         """,
         str(ready),
     )
-    ready.open().close()
+    wait_until_told(ready, program.pid)
     with lock.open("w") as file:
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.tflite_export.runtimes.test_isolation import script
+from tests.tflite_export.runtimes.test_isolation import script, wait_until_told
 from tflite_export.runtimes import programs
 from tflite_export.runtimes.programs import run_program
 
@@ -51,7 +51,8 @@ ENDLESS = """if 1:
         [sys.executable, "-c", "sum(range(10**18))"], pass_fds=[file.fileno()]
     )
     file.close()
-    open(sys.argv[2], "w").close()
+    with open(sys.argv[2], "w") as ready:
+        ready.write("ready")
     child.wait()
 """
 
@@ -64,7 +65,7 @@ def test_what_does_not_end_is_ended_with_what_it_has_started(tmp_path, monkeypat
     def late(process, timeout=None):
         if timeout is None:
             return wait(process)
-        ready.open().close()
+        wait_until_told(ready, process.pid)
         raise subprocess.TimeoutExpired("it", timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", late)
@@ -88,7 +89,7 @@ def test_programs_end_with_their_caller(tmp_path):
         str(lock),
         str(ready),
     )
-    ready.open().close()
+    wait_until_told(ready, caller.pid)
     with lock.open("w") as file:
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
