@@ -23,24 +23,6 @@ def transpose(operands: Operands) -> np.ndarray:
     return operands.arrays[0].transpose(operands.attributes["permutation"])
 
 
-def pad(operands: Operands) -> np.ndarray:
-    amounts = operands.attributes["paddings"]
-    fill = operands.output.quantization.zero_point
-    return np.pad(operands.arrays[0], amounts, constant_values=fill)
-
-
-def crop(operands: Operands) -> np.ndarray:
-    begin, size = (operands.attributes[name] for name in ("begin", "size"))
-    inner = [slice(b, b + s) for b, s in zip(begin[1:], size[1:], strict=True)]
-    return operands.arrays[0][(slice(None), *inner)]
-
-
-def strided_slice(operands: Operands) -> np.ndarray:
-    limits = zip(*(operands.attributes[name] for name in ("begin", "end", "strides")), strict=True)
-    _, *inner = (slice(begin, end, stride) for begin, end, stride in limits)
-    return operands.arrays[0][(slice(None), *inner)]
-
-
 def concatenation(operands: Operands) -> np.ndarray:
     count = max(len(array) for array in operands.arrays)
     arrays = [np.broadcast_to(a, (count, *a.shape[1:])) for a in operands.arrays]
@@ -79,31 +61,12 @@ def depth_to_space(operands: Operands) -> np.ndarray:
     return split.transpose(0, 1, 3, 2, 4, 5).reshape(samples, *operands.output.shape[1:])
 
 
-def mirror_pad(operands: Operands) -> np.ndarray:
-    values, amounts = operands.arrays[0], operands.attributes["paddings"]
-    if operands.attributes["mode"] == "REFLECT":
-        return np.pad(values, amounts, mode="reflect")
-    return np.pad(values, amounts, mode="symmetric")
-
-
-def pad_with(operands: Operands) -> np.ndarray:
-    """Padding by any value."""
-    (value,) = operands.array("value").reshape(-1)
-    return np.pad(operands.arrays[0], operands.attributes["paddings"], constant_values=value)
-
-
 def _index_problems(case: Case) -> Iterator[str]:
     indices, table = case.tensor("indices"), case.tensor("table")
     if indices.dtype != "int32":
         yield f"the indices {indices.name!r} are {indices.dtype}, need int32"
     if table.data is None or len(table.shape) < 2:
         yield f"the table {table.name!r} {table.shape} must be a constant of at least 2 dimensions"
-
-
-def _value_problems(case: Case) -> Iterator[str]:
-    value = case.tensor("value")
-    if value.data is None or value.data.size != 1:
-        yield f"the value {value.name!r} {value.shape} must be one constant"
 
 
 def _gathered(case: Case) -> Shape:
@@ -125,14 +88,6 @@ def _widened(case: Case) -> Shape:
     samples, height, width, channels = case.shapes[0]
     require(channels % block**2 == 0, f"blocks of {block} in {channels} channels")
     return (samples, height * block, width * block, channels // block**2)
-
-
-def _mirrored(case: Case) -> Shape:
-    made = _padded(case)
-    kept = 1 if case.attributes["mode"] == "REFLECT" else 0
-    for size, pair in zip(case.shapes[0], case.attributes["paddings"], strict=True):
-        require(max(pair) <= size - kept, f"a mirror of {max(pair)} beside {size}")
-    return made
 
 
 def _concatenated(case: Case) -> Shape:
@@ -159,41 +114,6 @@ def _transposed(case: Case) -> Shape:
     order, rank = list(case.attributes["permutation"]), len(given)
     require(sorted(order) == list(range(rank)), f"permutation {order} of {rank} dimensions")
     return tuple(given[axis] for axis in order)
-
-
-def _padded(case: Case) -> Shape:
-    given = case.shapes[0]
-    amounts = [integers(pair, 2, "padding") for pair in case.attributes["paddings"]]
-    require(len(amounts) == len(given), f"{len(amounts)} paddings of {given}")
-    return tuple(
-        before + size + after for size, (before, after) in zip(given, amounts, strict=True)
-    )
-
-
-def _cropped(case: Case) -> Shape:
-    (given,) = case.shapes
-    begins = integers(case.attributes["begin"], len(given), "begin")
-    sizes = integers(case.attributes["size"], len(given), "size", least=-1)
-    taken = [
-        total - begin if size == -1 else size
-        for total, begin, size in zip(given, begins, sizes, strict=True)
-    ]
-    for total, begin, size in zip(given, begins, taken, strict=True):
-        require(size >= 1 and begin + size <= total, f"{size} from {begin} on of {total}")
-    return tuple(taken)
-
-
-def _strided(case: Case) -> Shape:
-    (given,) = case.shapes
-    begins = integers(case.attributes["begin"], len(given), "begin")
-    ends = integers(case.attributes["end"], len(given), "end", least=1)
-    strides = integers(case.attributes["strides"], len(given), "strides", least=1)
-    for size, begin, end in zip(given, begins, ends, strict=True):
-        require(begin < end <= size, f"{begin} to {end} of {size}")
-    return tuple(
-        -(-(end - begin) // stride)
-        for begin, end, stride in zip(begins, ends, strides, strict=True)
-    )
 
 
 CONCATENATION = register(
@@ -232,28 +152,6 @@ TRANSPOSE = register(
         ties=True,
     )
 )
-PAD = register(
-    OperatorKind(
-        "PAD",
-        pad,
-        _padded,
-        versions=(2, 3),
-        options="PadOptions",
-        attributes={"paddings": OPERAND},
-        ties=True,
-    )
-)
-SLICE = register(
-    OperatorKind(
-        "SLICE",
-        crop,
-        _cropped,
-        versions=(2, 4),
-        options="SliceOptions",
-        attributes={"begin": OPERAND, "size": OPERAND},
-        ties=True,
-    )
-)
 GATHER = register(
     OperatorKind(
         "GATHER",
@@ -288,52 +186,6 @@ DEPTH_TO_SPACE = register(
         versions=(1, 1),
         options="DepthToSpaceOptions",
         attributes={"block_size": Attribute("blockSize")},
-        ties=True,
-    )
-)
-MIRROR_PAD = register(
-    OperatorKind(
-        "MIRROR_PAD",
-        mirror_pad,
-        _mirrored,
-        versions=(2, 3),
-        options="MirrorPadOptions",
-        attributes={
-            "mode": Attribute("mode", "MirrorPadMode", ("REFLECT", "SYMMETRIC")),
-            "paddings": OPERAND,
-        },
-        ties=True,
-    )
-)
-PADV2 = register(
-    OperatorKind(
-        "PADV2",
-        pad_with,
-        _padded,
-        versions=(2, 3),
-        options="PadV2Options",
-        attributes={"paddings": OPERAND},
-        roles=("input", "value"),
-        layout=("input", "paddings", "value"),
-        operands=_value_problems,
-        ties=True,
-    )
-)
-STRIDED_SLICE = register(
-    OperatorKind(
-        "STRIDED_SLICE",
-        strided_slice,
-        _strided,
-        versions=(2, 2),
-        options="StridedSliceOptions",
-        attributes={"begin": OPERAND, "end": OPERAND, "strides": OPERAND},
-        required={
-            "beginMask": 0,
-            "endMask": 0,
-            "ellipsisMask": 0,
-            "newAxisMask": 0,
-            "shrinkAxisMask": 0,
-        },
         ties=True,
     )
 )
