@@ -19,19 +19,26 @@ Values = Mapping[Symbol, Node]
 def bound_layer_call(call: TracedCall, values: Values) -> list[Node]:
     """The tensors and constants that a layer or a nested model reads, flattened as Keras does.
 
+    The mask of a softmax is the last of them.
+
     Raises:
         UnsupportedLayerError: another argument says something, such as a mask; `training` has no
             effect in `predict`, whatever was given.
     """
     tensors, *others = _bound(call).items()
     for name, value in others:
+        if name == "mask" and type(call.operation) is keras.layers.Softmax:
+            continue
         if name != "training" and any(leaf is not None for leaf in keras.tree.flatten(value)):
             raise UnsupportedLayerError(
                 call.operation, f"is called with {name!r}", "call it without"
             )
+    given = tensors[1]
+    if type(call.operation) is keras.layers.Softmax and dict(others).get("mask") is not None:
+        given = [given, dict(others)["mask"]]
     return [
         values[leaf] if is_symbol(leaf) else batched_constant(call.operation, leaf)
-        for leaf in keras.tree.flatten(tensors[1])
+        for leaf in keras.tree.flatten(given)
     ]
 
 

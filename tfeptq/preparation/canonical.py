@@ -10,9 +10,9 @@ import keras
 from tfeptq.preparation import layers, operations
 from tfeptq.preparation.affine import fold_affine
 from tfeptq.preparation.calls import bound_layer_call, bound_operation_call
-from tfeptq.preparation.constants import computed, refuse_constant_outputs
+from tfeptq.preparation.constants import batched_constant, computed, refuse_constant_outputs
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.expansion import inner_model
+from tfeptq.preparation.expansion import inside
 from tfeptq.preparation.finite import check_constants, check_folded, check_weights
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Shape
 from tfeptq.preparation.rebuild import rebuild
@@ -140,13 +140,21 @@ def _outputs(
 
 def _expanded(call: TracedCall, values: dict[Symbol, Node], shared: Shared) -> list[Node]:
     """The primitives of a layer that no table knows, from its own `call`."""
+    operation = call.operation
     try:
-        inside, read = inner_model(call)
-        nested = trace(inside)
-        inner = _translate(nested, [values[symbol] for symbol in read], shared, call.operation.name)
+        found = inside(call, lambda symbol: values[symbol].shape)
+        tensors: Iterator[Node] = iter(())
+        if found.model is not None:
+            nested = trace(found.model)
+            given = [values[symbol] for symbol in found.inputs]
+            inner = _translate(nested, given, shared, operation.name)
+            tensors = iter([inner[symbol] for symbol in nested.outputs])
     except UnsupportedLayerError as error:
-        raise layers.refusal(call.operation, error) from error
-    return [inner[symbol] for symbol in nested.outputs]
+        raise layers.refusal(operation, error) from error
+    return [
+        next(tensors) if value is None else batched_constant(operation, value)
+        for value in found.outputs
+    ]
 
 
 def _share(outputs: Sequence[Node], sources: Sequence[Node], shared: Shared) -> None:

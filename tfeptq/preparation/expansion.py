@@ -8,8 +8,10 @@ values, cannot be read; the reason is said.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import keras
 
@@ -18,23 +20,77 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.recurrent import UnrolledError, stepwise
 from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
 
+_Read = TypeVar("_Read")
 #: Operations that take their weights as an argument.
 _WEIGHTED = ("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "Einsum", "Matmul", "SeparableConv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """What one call of a layer computes.
+
+    Attributes:
+        inputs: tensors around the layer that the call reads.
+        model: of them, whose outputs are the call's; None where all are constants.
+        outputs: of the call in order: None for the next one of `model`, or a constant.
+    """
+
+    inputs: tuple[Symbol, ...]
+    model: keras.Model | None
+    outputs: tuple[Any, ...]
 
 
 class UnreadableCallError(ValueError):
     """A `call` that does not run on symbolic tensors; the message is the reason, in one line."""
 
 
-def inner_model(call: TracedCall) -> tuple[keras.Model, list[Symbol]]:
-    """A functional model of one call of a layer, and the tensors that are its inputs.
+def inside(call: TracedCall, shapes: Callable[[Symbol], tuple[int, ...]]) -> Inside:
+    """What one call of a layer computes, from its `call`.
+
+    Args:
+        shapes: of tensors, without the batch: the graph around them may leave sizes open.
 
     Raises:
         UnsupportedLayerError: its `call` cannot be read.
     """
     read = list(dict.fromkeys(symbols((call.arguments, call.keywords))))
+    try:
+        return of_any_batch(lambda batch: _inside(call, read, shapes, batch))
+    except UnreadableCallError as error:
+        raise UnsupportedLayerError(
+            call.operation,
+            f"is not supported, and its call cannot be read as a graph of layers ({error})",
+            "write it with supported layers and keras.ops",
+        ) from error
+
+
+def of_any_batch(read: Callable[[int | None], _Read]) -> _Read:
+    """What is read with an open batch, or where a `call` needs the number, with one sample.
+
+    Raises:
+        UnreadableCallError: neither is possible; says why the open batch is not.
+    """
+    try:
+        return read(None)
+    except UnreadableCallError as error:
+        try:
+            return read(1)
+        except UnreadableCallError:
+            raise error from error.__cause__
+
+
+def _inside(
+    call: TracedCall,
+    read: Sequence[Symbol],
+    shapes: Callable[[Symbol], tuple[int, ...]],
+    batch: int | None,
+) -> Inside:
     inputs = {
-        symbol: keras.Input(batch_shape=symbol.shape, dtype=symbol.dtype, name=f"input_{index}")
+        symbol: keras.Input(
+            batch_shape=(symbol.shape[0] or batch, *shapes(symbol)),
+            dtype=symbol.dtype,
+            name=f"input_{index}",
+        )
         for index, symbol in enumerate(read)
     }
 
@@ -42,16 +98,11 @@ def inner_model(call: TracedCall) -> tuple[keras.Model, list[Symbol]]:
         return inputs[argument] if is_symbol(argument) else argument
 
     arguments, keywords = keras.tree.map_structure(filled, (call.arguments, dict(call.keywords)))
-    layer = call.operation
-    try:
-        outputs = called(layer, *arguments, **keywords)
-        return functional(list(inputs.values()), outputs, layer), read
-    except UnreadableCallError as error:
-        raise UnsupportedLayerError(
-            layer,
-            f"is not supported, and its call cannot be read as a graph of layers ({error})",
-            "write it with supported layers and keras.ops",
-        ) from error
+    outputs = keras.tree.flatten(called(call.operation, *arguments, **keywords))
+    tensors = [output for output in outputs if is_symbol(output)]
+    model = functional(list(inputs.values()), tensors, call.operation) if tensors else None
+    made = tuple(None if is_symbol(output) else output for output in outputs)
+    return Inside(tuple(read), model, made)
 
 
 def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:

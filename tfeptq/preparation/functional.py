@@ -8,7 +8,12 @@ from typing import Any
 import keras
 
 from tfeptq.config import InputShape
-from tfeptq.preparation.expansion import UnreadableCallError, called, functional
+from tfeptq.preparation.expansion import (
+    UnreadableCallError,
+    called,
+    functional,
+    of_any_batch,
+)
 from tfeptq.preparation.received import require_model
 from tfeptq.preparation.trace import input_names, shows_its_graph, symbolic_endpoints
 
@@ -33,11 +38,8 @@ def as_functional(model: keras.Model, input_shape: InputShape | None = None) -> 
     has_graph = shows_its_graph(model)
     if has_graph and input_shape is None:
         return model
-    inputs = _inputs(model, input_shape)
     try:
-        # A functional model may be called; what is inside any other would be hidden by that.
-        outputs = model(inputs, training=False) if has_graph else called(model, inputs)
-        return functional(inputs, outputs, model)
+        return of_any_batch(lambda batch: _read(model, input_shape, batch, has_graph=has_graph))
     except UnreadableCallError as error:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) is no functional model, and its call "
@@ -53,20 +55,29 @@ def as_functional(model: keras.Model, input_shape: InputShape | None = None) -> 
         ) from error
 
 
-def _inputs(model: keras.Model, input_shape: InputShape | None) -> Any:
+def _read(
+    model: keras.Model, input_shape: InputShape | None, batch: int | None, *, has_graph: bool
+) -> keras.Model:
+    inputs = _inputs(model, input_shape, batch)
+    # A functional model may be called; what is inside any other would be hidden by that.
+    outputs = model(inputs, training=False) if has_graph else called(model, inputs)
+    return functional(inputs, outputs, model)
+
+
+def _inputs(model: keras.Model, input_shape: InputShape | None, batch: int | None) -> Any:
     """Symbolic inputs in the structure that the model's `call` takes."""
     known, _ = symbolic_endpoints(model)
     if known:
         structure = model.input
         fitted = None if input_shape is None else _fitted(model, structure, input_shape)
-        return _symbols(model, structure, fitted)
+        return _symbols(model, structure, fitted, batch)
     shapes = _built_shapes(model) if input_shape is None else input_shape
     if shapes is None:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) was never built, so that the shape of "
             "its inputs is not known; call it once on a sample, or give input_shape="
         )
-    return _named_inputs("input", shapes)
+    return _named_inputs("input", shapes, batch)
 
 
 def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list[tuple[int, ...]]:
@@ -91,24 +102,29 @@ def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list
     return [tuple(shape) for shape in shapes]
 
 
-def _symbols(model: keras.Model, structure: Any, shapes: Sequence[tuple[int, ...]] | None) -> Any:
+def _symbols(
+    model: keras.Model,
+    structure: Any,
+    shapes: Sequence[tuple[int, ...]] | None,
+    batch: int | None,
+) -> Any:
     leaves = keras.tree.flatten(structure)
     wanted = [tuple(leaf.shape[1:]) for leaf in leaves] if shapes is None else shapes
     names = input_names(model)
     made = [
-        keras.Input(shape, dtype=leaf.dtype, name=names.get(id(leaf), leaf.name))
+        keras.Input(shape, batch, dtype=leaf.dtype, name=names.get(id(leaf), leaf.name))
         for leaf, shape in zip(leaves, wanted, strict=True)
     ]
     return keras.tree.pack_sequence_as(structure, made)
 
 
-def _named_inputs(name: str, shapes: Any) -> Any:
+def _named_inputs(name: str, shapes: Any, batch: int | None) -> Any:
     """Inputs that are named after their places: Keras would count them through the process."""
     if is_shape(shapes):
-        return keras.Input(shapes, name=name)
+        return keras.Input(shapes, batch, name=name)
     if isinstance(shapes, Mapping):
-        return {key: _named_inputs(str(key), value) for key, value in shapes.items()}
-    return [_named_inputs(f"{name}_{index}", value) for index, value in enumerate(shapes)]
+        return {key: _named_inputs(str(key), value, batch) for key, value in shapes.items()}
+    return [_named_inputs(f"{name}_{index}", value, batch) for index, value in enumerate(shapes)]
 
 
 def _built_shapes(model: keras.Model) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from tfeptq.preparation import activations, pooling, weighted
 from tfeptq.preparation.errors import UnsupportedLayerError, check_layout
 from tfeptq.preparation.lookups import look_up
+from tfeptq.preparation.masks import masked
 from tfeptq.preparation.merges import merge, scale_and_shift
 from tfeptq.preparation.nodes import (
     ConstantError,
@@ -159,7 +160,10 @@ def _elu(layer: Any, node: Node, shared: Shared) -> Node:
     return activations.elu(node, layer.name, float(layer.alpha))
 
 
-def _softmax(layer: Any, node: Node, shared: Shared) -> Node:
+def _softmax(layer: Any, inputs: list[Node], shared: Shared) -> Node:
+    node, *mask = inputs
+    if mask:
+        node = masked(f"{layer.name}_mask", node, mask[0])
     return activations.softmax_over(layer, node, layer.axis)
 
 
@@ -315,7 +319,7 @@ LAYERS: dict[type, Handler] = {
     _L.ReLU: _one(_relu),
     _L.LeakyReLU: _one(_leaky_relu),
     _L.ELU: _one(_elu),
-    _L.Softmax: _one(_softmax),
+    _L.Softmax: _softmax,
     _L.Embedding: _one(_embedding),
     _L.Add: _merge(_L.Add),
     _L.Subtract: _merge(_L.Subtract),

@@ -130,7 +130,7 @@ def test_a_part_that_is_not_supported_is_named_with_the_layer_around_it():
         def call(self, x):
             return ops.sort(x)
 
-    with pytest.raises(UnsupportedLayerError, match=r"'odd' \(Odd\): holds .*'odd_sort' \(Sort\)"):
+    with pytest.raises(UnsupportedLayerError, match=r"'odd' \(Odd\): holds .*'odd' \(Sort\)"):
         prepare(image_model(Odd(name="odd")))
 
 
@@ -231,3 +231,17 @@ def test_variables_stand_on_the_left_of_symbolic_tensors_while_a_call_is_read(op
         assert isinstance(method(variable, tensor), keras.KerasTensor)
         assert not isinstance(method(variable, variable), keras.KerasTensor)
     assert dict(vars(keras.Variable)) == before
+
+
+def test_what_needs_the_number_of_samples_is_read_with_one():
+    class Places(L.Layer):
+        """A constant for every sample, as position embeddings make it."""
+
+        def build(self, shape):
+            self.value = self.add_weight(shape=shape[1:], name="value")
+
+        def call(self, x):
+            return ops.broadcast_to(ops.convert_to_tensor(self.value), ops.shape(x))
+
+    inputs = keras.Input((W, C))
+    check(randomize(keras.Model(inputs, inputs + 2 * Places()(inputs))))

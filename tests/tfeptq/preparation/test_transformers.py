@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
 
 from tests.tfeptq.preparation.canonical_check import check, randomize
 from tfeptq.canonical.matmul_layer import MatMul
-from tfeptq.preparation import UnsupportedLayerError, prepare
+from tfeptq.preparation import UnsupportedLayerError, prepare, prove
 
 T, F = 7, 6
 
@@ -57,12 +58,26 @@ def test_a_shared_block_keeps_one_set_of_weights():
     assert sum(isinstance(layer, MatMul) for layer in canonical.layers) == 4
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [({"use_causal_mask": True}, "is_causal"), ({"attention_mask": ops.ones((1, T, T))}, "mask")],
-)
-def test_masks_are_refused(options, reason):
+def test_masks_that_all_samples_share():
     inputs = keras.Input((T, F))
-    model = keras.Model(inputs, L.MultiHeadAttention(2, 3)(inputs, inputs, **options))
-    with pytest.raises(UnsupportedLayerError, match=reason):
-        prepare(model)
+    layer = L.MultiHeadAttention(2, 3)
+    causal = layer(inputs, inputs, use_causal_mask=True)
+    chosen = np.random.default_rng(0).integers(0, 2, (1, T, T)) | np.eye(T, dtype=int)
+    some = layer(inputs, inputs, attention_mask=ops.convert_to_tensor(chosen, "bool"))
+    check(randomize(keras.Model(inputs, [causal, some])), rounding=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float32"])
+def test_masks_that_are_inputs(dtype):
+    inputs, mask = keras.Input((T, F)), keras.Input((T,), dtype=dtype)
+    outputs = L.MultiHeadAttention(2, 3)(
+        inputs, inputs, attention_mask=ops.cast(mask, "bool")[:, None]
+    )
+    model = randomize(keras.Model([inputs, mask], outputs))
+    generator = np.random.default_rng(0)
+    samples = generator.normal(size=(5, T, F)).astype("float32")
+    given = (np.arange(T) < generator.integers(1, T, size=(5, 1))).astype("float32")
+    prove(model, prepare(model), [samples, given])
+    if dtype != "bool":
+        with pytest.raises(UnsupportedLayerError, match="differs from the model once prepared"):
+            prove(model, prepare(model), [samples, 2 * given])

@@ -6,8 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+import numpy as np
+
 from tfeptq.preparation import activations
+from tfeptq.preparation.constants import broadcast_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.masks import masked
+from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Node, affine
 from tfeptq.preparation.operations.arguments import Handler, only_tensor
 from tfeptq.preparation.operations.repetition import repeated
@@ -21,14 +27,8 @@ def _attention(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, 
     """
     query, key, value, bias, mask, scale, *_ = (*arguments, None, None, None)
     query, key, value = (only_tensor(operation, tensor) for tensor in (query, key, value))
-    given = {"bias": bias, "mask": mask, "attn_logits_soft_cap": config["attn_logits_soft_cap"]}
-    asked = [name for name, setting in given.items() if setting is not None]
-    if asked or config["is_causal"]:
-        raise UnsupportedLayerError(
-            operation,
-            f"has {', '.join(asked or ['is_causal'])}",
-            "attend to all places: pass sequences of the full length",
-        )
+    if config["attn_logits_soft_cap"] is not None:
+        raise UnsupportedLayerError(operation, "has attn_logits_soft_cap", "leave it out")
     name, heads = operation.name, query.shape[1]
     # Grouped queries share keys and values.
     groups = heads // key.shape[1]
@@ -37,8 +37,19 @@ def _attention(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, 
     scale = 1.0 / math.sqrt(query.shape[2]) if scale is None else float(scale)
     scaled = affine(query, f"{name}_scale", scale, 0.0)
     scores = contract(f"{name}_scores", scaled, key, ("tnh", "snh"), "nts")
+    if bias is not None:
+        scores = _sum(f"{name}_bias", scores, bias)
+    if config["is_causal"]:
+        scores = masked(f"{name}_causal", scores, np.tri(*scores.shape[1:])[None])
+    if mask is not None:
+        scores = masked(f"{name}_mask", scores, mask)
     shares = activations.softmax(scores, f"{name}_softmax")
     return contract(name, shares, value, ("nts", "snh"), "tnh")
+
+
+def _sum(name: str, scores: Node, bias: Any) -> Node:
+    operand = bias if isinstance(bias, Node) else broadcast_constant(name, bias, scores)
+    return pair(keras.layers.Add, name, scores, operand)
 
 
 HANDLERS: dict[str, Handler] = {"DotProductAttention": _attention}

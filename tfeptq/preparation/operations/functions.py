@@ -57,14 +57,21 @@ def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 
 def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     dtype = str(operation.output.dtype)
-    if arguments[0].kind is Input and "int" in dtype:
-        # What number rows are whole numbers already; what else reads them computes in floats.
+    if _is_whole(arguments[0]) and ("int" in dtype or dtype == "bool"):
+        # Numbers of rows and masks are whole numbers already; the proof of prepare looks at them.
         return arguments[0]
     if not dtype.startswith(("float", "bfloat")):
         raise UnsupportedLayerError(
             operation, f"casts to {operation.output.dtype}", "keep tensors in floating point"
         )
     return arguments[0]
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a tensor is an input of the model, in whatever shape."""
+    while node.row is not None and node.row.copies and len(node.inputs) == 1:
+        node = node.inputs[0]
+    return node.kind is Input
 
 
 HANDLERS: dict[str, Handler] = {
