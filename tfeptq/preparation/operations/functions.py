@@ -57,8 +57,10 @@ def _clip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 
 def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     dtype = str(operation.output.dtype)
-    if _is_whole(arguments[0]) and ("int" in dtype or dtype == "bool"):
-        # Numbers of rows and masks are whole numbers already; the proof of prepare looks at them.
+    given = str(operation.input.dtype)
+    is_number = "int" in dtype and not keras.backend.is_float_dtype(given)
+    if _is_input(arguments[0]) and (is_number or dtype == "bool"):
+        # Numbers of rows are whole already; that a mask is of ones and zeros, prepare's proof says.
         return arguments[0]
     if not dtype.startswith(("float", "bfloat")):
         raise UnsupportedLayerError(
@@ -67,7 +69,7 @@ def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
     return arguments[0]
 
 
-def _is_whole(node: Node) -> bool:
+def _is_input(node: Node) -> bool:
     """Whether a tensor is an input of the model, in whatever shape."""
     while node.row is not None and node.row.copies and len(node.inputs) == 1:
         node = node.inputs[0]
