@@ -40,7 +40,7 @@ def _attention(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, 
     if bias is not None:
         scores = _sum(f"{name}_bias", scores, bias)
     if config["is_causal"]:
-        scores = masked(f"{name}_causal", scores, np.tri(*scores.shape[1:])[None])
+        scores = masked(f"{name}_causal", scores, np.tri(scores.shape[1], scores.shape[2])[None])
     if mask is not None:
         scores = masked(f"{name}_mask", scores, mask)
     shares = activations.softmax(scores, f"{name}_softmax")
