@@ -40,8 +40,10 @@ from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.rounding.safeguard import nearer_of_both
 from tfeptq.selection.accuracy import float_values
+from tfeptq.selection.factor import Widths
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tfeptq.selection.search import hold_accuracy
+from tfeptq.selection.variables import planned
 from tflite_export import targets
 from tflite_export.file.atomic import require_folder
 from tflite_export.runtimes import isolation
@@ -139,18 +141,18 @@ def _quantize(
     if config.accuracy_target is None:
         assert config.budget is not None
         with watch("selection"):
-            fixed = choice.configured(config, choice.within(config.budget.limits))
-            plan = QuantizationPlan.of(canonical, fixed)
-        quantized = learn(plan, fixed, callbacks, watch)
+            chosen = planned(plan, choice.within(config.budget.limits))
+        quantized = learn(chosen, config, callbacks, watch)
         quantized.report.config, quantized.report.choice = config, choice
         return quantized
 
-    def attempt(fixed: QuantizationConfig, is_final: bool) -> QuantizedModel:
-        chosen = QuantizationPlan.of(canonical, fixed)
+    def attempt(widths: Widths, recipe: QuantizationConfig, is_final: bool) -> QuantizedModel:
         shown = callbacks if is_final else None
-        return learn(chosen, fixed, shown, Stopwatch(), is_final=is_final)
+        return learn(planned(plan, widths), recipe, shown, Stopwatch(), is_final=is_final)
 
-    keep = functools.partial(_kept_evaluation, checkpoint, canonical, samples)
+    def keep(widths: Widths, *of: Any) -> np.ndarray:
+        return _kept_evaluation(checkpoint, planned(plan, widths), samples, *of)
+
     with watch("search"):
         quantized, search = hold_accuracy(model, choice, config, attempt, keep, baseline)
     report = quantized.report
@@ -207,7 +209,7 @@ def _learn(
         with watch("attention"):
             attention = distillation_weights(canonical, samples, scores, config)
         with watch("distillation"):
-            inputs = {"model": canonical, "samples": samples, "config": _settings(config)}
+            inputs = _inputs(plan, samples, config)
             # One evaluation of a search follows the other; only its outcome is needed again.
             path = (
                 checkpoint.path("training", **inputs)
@@ -252,7 +254,7 @@ def _train(
 
 def _kept_evaluation(
     checkpoint: Checkpoint,
-    canonical: keras.Model,
+    plan: QuantizationPlan,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
     metric: Callable[..., Any],
@@ -260,19 +262,29 @@ def _kept_evaluation(
     measure: Callable[[], np.ndarray],
 ) -> np.ndarray:
     """What a metric measures with fixed widths; its own data show in the float model's values."""
-    inputs = {"model": canonical, "samples": samples, "config": _settings(config)}
     return checkpoint.arrays(
         "evaluation",
         lambda **_: {"values": measure()},
-        **inputs,
+        **_inputs(plan, samples, config),
         metric=metric,
         float_values=float_values,
     )["values"]
 
 
-def _settings(config: QuantizationConfig) -> QuantizationConfig:
-    """What results depend on beside model and samples, which hold what augmentation does."""
-    return dataclasses.replace(config, augmentation=None)
+def _inputs(
+    plan: QuantizationPlan, samples: Sequence[np.ndarray], config: QuantizationConfig
+) -> dict[str, Any]:
+    """What a result depends on: of the request what neither widths nor samples hold already."""
+    recipe = dataclasses.replace(
+        config,
+        weight_bits=8,
+        activation_bits=8,
+        budget=None,
+        accuracy_target=None,
+        augmentation=None,
+    )
+    widths = dict(plan.weight_bits), dict(plan.activation_bits)
+    return {"model": plan.model, "samples": samples, "config": recipe, "widths": widths}
 
 
 def _rounded_layer_by_layer(*, quantized: QuantizedModel, **inputs: Any) -> dict[str, np.ndarray]:

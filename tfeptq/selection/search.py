@@ -18,11 +18,12 @@ from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.selection.choice import Choice
 from tfeptq.selection.factor import Widths
 
-#: (configuration with fixed widths, whether the result may be the answer) -> quantized model.
-Learn = Callable[[QuantizationConfig, bool], QuantizedModel]
-#: (configuration with fixed widths, metric, the float model's values, how to measure) -> values.
+#: (widths, recipe, whether the result may be the answer) -> quantized model.
+Learn = Callable[[Widths, QuantizationConfig, bool], QuantizedModel]
+#: (widths, recipe, metric, the float model's values, how to measure) -> values.
 Keep = Callable[
-    [QuantizationConfig, Callable[..., Any], np.ndarray, Callable[[], np.ndarray]], np.ndarray
+    [Widths, QuantizationConfig, Callable[..., Any], np.ndarray, Callable[[], np.ndarray]],
+    np.ndarray,
 ]
 
 
@@ -58,7 +59,7 @@ def hold_accuracy(
     Args:
         model: the float model, as the metric takes it.
         choice: costs and sensitivities of the candidates.
-        learn: quantizes with the widths of a configuration; user callbacks see final runs only.
+        learn: quantizes with chosen widths; user callbacks see final runs only.
         keep: remembers what evaluations of an earlier run measured.
         known: what the metric says of the float model, where somebody has asked it.
 
@@ -74,25 +75,17 @@ def hold_accuracy(
     ) -> np.ndarray:
         if keep is None:
             return measure()
-        return keep(briefly(widths), target.metric, float_values, measure)
+        return keep(widths, brief, target.metric, float_values, measure)
 
-    def briefly(widths: Widths) -> QuantizationConfig:
-        return _searching(choice.configured(config, widths), target)
-
-    judge = Judge(
-        target,
-        model,
-        lambda widths: learn(briefly(widths), False),
-        kept,
-        known,
-    )
+    brief = _searching(config, target)
+    judge = Judge(target, model, lambda widths: learn(widths, brief, False), kept, known)
     ladder = searched(choice, target, judge)
     if ladder is None:
         raise judge.unreachable()
     affordable = _affordable(ladder, choice, config)
 
     def whole_recipe(rung: int) -> QuantizedModel:
-        return learn(choice.configured(config, affordable.widths(rung)), True)
+        return learn(affordable.widths(rung), config, True)
 
     trials = _Trials(judge, whole_recipe)
     if step_back(affordable.costs, trials.holds) is None:

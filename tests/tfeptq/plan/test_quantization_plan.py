@@ -120,7 +120,7 @@ def read_copies(written: Written) -> Counter:
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seed=SEEDS, candidates=st.sampled_from([8, 16, (8, 16), (4, 8, 16)]))
 def test_a_quantized_model_reads_as_its_plan(seed, candidates):
     try:

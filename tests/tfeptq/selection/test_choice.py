@@ -323,7 +323,11 @@ def searched_by_steps_back(**settings):
         return float(sum(config.weight_bits.values()) >= (40 if is_final else 25))
 
     config = configuration(accuracy_target=tfeptq.AccuracyTarget(metric), **settings)
-    (found, _), report = hold_accuracy("float", choice, config, lambda *learned: learned)
+
+    def learn(widths, recipe, is_final):
+        return choice.configured(recipe, widths), is_final
+
+    (found, _), report = hold_accuracy("float", choice, config, learn)
     return sum(found.weight_bits.values()), report
 
 

@@ -224,7 +224,9 @@ def test_an_accuracy_target_lowers_the_cost_that_is_asked_for(choice):
 
     target = tfeptq.AccuracyTarget(metric, 0.9, cost="bit_operations")
     config = configuration(accuracy_target=target)
-    found, report = hold_accuracy("float", choice, config, lambda fixed, is_final: fixed)
+    found, report = hold_accuracy(
+        "float", choice, config, lambda widths, *_: choice.configured(config, widths)
+    )
     assert report.comparison.holds
     assert metric(found) >= 0.9
     assert found.accuracy_target is None
