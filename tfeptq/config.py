@@ -41,7 +41,7 @@ class QuantizationConfig:
             `{layer name: bits}`, where layers left out get 8, or a tuple of candidates, chosen
             together with the weights'. It is the width of a layer's output, see
             `tfeptq.plan.activations`. Candidates need a budget (or a target's cost) that
-            feels them, of activation_bytes or bit_operations: the widest lose least.
+            feels them, of activation_bytes, bit_operations or latency_ms: the widest lose least.
         target: "android", "coral", "ethos-u" or "microcontroller"; decides which widths and
             granularities can be stored and executed.
         input_range: fixes scale and zero point of the model's inputs, which are then never

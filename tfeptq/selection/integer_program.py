@@ -2,7 +2,8 @@
 
 One binary column a candidate, one of them chosen a variable. What one variable decides is a
 coefficient of its columns. A factor of several has one continuous column a combination, whose
-marginals are the binary columns: with those whole, it is their product.
+marginals are the binary columns: with those whole, it is their product. The last column is what the
+largest of several costs is at most.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class IntegerProgram:
         self._own = [factor for factor in reduced if len(factor.variables) == 1]
         self._shared = [factor for factor in reduced if len(factor.variables) > 1]
         self._combinations = [(factor, key) for factor in self._shared for key in factor.costs]
-        self._size = len(self._columns) + len(self._combinations)
+        self._size = len(self._columns) + len(self._combinations) + 1
         self._equations = [self._one_each(), *self._marginals(), *self._ordered(order)]
 
     def best(self, limits: Mapping[str, float]) -> Widths | None:
@@ -61,11 +62,9 @@ class IntegerProgram:
         rows = np.array([self._row(name) for name in names])
         constants = np.array([self._constant(name) for name in names])
         scale = max(float(rows.max(initial=0.0)), float(constants.max())) or 1.0
-        # One more column: an upper bound of all rows, which is minimised.
-        bounded = np.hstack([rows / scale, -np.ones((len(rows), 1))])
-        objective = np.zeros(self._size + 1)
-        objective[-1] = 1.0
-        return self._solved(objective, bounded, -constants / scale)
+        rows, objective = rows / scale, np.zeros(self._size)
+        rows[:, -1], objective[-1] = -1.0, 1.0
+        return self._solved(objective, rows, -constants / scale)
 
     def widest(self) -> Widths | None:
         """The choice of most bits; None where none is allowed."""
@@ -127,18 +126,16 @@ class IntegerProgram:
         return any(f.variables == (variable,) and (bits,) not in f.costs for f in self._own)
 
     def _solved(self, objective: np.ndarray, rows: np.ndarray, bounds: np.ndarray) -> Widths | None:
-        """Minimises `objective` (of all columns, and more) under rows <= bounds."""
+        """Minimises `objective` under rows <= bounds."""
         if not all(factor.costs for factor in self._constants):
             return None
-        extra = len(objective) - self._size
-        constraints = [_widened(constraint, extra) for constraint in self._equations]
+        constraints = list(self._equations)
         if len(bounds):
             constraints.append(optimize.LinearConstraint(sparse.csr_array(rows), -np.inf, bounds))
-        is_whole, upper = np.zeros(len(objective)), np.ones(len(objective))
+        lower, upper, is_whole = np.zeros(self._size), np.ones(self._size), np.zeros(self._size)
         is_whole[: len(self._columns)] = 1
         upper[: len(self._columns)] = [not self._is_forbidden(c) for c in self._candidates]
-        lower = np.zeros(len(objective))
-        upper[self._size :], lower[self._size :] = np.inf, -np.inf
+        lower[-1], upper[-1] = -np.inf, np.inf
         result = optimize.milp(
             objective,
             integrality=is_whole,
@@ -149,12 +146,3 @@ class IntegerProgram:
         if result.x is None:
             return None
         return {v: bits for (v, bits), column in self._columns.items() if result.x[column] > 0.5}
-
-
-def _widened(constraint: optimize.LinearConstraint, extra: int) -> optimize.LinearConstraint:
-    """With columns more, which it says nothing about."""
-    if not extra:
-        return constraint
-    matrix = sparse.csr_array(constraint.A)
-    padded = sparse.hstack([matrix, sparse.csr_array((matrix.shape[0], extra))]).tocsr()
-    return optimize.LinearConstraint(padded, constraint.lb, constraint.ub)
