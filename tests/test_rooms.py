@@ -51,6 +51,8 @@ ORDER = {
         "packaging",
         "verify",
         "exporter",
+        "reader",
+        "writer",
     ],
 }
 

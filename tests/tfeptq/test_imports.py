@@ -41,3 +41,13 @@ def test_every_public_name_is_there(package):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         tfeptq.quantise  # noqa: B018
+
+
+def test_names_are_found_where_they_were_before_the_rooms():
+    """Scripts of users import them from there."""
+    from tfeptq import graph, preparation
+    from tflite_export import file, reader, writer
+
+    assert graph.prepare is preparation.prepare
+    assert (reader.parse, reader.to_graph) == (file.reader.parse, file.reader.to_graph)
+    assert (writer.write, writer.serialize) == (file.writer.write, file.writer.serialize)
