@@ -38,7 +38,7 @@ from tfeptq.report.quality import report_quality
 from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
-from tfeptq.rounding.safeguard import nearer_of_both
+from tfeptq.rounding.safeguard import kept_if_nearer
 from tfeptq.selection.accuracy import float_values
 from tfeptq.selection.factor import Widths
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
@@ -219,10 +219,10 @@ def _learn(
             train = functools.partial(
                 _train, quantized, canonical, samples, attention, config, callbacks, path
             )
-            taken_back = nearer_of_both(
-                quantized, canonical, samples, train, count=config.stages.bias_correction
+            found = kept_if_nearer(
+                train, quantized, canonical, samples, count=config.stages.bias_correction
             )
-            quantized.report.add_warnings([taken_back] if taken_back else [])
+            quantized.report.add_warnings([] if found.is_kept else [found.sentence()])
             used["distillation"] = len(samples[0])
     used.update(scores.used)
     quantized.fold()
@@ -248,8 +248,10 @@ def _train(
     for quantizer in quantized.activation_quantizers:
         quantizer.fold()
     if config.bias_correction:
-        # Means that the learned integers shift, and a short training does not find.
-        correct_biases(quantized, canonical, samples, count=config.stages.bias_correction)
+        # Learned integers shift means, which a short training does not find.
+        count = config.stages.bias_correction
+        correct = functools.partial(correct_biases, quantized, canonical, samples, count=count)
+        kept_if_nearer(correct, quantized, canonical, samples, count=count)
 
 
 def _kept_evaluation(

@@ -11,7 +11,7 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
-from tfeptq.rounding.safeguard import nearer_of_both, output_error
+from tfeptq.rounding.safeguard import kept_if_nearer, output_error
 
 CONFIG = QuantizationConfig(rounding="nearest", samples=24)
 
@@ -25,12 +25,11 @@ def test_what_training_loses_is_taken_back():
     canonical, quantized, samples = rounded()
     layer = quantized.weighted_layers[0]
     before = quantized.get_weights()
-    sentence = nearer_of_both(
-        quantized, canonical, samples, lambda: layer.shift_bias(1.0), count=24
-    )
-    assert "is kept; more samples or steps help" in sentence
-    for found, expected in zip(quantized.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    found = kept_if_nearer(lambda: layer.shift_bias(1.0), quantized, canonical, samples, count=24)
+    assert not found.is_kept
+    assert "is kept; more samples or steps help" in found.sentence()
+    for left, expected in zip(quantized.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(left, expected)
 
 
 def test_what_training_gains_is_kept():
@@ -38,11 +37,8 @@ def test_what_training_gains_is_kept():
     layer = quantized.weighted_layers[0]
     bias = np.asarray(layer.layer.bias)
     layer.shift_bias(1.0)
-
-    def train():
-        layer.shift_bias(-1.0)
-
-    assert nearer_of_both(quantized, canonical, samples, train, count=24) is None
+    found = kept_if_nearer(lambda: layer.shift_bias(-1.0), quantized, canonical, samples, count=24)
+    assert found.is_kept
     np.testing.assert_allclose(layer.layer.bias, bias, atol=1e-6)
 
 
