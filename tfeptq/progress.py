@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 Item = TypeVar("Item")
 #: Seconds that pass before a bar appears.
@@ -30,10 +31,15 @@ class Bar:
     def __init__(self, title: str, total: int) -> None:
         self._live = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[values]}"),
+            # What a narrow terminal has no room for.
+            TextColumn(
+                "{task.fields[values]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            expand=True,
             console=Console(),
             auto_refresh=False,
             redirect_stdout=False,

@@ -33,7 +33,8 @@ def _stderr_held_back() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
+            # Not after Ctrl-C: whoever stops it has no use for it.
             _copy(held, stderr)
             raise
         finally:
