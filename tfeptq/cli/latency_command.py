@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.source import source_model
-from tfeptq.cli.values import Model, one_of, require_file, typed, widths
+from tfeptq.cli.values import Model, one_of, require_file, sizes, typed, widths
 from tfeptq.config import TARGETS, QuantizationConfig
 from tflite_export.file.atomic import destination
 
@@ -33,6 +33,7 @@ def latency(
         typed(_widths, metavar="N,N,...", show_default=lambda bits: ",".join(map(str, bits))),
     ] = (2, 3, 4, 8),
     activation_bits: Annotated[Any, typed(widths, metavar="N|N,N,...")] = 8,
+    input_shape: Annotated[Any, typed(sizes, metavar="N,N,...|INPUT=N,N,...")] = None,
     target: Annotated[
         str, one_of(TARGETS, "Vela's estimates for ethos-u, for others LiteRT on this computer:")
     ] = "android",
@@ -44,19 +45,21 @@ def latency(
         output: The table to write.
         weight_bits: Widths to measure; 8 bits are always measured.
         activation_bits: Widths of the activations that a choice is to have: 8,16 for both types.
+        input_shape: Sizes of inputs that the model leaves open, without the batch.
         accelerator: Of ethos-u.
     """
     # Every layer at every width: the table then serves whatever --first-last-bits is.
     config = QuantizationConfig(
         weight_bits=(*weight_bits, 8),
         activation_bits=activation_bits,
+        input_shape=input_shape,
         target=target,
         first_last_bits=None,
     )
     destination(output)
     require_file(model)
     source = source_model(model)
-    from tfeptq.preparation import prepare
+    from tfeptq.preparation import as_functional, prepare
     from tfeptq.report.tables import show_latencies
     from tfeptq.selection.latency import measure_latencies, write_latencies
     from tflite_export.packaging.vela import vela_times
@@ -64,7 +67,8 @@ def latency(
     times = None
     if target == "ethos-u":
         times = functools.partial(vela_times, target=target, accelerator=accelerator)
-    table = measure_latencies(prepare(source), config, times=times)
+    canonical = prepare(as_functional(source, config.input_shape))
+    table = measure_latencies(canonical, config, times=times)
     write_latencies(table, output)
     show_latencies(table)
     return DONE

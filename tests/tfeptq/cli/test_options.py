@@ -298,3 +298,14 @@ def test_a_saved_layer_makes_the_copies(tmp_path, monkeypatch):
         assert main([*common, *words]) == 0
         files.append((tmp_path / "m.tflite").read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+def test_sizes_that_a_model_leaves_open_are_options_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.Input((None, None, 2)), keras.layers.Conv2D(3, 3, name="only")]
+    keras.Sequential(layers).save("open.keras")
+    command = ["latency", "open.keras", "--output", "t.csv", "--weight-bits", "8"]
+    assert main(command) == 2
+    assert "fixed sizes" in capsys.readouterr().err
+    assert main([*command, "--input-shape", "6,5,2"]) == 0
+    assert "only" in capsys.readouterr().out
