@@ -68,7 +68,8 @@ def _inputs(model: keras.Model, input_shape: InputShape | None, batch: int | Non
     """Symbolic inputs in the structure that the model's `call` takes."""
     known, _ = symbolic_endpoints(model)
     if known:
-        structure = model.input
+        # Keras knows the structure of what was called, which a Sequential need not have been.
+        structure = known[0] if isinstance(model, keras.Sequential) else model.input
         fitted = None if input_shape is None else _fitted(model, structure, input_shape)
         return _symbols(model, structure, fitted, batch)
     shapes = _built_shapes(model) if input_shape is None else input_shape
