@@ -1,6 +1,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One test process a core; the tests of a module stay together, for what they share.
+WORKERS ?= --numprocesses auto --dist loadfile
 STAMP := $(VENV)/.installed
 # Packages that cannot live beside the others: tflite-runtime needs numpy < 2, and
 # tensorflow-model-optimization an old absl and Keras 2. Tests call them in these environments.
@@ -18,13 +20,13 @@ demo: $(STAMP)
 
 ## Runs all tests.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 ## Runs all tests with every package that this project names, so that none of them is skipped.
 test-all: export TFLITE_RUNTIME_PYTHON = $(abspath $(OLD_RUNTIME)/bin/python)
 test-all: export TFMOT_PYTHON = $(abspath $(TFMOT)/bin/python)
 test-all: $(VENV)/.metadata $(OLD_RUNTIME)/.installed $(TFMOT)/.installed
-	$(BIN)/python -m pytest --no-missing-packages
+	$(BIN)/python -m pytest $(WORKERS) --no-missing-packages
 
 ## Lint, formatting and types.
 lint: $(STAMP)
