@@ -1,8 +1,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One test process a core; the tests of a module stay together, for what they share.
-WORKERS ?= --numprocesses auto --dist loadfile
+# One test process a core, four at most; the tests of a module stay together, for what they share.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 # Packages that cannot live beside the others: tflite-runtime needs numpy < 2, and
 # tensorflow-model-optimization an old absl and Keras 2. Tests call them in these environments.
