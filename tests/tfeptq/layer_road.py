@@ -20,6 +20,7 @@ from tfeptq.canonical.functions import gelu_tanh, rsqrt
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
+from tfeptq.canonical.resize_layer import Resize
 from tfeptq.model import QuantizedModel
 from tflite_export.file.reader import StoredModel, parse
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
@@ -71,6 +72,8 @@ CASES: dict[str, Case] = {
     "cropping": Case(_of(L.Cropping2D, 1), "SLICE"),
     "nearest": Case(_of(L.UpSampling2D, 2), "RESIZE_NEAREST_NEIGHBOR"),
     "bilinear": Case(_of(L.UpSampling2D, 2, interpolation="bilinear"), "RESIZE_BILINEAR"),
+    "resize_nearest": Case(_of(Resize, 7, 4, "nearest"), "RESIZE_NEAREST_NEIGHBOR"),
+    "resize": Case(_of(Resize, 4, 7, "bilinear"), "RESIZE_BILINEAR"),
     "relu": Case(_of(L.ReLU), "RELU"),
     "relu6": Case(_of(L.ReLU, 6.0), "RELU6"),
     "leaky_relu": Case(_of(L.LeakyReLU, 0.2), "LEAKY_RELU"),

@@ -24,6 +24,7 @@ from tfeptq.canonical.linear_maps import (
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
+from tfeptq.canonical.resize_layer import Resize
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -171,7 +172,8 @@ def _is_nearest(layer: Any) -> bool:
 
 
 def _resize(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
-    centers = not _is_nearest(layer)
+    # Multiples by the nearest pixel are the same by either convention.
+    centers = not _is_nearest(layer) or isinstance(layer, Resize)
     return {"size": output[1:3], "align_corners": False, "half_pixel_centers": centers}
 
 
@@ -282,6 +284,13 @@ PRIMITIVES: tuple[Primitive, ...] = (
     Primitive(_L.Cropping2D, "SLICE", attributes=_slice, output=Output.MOVED, passes=Passes.ANY),
     Primitive(
         _L.UpSampling2D,
+        lambda layer: "RESIZE_NEAREST_NEIGHBOR" if _is_nearest(layer) else "RESIZE_BILINEAR",
+        attributes=_resize,
+        output=lambda layer: Output.MOVED if _is_nearest(layer) else Output.AVERAGED,
+        passes=Passes.ANY,
+    ),
+    Primitive(
+        Resize,
         lambda layer: "RESIZE_NEAREST_NEIGHBOR" if _is_nearest(layer) else "RESIZE_BILINEAR",
         attributes=_resize,
         output=lambda layer: Output.MOVED if _is_nearest(layer) else Output.AVERAGED,

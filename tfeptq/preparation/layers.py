@@ -24,6 +24,7 @@ from tfeptq.preparation.nodes import (
     reshape,
 )
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.resizing import resize
 from tfeptq.preparation.weighted import Shared
 
 Handler = Callable[[Any, list[Node], Shared], Node]
@@ -74,7 +75,6 @@ _NEAREST = {
     "Lambda": "write it with keras.ops in a functional model",
     "Masking": "pass sequences of the full length",
     "MaxPooling3D": _FEWER_DIMENSIONS,
-    "Resizing": "resize before the model, or use UpSampling2D",
 }
 
 
@@ -263,6 +263,16 @@ def _enlarged(layer: Any, node: Node, interpolation: str) -> Node:
     return as_sequence(enlarged, node, layer.name)
 
 
+def _resizing(layer: Any, node: Node, shared: Shared) -> Node:
+    check_layout(layer)
+    asked = [name for name in ("antialias", *_KEEPS_ASPECT) if getattr(layer, name)]
+    if asked:
+        raise UnsupportedLayerError(layer, f"{asked[0]}=True", "leave it out")
+    return resize(layer, node, layer.name, (layer.height, layer.width), layer.interpolation)
+
+
+_KEEPS_ASPECT = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
+
 #: Active in training only; RandomCrop is not among them, as it also resizes at inference.
 _AUGMENTATIONS = (
     _L.RandomFlip,
@@ -343,6 +353,7 @@ LAYERS: dict[type, Handler] = {
     _L.ZeroPadding2D: _frame(_L.ZeroPadding2D, "padding"),
     _L.Cropping1D: _frame(_L.Cropping2D, "cropping"),
     _L.Cropping2D: _frame(_L.Cropping2D, "cropping"),
+    _L.Resizing: _one(_resizing),
     _L.UpSampling1D: _one(_up_sampling_1d),
     _L.UpSampling2D: _one(_up_sampling),
 }

@@ -58,6 +58,10 @@ OPERATIONS = {
     "swapped axes": lambda x: ops.swapaxes(x, 1, -1),
     "moved axis": lambda x: ops.moveaxis(x, 1, 3),
     "enlarged nearest": lambda x: ops.image.resize(x, (2 * H, 3 * W), interpolation="nearest"),
+    "another size": lambda x: ops.image.resize(x, (H + 3, W - 2)),
+    "another size by the nearest": lambda x: ops.image.resize(
+        x, (H - 4, 2 * W + 1), interpolation="nearest"
+    ),
     "enlarged": lambda x: ops.image.resize(x, (2 * H, 2 * W)),
     "slices": lambda x: x[:, 1:-1, 2:],
     "slices of channels": lambda x: x[..., 1:],
@@ -136,7 +140,8 @@ REFUSED = {
     "takes part of the batch": lambda x: x[0],
     "same axes in front": lambda x: ops.matmul(x, ops.mean(x, axis=1, keepdims=True)[:, :, :C]),
     "takes its weights from a tensor": lambda x: ops.tensordot(x, ops.mean(x, axis=(1, 2)), 1),
-    "whole factors": lambda x: ops.image.resize(x, (H + 1, W)),
+    "resizes with antialias": lambda x: ops.image.resize(x, (H + 1, W), antialias=True),
+    "resizes a tensor": lambda x: ops.image.resize(x, (H + 1, W), interpolation="bicubic"),
     "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
     "varies with the sample": lambda x: x + np.ones((2, 1, W, C), "float32"),
     "batch of one meets another axis": lambda x: x + ops.mean(x, axis=(1, 2)),

@@ -37,12 +37,13 @@ HARMLESS = {
 IDLE = {
     kind
     for kind in LAYERS
-    if "training" in inspect.signature(kind.call).parameters and kind is not L.Dense
-    if kind is not L.BatchNormalization
+    if "training" in inspect.signature(kind.call).parameters
+    if kind not in (L.Dense, L.BatchNormalization, L.Resizing)
 } | {L.ActivityRegularization}
 #: Arguments without which a layer cannot be made.
 NEEDED = {
     L.Dense: {"units": 4},
+    L.Resizing: {"height": 8, "width": 5},
     L.Embedding: {"input_dim": 20, "output_dim": 4},
     L.Conv1D: {"filters": 4, "kernel_size": 3},
     L.Conv2D: {"filters": 4, "kernel_size": 3},
@@ -69,6 +70,10 @@ for _kind in LAYERS:
 #: Option -> a value that is honoured.
 HONOURED = {
     "units": 5,
+    "height": 11,
+    "width": 13,
+    "fill_mode": "constant",
+    "fill_value": 1.0,
     "input_dim": 30,
     "output_dim": 5,
     "activation": "relu",
@@ -124,6 +129,9 @@ REFUSED = {
 REFUSED_BY_LAYER = {
     (L.Softmax, "axis"): ((0, 1), "axes of a sample"),
     (L.Embedding, "mask_zero"): (True, "mask_zero=True"),
+    (L.Resizing, "antialias"): (True, "leave it out"),
+    (L.Resizing, "crop_to_aspect_ratio"): (True, "leave it out"),
+    (L.Resizing, "pad_to_aspect_ratio"): (True, "leave it out"),
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }

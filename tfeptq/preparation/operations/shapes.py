@@ -14,6 +14,7 @@ from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, axes, weights
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.resizing import resize
 from tfeptq.preparation.slices import take
 
 
@@ -127,25 +128,14 @@ def _bordered(name: str, node: Node, axis: int, before: int, behind: int, fillin
 
 def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     check_data_format(operation, config["data_format"])
-    node, interpolation = arguments[0], config["interpolation"]
-    factors = [new / old for new, old in zip(config["size"], node.shape, strict=False)]
-    options = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
-    enlarges = len(node.shape) == 3 and all(factor.is_integer() for factor in factors)
-    known = interpolation in ("nearest", "bilinear") and not any(config[name] for name in options)
-    if not (enlarges and known):
-        raise UnsupportedLayerError(
-            operation,
-            f"resizes {node.shape[:2]} to {tuple(config['size'])} by {interpolation!r}",
-            "enlarge by whole factors, 'nearest' or 'bilinear', as UpSampling2D does",
-        )
-    size = tuple(int(factor) for factor in factors)
-    return primitive(
-        keras.layers.UpSampling2D,
-        operation.name,
-        [node],
-        size=size,
-        interpolation=interpolation,
-    )
+    asked = [name for name in _RESIZE_OPTIONS if config[name]]
+    if asked:
+        raise UnsupportedLayerError(operation, f"resizes with {asked[0]}", "leave it out")
+    size, interpolation = config["size"], config["interpolation"]
+    return resize(operation, arguments[0], operation.name, size, interpolation)
+
+
+_RESIZE_OPTIONS = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
 
 
 def _get_item(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
