@@ -14,7 +14,7 @@ from tfeptq.canonical.own_dtype import DTYPE
 class Resize(keras.layers.Layer):
     """Any size; those that are whole multiples are Keras's UpSampling2D.
 
-    Kernels count places in 1/1024 of a pixel: at 16 bits their results differ from these by as much.
+    Kernels count places in 1/1024 of a pixel: at 16 bits their results differ by as much.
 
     Args:
         height, width: of the output.
