@@ -13,6 +13,7 @@ from tfeptq.canonical.primitives import PRIMITIVES, find_primitive
 ONLY_INT8 = ("leaky_relu", "prelu", "hard_silu", "rsqrt", "elu")
 #: The kernel counts places in 1/1024 of a pixel, which is many steps of 16 bits.
 COARSE = ("resize",)
+LEFT_OUT_OF_16_BITS = (*ONLY_INT8, *COARSE, "exponential")
 
 
 def test_every_row_has_a_case_and_every_case_is_its_operator():
