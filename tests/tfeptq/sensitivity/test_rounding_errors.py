@@ -27,9 +27,12 @@ def canonical():
 
 @pytest.fixture(scope="module")
 def images():
+    return smooth(128)
+
+
+def smooth(count):
     """Neighbouring pixels resemble each other, as they do in pictures."""
-    smooth = tf.nn.avg_pool2d(small_models.images(128), 3, 1, "SAME")
-    return 3.0 * np.asarray(smooth)
+    return 3.0 * np.asarray(tf.nn.avg_pool2d(small_models.images(count), 3, 1, "SAME"))
 
 
 def errors(model, data, **settings):
@@ -55,14 +58,20 @@ def test_without_optq_what_ships_is_the_nearest(canonical, images):
         np.testing.assert_array_equal(found.shipped[key].kernel, error.kernel)
 
 
-def test_shares_are_what_is_left_of_the_error_in_the_output(canonical, images):
-    found = errors(canonical, images, rounding="optq")
+def test_shares_are_what_is_left_of_the_error_in_the_output(canonical):
+    """Correlations are shrunk by what may be chance: the less, the more positions there are."""
+    count = 4096
+    images = smooth(count)
+    samples = {"covariances": count, "rounding_errors": count}
+    found = errors(canonical, images, rounding="optq", stage_samples=samples)
     for (name, bits), share in found.shares.items():
         left, whole = (
             np.square(output_shift(canonical, images, name, each[name, bits])).sum()
             for each in (found.shipped, found.nearest)
         )
-        assert share == pytest.approx(left / whole, rel=1e-3), (name, bits)
+        # The last layer has one position an image.
+        few = name == "classes"
+        assert share == pytest.approx(left / whole, rel=5e-3 if few else 1e-3), (name, bits)
     assert max(found.shares.values()) < 1.0
 
 
