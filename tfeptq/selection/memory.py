@@ -50,8 +50,8 @@ class Memory:
         self._end = 2 * len(plan.kernels)
         self._outputs = set(plan.graph.outputs)
         self._rescaled = {
-            dtype: _rescaled(plan.with_widths(activations=dict.fromkeys(plan.groups, bits)))
-            for dtype, bits in (("int8", 8), ("int16", 16))
+            dtype: _rescaled(plan.with_widths(activations=_widths_of_type(plan, dtype)))
+            for dtype in ("int8", "int16")
         }
 
     def factors(self) -> Iterator[Factor]:
@@ -95,6 +95,15 @@ class Memory:
                 name = f"{STEP}{step}"
                 alive[name] = alive.get(name, 0) + elements * size
         return alive
+
+
+def _widths_of_type(plan: QuantizationPlan, dtype: str) -> dict[str, int]:
+    """A candidate of an integer type for every group that has one; the others keep their width."""
+    fitting = {
+        name: [bits for bits in group.widths if activation_dtype(bits) == dtype]
+        for name, group in plan.groups.items()
+    }
+    return {name: max(widths) for name, widths in fitting.items() if widths}
 
 
 def _rescaled(plan: QuantizationPlan) -> set[tuple[Key, int]]:

@@ -388,3 +388,20 @@ def test_candidates_of_activations_on_the_command_line(tmp_path, capsys):
     output = ["--output", str(tmp_path / "m.tflite"), "--rounding", "nearest"]
     assert main(["quantize", *common, *output]) == 2
     assert "add --max-weight-bytes" in capsys.readouterr().err
+
+
+def test_a_layer_that_has_int8_kernels_only_keeps_them_among_wider_candidates():
+    inputs = keras.Input((9, 5))
+    wide = keras.layers.Dense(6, name="wide")(inputs)
+    curved = keras.layers.Activation("hard_silu", name="curved")(wide)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="last")(curved))
+    data = np.random.default_rng(0).normal(size=(32, 9, 5)).astype("float32")
+    config = tfeptq.QuantizationConfig(
+        rounding="nearest",
+        activation_bits=(8, 16),
+        sensitivity="label_free",
+        budget=tfeptq.Budget(activation_bytes=100_000),
+    )
+    widths = tfeptq.quantize(model, data, config).bit_widths
+    assert widths["curved"][1] == 8
+    assert widths["wide"][1] == widths["last"][1] == 16
