@@ -1,6 +1,8 @@
-"""Parts of tensors as Cropping2D primitives."""
+"""Parts of tensors as Cropping2D primitives, and parts put together."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -27,6 +29,13 @@ def take(node: Node, name: str, axis: int, start: int, stop: int, step: int = 1)
     return reshape(cropped, f"{name}_squeeze", shape)
 
 
+def joined(name: str, parts: Sequence[Node], axis: int) -> Node:
+    """Parts one behind the other; the axis counts from 0 without the batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return primitive(keras.layers.Concatenate, name, parts, axis=axis + 1)
+
+
 def _every(node: Node, name: str, axis: int, start: int, count: int, step: int) -> Node:
     """`count` places, `step` apart: the first ones of rows of `step` places."""
     before, size, behind = node.shape[:axis], node.shape[axis], node.shape[axis + 1 :]
@@ -41,4 +50,4 @@ def _every(node: Node, name: str, axis: int, start: int, count: int, step: int) 
     kept = reshape(firsts, name, (*before, whole, *behind))
     if whole == count:
         return kept
-    return primitive(keras.layers.Concatenate, f"{name}_all", [kept, end], axis=axis + 1)
+    return joined(f"{name}_all", [kept, end], axis)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfeptq.preparation.constants import batched_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.nodes import Node, primitive, reshape
+from tfeptq.preparation.nodes import Node, reshape
 from tfeptq.preparation.operations.arguments import Handler
 from tfeptq.preparation.operations.reductions import inner_axes
-from tfeptq.preparation.slices import take
+from tfeptq.preparation.slices import joined, take
 
 
 def _stack(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -93,13 +92,6 @@ def _flip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
         name = f"{operation.name}_{axis}"
         node = joined(name, list(_parts(name, node, axis))[::-1], axis)
     return node
-
-
-def joined(name: str, parts: Sequence[Node], axis: int) -> Node:
-    """Parts one behind the other; the axis counts from 0 without the batch."""
-    if len(parts) == 1:
-        return parts[0]
-    return primitive(keras.layers.Concatenate, name, parts, axis=axis + 1)
 
 
 def _parts(name: str, node: Node, axis: int) -> list[Node]:

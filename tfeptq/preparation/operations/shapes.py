@@ -15,7 +15,7 @@ from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, axes, weights
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.resizing import resize
-from tfeptq.preparation.slices import take
+from tfeptq.preparation.slices import joined, take
 
 
 def _reshape(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -121,9 +121,7 @@ def _bordered(name: str, node: Node, axis: int, before: int, behind: int, fillin
         return [constant(f"{name}_constant", np.full(shape, filling))] if width else []
 
     parts = [*border(before), node, *border(behind)]
-    if len(parts) == 1:
-        return node
-    return primitive(keras.layers.Concatenate, name, parts, axis=axis + 1)
+    return joined(name, parts, axis)
 
 
 def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -216,9 +214,7 @@ def _places(operation: Any, node: Node, numbers: Any, axis: Any) -> Node:
     ]
     if not places.ndim:
         return reshape(parts[0], operation.name, (*node.shape[:inner], *node.shape[inner + 1 :]))
-    if len(parts) == 1:
-        return parts[0]
-    return primitive(keras.layers.Concatenate, operation.name, parts, axis=inner + 1)
+    return joined(operation.name, parts, inner)
 
 
 def _filled_like(number: float) -> Handler:
