@@ -12,7 +12,7 @@ TFMOT := $(VENV)-tfmot
 extra = $(shell $(PYTHON) -c "import configparser as c; s = c.ConfigParser(); s.read('setup.cfg'); \
   print(*(repr(line.strip()) for line in s['options.extras_require']['$(1)'].split(chr(10)) if line.strip()))")
 
-.PHONY: demo test test-all lint benchmark clean
+.PHONY: demo test test-all lint docs benchmark clean
 
 ## Trains a small network on scikit-learn's digits, quantizes it to 4 bits and runs the file.
 demo: $(STAMP)
@@ -34,7 +34,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-## The tables of the README, on the models of TFEPTQ_ASSETS.
+## The documentation, as a site in build/site.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
+
+## The tables of the documentation, on the models of TFEPTQ_ASSETS.
 benchmark: $(STAMP)
 	$(BIN)/python -m benchmarks.accuracy
 
@@ -46,6 +50,10 @@ $(STAMP): setup.cfg pyproject.toml
 
 $(VENV)/.metadata: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[metadata]'
+	touch $@
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(OLD_RUNTIME)/.installed: setup.cfg

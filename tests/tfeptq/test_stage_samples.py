@@ -39,8 +39,8 @@ def test_defaults_are_those_of_the_readme():
         "quality": 32,
     }
     assert dataclasses.asdict(DEFAULT_STAGES) == expected
-    readme = (ROOT.parent / "README.md").read_text()
-    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    page = (ROOT.parent / "docs" / "guide" / "samples.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
     for name, count in expected.items():
         row = next(row for row in rows if f"`{name}`" in row)
         names = [part.strip(" `") for part in row.split("|")[1].split(",")]

@@ -13,15 +13,18 @@ def matrix() -> str:
     """What is allowed by target, what runtimes fail at by measurement, what vendors rule out."""
     return "\n\n".join(
         (
+            "# What each target executes",
+            "What is not in this table is refused; every row is tested in every runtime that it "
+            "promises.",
             allowed(),
-            "Refused because measured:",
+            "## Refused because measured",
             _table(
                 ("operator", "activations", "weights", "runtimes", "outcome", "evidence"),
                 _forbidden_rows(),
             ),
-            "Refused because the vendor or the vendor's tool says so:",
+            "## Refused because the vendor or the vendor's tool says so",
             _table(("target", "what", "reason"), _excluded_rows()),
-            "To know:",
+            "## To know",
             _table(("target", "operator", "remark"), _remark_rows()),
         )
     )
