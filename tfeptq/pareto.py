@@ -14,6 +14,8 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
+from tfeptq.progress import Verbosity, check_verbose, shown
+from tfeptq.selection.choice import Choice
 from tfeptq.selection.frontier_point import FrontierPoint
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tflite_export.file.atomic import require_folder
@@ -27,6 +29,7 @@ def pareto_frontier(
     cost: str = "weight_bytes",
     checkpoint_dir: str | Path | None = None,
     labels: Any = None,
+    verbose: Verbosity = "auto",
 ) -> list[FrontierPoint]:
     """Every undominated choice of widths, from the cheapest to the most accurate.
 
@@ -38,7 +41,7 @@ def pareto_frontier(
         cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
             "latency_ms"; with candidates of activations "activation_bytes" as well.
         checkpoint_dir: where sensitivities are kept.
-        labels: see `tfeptq.quantize`.
+        labels, verbose: see `tfeptq.quantize`.
 
     Raises:
         ValueError: no candidates, an unknown cost, or data that do not fit the model.
@@ -59,6 +62,19 @@ def pareto_frontier(
             f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
+    check_verbose(verbose)
+    with shown(verbose):
+        return _choice(model, calibration, config, cost, checkpoint_dir, labels).frontier(cost)
+
+
+def _choice(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig,
+    cost: str,
+    checkpoint_dir: str | Path | None,
+    labels: Any,
+) -> Choice:
     functional = as_functional(model, config.input_shape)
     canonical = prepare(functional)
     plan = QuantizationPlan.of(canonical, config)
@@ -68,5 +84,4 @@ def pareto_frontier(
     labelled = labelled and labelled.of(taken.labels)
     prove(functional, canonical, taken.arrays)
     with open_checkpoint(checkpoint_dir) as checkpoint:
-        choice = prepare_choice(plan, taken.arrays, config, checkpoint, labelled)
-    return choice.frontier(cost)
+        return prepare_choice(plan, taken.arrays, config, checkpoint, labelled)

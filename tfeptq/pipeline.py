@@ -31,7 +31,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.plan.input_ranges import doubts
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
-from tfeptq.progress import Stopwatch
+from tfeptq.progress import Stopwatch, Verbosity, check_verbose, shown
 from tfeptq.quantized.correspondence import require_equal
 from tfeptq.quantized.wrap import wrap
 from tfeptq.report.quality import report_quality
@@ -57,6 +57,7 @@ def quantize(
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
     checkpoint_dir: str | Path | None = None,
     labels: Any = None,
+    verbose: Verbosity = "auto",
 ) -> QuantizedModel:
     """Quantizes a trained Keras model with a few hundred unlabelled samples.
 
@@ -78,6 +79,8 @@ def quantize(
         labels: of the calibration samples, one array in their order, for sensitivity="hawq_v2" with
             candidates of widths: the traces are then those of the loss that `model` was
             compiled with, instead of self-distillation's. Nothing else uses them.
+        verbose: 0 says nothing, 1 and "auto" show bars for what takes long, 2 prints a line a
+            stage; warnings are Python's own.
 
     Returns:
         A Keras model that predicts as the integer file will; `tflite_export.export` writes it.
@@ -100,7 +103,8 @@ def quantize(
     check_callbacks(callbacks)
     require_folder("checkpoint_dir", checkpoint_dir)
     require_goal(config)
-    with open_checkpoint(checkpoint_dir) as checkpoint:
+    check_verbose(verbose)
+    with shown(verbose), open_checkpoint(checkpoint_dir) as checkpoint:
         return _quantize(model, calibration, config, callbacks, checkpoint, labels)
 
 

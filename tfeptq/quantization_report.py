@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tfeptq.config import QuantizationConfig
     from tfeptq.report.quality import Quality
+    from tfeptq.rounding.training_record import TrainingRow
     from tfeptq.selection.choice import Choice
     from tfeptq.selection.search import SearchReport
 
@@ -24,6 +25,7 @@ class QuantizationReport:
             each, which names the layer.
         warnings: what may cost accuracy and what to do about it; one sentence each, which names the
             layer, input or output.
+        training: the distillation, epoch by epoch.
         quality: how near every output is to the float model's.
         config: what was asked.
         choice: costs and sensitivities of the candidates, where widths were chosen.
@@ -34,6 +36,7 @@ class QuantizationReport:
     samples: dict[str, int] = dataclasses.field(default_factory=dict)
     repairs: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    training: Sequence[TrainingRow] = ()
     quality: Quality | None = None
     config: QuantizationConfig | None = None
     # Reports are equal whose findings are: the same run takes other times.

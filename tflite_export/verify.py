@@ -73,6 +73,17 @@ class RuntimeReport:
     def maximum(self) -> int:
         return max((difference.maximum for difference in self.operators), default=0)
 
+    def sentence(self) -> str:
+        """What matters of it: differences beyond a kernel's rounding would have been an error."""
+        if self.skipped:
+            return f"{self.runtime}: skipped, {self.skipped}"
+        others = f", the others {self.maximum} LSB (steps) off at most" if self.maximum else ""
+        left_out = f"; without {', '.join(self.left_out)}" if self.left_out else ""
+        return (
+            f"{self.runtime}: every operator within its kernel's rounding; {self.exact_operators} "
+            f"of {len(self.operators)} bit-identical to the integer reference{others}{left_out}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
@@ -83,18 +94,9 @@ class Verification:
     runtimes: tuple[RuntimeReport, ...]
 
     def summary(self) -> str:
+        """What was proven, one line for the file and one for each runtime."""
         lines = [f"{self.constants} constants read back equal, {self.samples} samples run"]
-        for report in self.runtimes:
-            if report.skipped:
-                lines.append(f"{report.runtime}: skipped, {report.skipped}")
-            else:
-                lines.append(
-                    f"{report.runtime}: {report.exact_operators} of {len(report.operators)} "
-                    "operators bit-identical to the integer reference, largest difference "
-                    f"{report.maximum} LSB"
-                    + (f"; without {', '.join(report.left_out)}" if report.left_out else "")
-                )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(report.sentence() for report in self.runtimes)])
 
 
 def verify(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfeptq import progress as progress_module
-from tfeptq.progress import Bar, StepProgress, progress
+from tfeptq.progress import Bar, StepProgress, Stopwatch, check_verbose, progress, shown
 
 
 @pytest.fixture
@@ -88,3 +88,30 @@ def test_an_interrupted_fit_leaves_no_bar_behind(capsys):
     gc.collect()
     assert "2/6" in capsys.readouterr().out
     assert Bar("next", 1)._is_shown
+
+
+@pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (1, 1), (2, 1)])
+def test_as_much_is_said_as_was_asked_for(verbose, lines, impatient, capsys):
+    with shown(verbose):
+        list(progress(range(3), "counting"))
+        with shown("auto"), Stopwatch()("calibrate"):
+            pass
+    printed = capsys.readouterr().out
+    assert len(printed.strip().splitlines()) == lines
+    assert ("counting" in printed) == (verbose == 1)
+    assert ("calibrate: 0.0 s" in printed) == (verbose == 2)
+
+
+@pytest.mark.parametrize("verbose", [-1, 3, "loud", None, 0.5])
+def test_what_keras_would_not_take_is_refused(verbose):
+    with pytest.raises(ValueError, match=r"verbose must be 'auto', 0 \(silent\)"):
+        check_verbose(verbose)
+
+
+def test_the_time_of_compiling_is_not_expected_again(monkeypatch):
+    bar = Bar("training", 100)
+    bar.update(0, "compiling")
+    bar.restart(1)
+    task = bar._live.tasks[0]
+    assert (task.completed, task.elapsed < 1.0, task.time_remaining) == (1, True, None)
+    bar.stop()

@@ -21,7 +21,7 @@ from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.npz import Npz
 from tfeptq.cli.request import ConfigFile, Prices, Settings, request
 from tfeptq.cli.source import TraceLoss, source_model
-from tfeptq.cli.values import InputKey, Json, LabelKey, Model, one_of, require_file
+from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
 from tfeptq.goals import COSTS
 from tflite_export.file.atomic import require_folder
 
@@ -40,6 +40,7 @@ def frontier(
     label_key: LabelKey = None,
     trace_loss: TraceLoss = None,
     json: Json = False,
+    verbose: Verbose = 1,
     settings: Settings = None,
     prices: Prices = None,
     random_flip: RandomFlip = None,
@@ -68,6 +69,7 @@ def frontier(
             samples.inputs,
             dataclasses.replace(asked.config, augmentation=copies),
             cost=cost,
+            verbose=verbose,
             checkpoint_dir=resume,
             labels=samples.labels if samples.is_labelled else None,
         )

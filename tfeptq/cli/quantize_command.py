@@ -34,7 +34,7 @@ from tfeptq.cli.request import (
 )
 from tfeptq.cli.results import print_findings
 from tfeptq.cli.source import TraceLoss, source_model
-from tfeptq.cli.values import InputKey, Json, LabelKey, Model, one_of, require_file
+from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
 from tflite_export.file.atomic import destination, require_folder
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def quantize(
     label_key: LabelKey = None,
     trace_loss: TraceLoss = None,
     json: Json = False,
+    verbose: Verbose = 1,
     settings: Settings = None,
     limits: Limits = None,
     prices: Prices = None,
@@ -112,7 +113,7 @@ def quantize(
             require_one_end(source, validation)
             check = fits(source, validation)
             scored = Npz(validation, input_key, label_key, check=check)
-        job = _Job(source, samples, scored, resume)
+        job = _Job(source, samples, scored, resume, verbose)
         quantized = job.quantized(asked, copies)
         result = _write(quantized, output, save_keras, ends)
         job.score_results(quantized, result)
@@ -129,10 +130,15 @@ class _Job:
     """One quantization and its scores; files of samples are read after all other checks."""
 
     def __init__(
-        self, source: keras.Model, samples: Npz, scored: Npz | None, resume: Path | None
+        self,
+        source: keras.Model,
+        samples: Npz,
+        scored: Npz | None,
+        resume: Path | None,
+        verbose: int,
     ) -> None:
         self._source, self._samples, self._scored = source, samples, scored
-        self._resume = resume
+        self._resume, self._verbose = resume, verbose
         self.scores: dict[str, Score] = {}
 
     def quantized(self, asked: Request, copies: keras.Layer | None) -> QuantizedModel:
@@ -148,6 +154,7 @@ class _Job:
             dataclasses.replace(config, augmentation=copies),
             checkpoint_dir=self._resume,
             labels=self._samples.labels if self._samples.is_labelled else None,
+            verbose=self._verbose,
         )
 
     def _read(self) -> np.ndarray:

@@ -47,6 +47,12 @@ def number(kind: type[int] | type[float], *, may_be_none: bool = False) -> Calla
     return parse
 
 
+def _verbosity(text: str) -> int:
+    if text not in ("0", "1", "2"):
+        raise ValueError(f"{text!r} is neither 0, 1 nor 2")
+    return int(text)
+
+
 def widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
     """One width, candidates, or widths by layer name."""
     try:
@@ -104,3 +110,13 @@ LabelKey = Annotated[
 ]
 Json = Annotated[bool, Parameter(help="Print the result as JSON.", show_default=False)]
 Target = Annotated[str, one_of(TARGETS, "Where the file is to run:")]
+
+Verbose = Annotated[
+    int,
+    typed(
+        _verbosity,
+        metavar="0|1|2",
+        help="0: say nothing but results and warnings; 1: bars for what takes long; 2: a line a "
+        "stage, for logs.",
+    ),
+]

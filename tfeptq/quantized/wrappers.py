@@ -253,6 +253,10 @@ class QuantizedWeights(keras.layers.Wrapper):
             rounding = ops.where(ops.equal(self.layer.kernel, 0.0), _DOWN, rounding)
         return rounding
 
+    def upper_shares(self) -> np.ndarray:
+        """Soft rounding of every weight, from 0 (down) to 1 (up)."""
+        return ops.convert_to_numpy(rectified_sigmoid(self._rounding() * self.rounding_unit))
+
     def undecided(self, beta: Any) -> Any:
         """Rounding regularizer, sum of 1 - |2 h(a) - 1|^beta (AdaRound, eq. 24)."""
         soft = rectified_sigmoid(self._rounding() * self.rounding_unit)

@@ -15,8 +15,9 @@ import numpy as np
 
 from tfeptq.checkpoint import sealed
 from tfeptq.checkpoint.steps import keep
+from tfeptq.rounding.training_record import TrainingRecord
 
-_STEP = "step"
+_STEP, _RECORD = "step", "record"
 
 
 class Generations:
@@ -65,11 +66,12 @@ class TrainingBackup(keras.callbacks.Callback):
     Args:
         path: from which the files have their names.
         steps: of the whole run.
+        record: what is told of the training, kept with it.
     """
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int, record: TrainingRecord) -> None:
         super().__init__()
-        self._generations, self._steps = Generations(path), steps
+        self._generations, self._steps, self._record = Generations(path), steps, record
         self._last: bytes | None = None
 
     def restore(self, model: keras.Model) -> int:
@@ -78,13 +80,16 @@ class TrainingBackup(keras.callbacks.Callback):
         if found is None:
             return 0
         step, arrays = found
+        if (rows := arrays.pop(_RECORD, None)) is not None:
+            self._record.restore(rows)
         for variable, array in zip(_variables(model), arrays.values(), strict=True):
             variable.assign(array)
         return step
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         arrays = _state(self.model)
-        is_kept = self._generations.keep(self._step, arrays)
+        recorded = {_RECORD: self._record.array(), **arrays}
+        is_kept = self._generations.keep(self._step, recorded)
         self._last = _checksum(arrays) if is_kept else None
 
     def close(self) -> None:

@@ -25,8 +25,11 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.backup import TrainingBackup
 from tfeptq.rounding.batches import batches, sample_order
 from tfeptq.rounding.schedule import adam
+from tfeptq.rounding.training_record import TrainingRecord
 from tfeptq.rounding.training_step import Distillation
 
+#: The loss rises while the rounding hardens: the error is what falls.
+_SHOWN = {"error": "output error {:.2%}"}
 #: What the logarithm of a scale may have changed by, in its unit: no training that converges comes
 #: near it.
 _LARGEST_CHANGE = 30.0
@@ -62,7 +65,8 @@ def distil(
     quantized.optimizer.build(quantized.trainable_variables)
     epochs = min(20, config.steps)
     steps_per_epoch = -(-config.steps // epochs)
-    backup = TrainingBackup(backup_path, steps_per_epoch * epochs) if backup_path else None
+    record = TrainingRecord(quantized, teacher, samples)
+    backup = TrainingBackup(backup_path, steps_per_epoch * epochs, record) if backup_path else None
     done = backup.restore(quantized) if backup else 0
     if done < steps_per_epoch * epochs:
         remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
@@ -75,7 +79,8 @@ def distil(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             callbacks=[
-                StepProgress(steps_per_epoch * epochs, "distillation"),
+                record,
+                StepProgress(steps_per_epoch * epochs, "distillation", _SHOWN),
                 *(callbacks or ()),
                 *([backup] if backup else ()),
             ],
@@ -85,6 +90,7 @@ def distil(
         if backup:
             backup.close()
     quantized.attach(None)
+    quantized.report.training = record.rows
     _require_convergence(quantized, config)
     for layer in quantized.weighted_layers:
         layer.settle_structure()

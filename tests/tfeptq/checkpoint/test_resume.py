@@ -156,6 +156,9 @@ class RecordedBar:
     def __init__(self, title, total):
         self._title = title
 
+    def restart(self, done):
+        pass
+
     def update(self, done, words=""):
         self.told.append((self._title, done))
 
