@@ -182,6 +182,7 @@ def _learn(
         plan = plan.with_ranges(scores.ranges)
         quantized = _wrapped(plan, samples)
         set_activation_ranges(quantized, plan, scores.histograms)
+        quantized.report.histograms = scores.histograms
     quantized.report.warnings.extend(taken.notes)
     used = quantized.report.samples
     used.update(scores.used)

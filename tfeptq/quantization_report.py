@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tfeptq.calibrate.histograms import Histogram
+    from tfeptq.canonical.layer_graph import Key
     from tfeptq.config import QuantizationConfig
     from tfeptq.report.quality import Quality
     from tfeptq.rounding.training_record import TrainingRow
@@ -26,6 +28,7 @@ class QuantizationReport:
         warnings: what may cost accuracy and what to do about it; one sentence each, which names the
             layer, input or output.
         training: the distillation, epoch by epoch.
+        histograms: layer name and number of its call -> what calibration counted in its output.
         quality: how near every output is to the float model's.
         config: what was asked.
         choice: costs and sensitivities of the candidates, where widths were chosen.
@@ -37,6 +40,7 @@ class QuantizationReport:
     repairs: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     training: Sequence[TrainingRow] = ()
+    histograms: Mapping[Key, Histogram] = dataclasses.field(default_factory=dict, compare=False)
     quality: Quality | None = None
     config: QuantizationConfig | None = None
     # Reports are equal whose findings are: the same run takes other times.

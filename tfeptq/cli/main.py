@@ -18,6 +18,7 @@ from tfeptq.cli.frontier_command import frontier
 from tfeptq.cli.latency_command import latency
 from tfeptq.cli.package_command import package
 from tfeptq.cli.quantize_command import quantize
+from tfeptq.cli.typed import running
 
 _ROAD = """\
 Example:
@@ -75,7 +76,7 @@ def app() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    with warnings.catch_warnings():
+    with running(tokens), warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
             return _run(tokens)

@@ -34,6 +34,7 @@ from tfeptq.cli.request import (
 )
 from tfeptq.cli.results import print_findings
 from tfeptq.cli.source import TraceLoss, source_model
+from tfeptq.cli.typed import typed_command
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
 from tflite_export.file.atomic import destination, require_folder
 
@@ -65,7 +66,7 @@ def quantize(
     output: Annotated[Path, Parameter(metavar="F.tflite")],
     config: ConfigFile = None,
     validation: Annotated[Path | None, Parameter(metavar="V.npz")] = None,
-    report: Annotated[Path | None, Parameter(metavar="R.html")] = None,
+    report: Annotated[Path | None, Parameter(metavar="R.html|R.json")] = None,
     save_keras: Annotated[Path | None, Parameter(metavar="F.keras")] = None,
     resume: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     input_type: _EndType = None,
@@ -89,7 +90,8 @@ def quantize(
         calibration: A few hundred unlabelled samples.
         output: The file to write.
         validation: Labelled samples, to score the float model, the quantized one and the file on.
-        report: A page about everything that was decided and measured; needs the extra 'report'.
+        report: A page about everything that was decided and measured, which needs the extra
+            'report'; .json gives the same as data.
         save_keras: Also writes the quantized Keras model.
         resume: Keeps finished steps in this folder; the same command goes on there.
     """
@@ -207,10 +209,9 @@ def _check_outputs(
     if save_keras is not None:
         destination(save_keras, suffix=".keras")
     if report is not None:
-        from tfeptq.report.html import require_installed
+        from tfeptq.report.html import check_destination
 
-        destination(report, suffix=".html")
-        require_installed()
+        check_destination(report)
 
 
 def _accuracy_on(data: Npz) -> Callable[[Any], np.ndarray]:
@@ -250,7 +251,7 @@ def _write_report(
 ) -> None:
     from tfeptq.report.html import write_scored_report
 
-    write_scored_report(path, quantized, result, scores)
+    write_scored_report(path, quantized, result, scores, command=typed_command())
     print(f"report: {path}")
 
 

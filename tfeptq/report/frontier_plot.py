@@ -1,21 +1,24 @@
-"""The Pareto frontier as a plot that needs no network."""
+"""The Pareto frontier as a figure."""
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tfeptq.selection.frontier_point import FrontierPoint
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 #: Plotly draws thousands of points; nobody hovers over more than these.
 _POINTS = 400
 
 
-def frontier_figure(frontier: Sequence[FrontierPoint], chosen: FrontierPoint, cost: str) -> str:
-    """Plotly's JSON of predicted loss against a cost, with the chosen widths marked.
+def frontier_figure(
+    frontier: Sequence[FrontierPoint], chosen: FrontierPoint, cost: str
+) -> go.Figure:
+    """Predicted loss against a cost, with the chosen widths marked.
 
     Args:
         cost: one of the names in `chosen.costs`.
@@ -50,8 +53,7 @@ def frontier_figure(frontier: Sequence[FrontierPoint], chosen: FrontierPoint, co
         yaxis_type="log" if lowest > 0 else "linear",
         height=480,
     )
-    # Unlike the figure's own JSON, without the template's defaults for charts that are not here.
-    return json.dumps(figure.to_plotly_json(), default=list)
+    return figure
 
 
 def _thinned(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
@@ -71,11 +73,3 @@ def _in_words(point: FrontierPoint) -> str:
 def _widths_in_words(widths: Mapping[str, int], what: str) -> str:
     counts = sorted(Counter(widths.values()).items())
     return ", ".join(f"{count} {what} at {bits} bits" for bits, count in counts)
-
-
-def packed_plotly() -> str:
-    """Plotly's JavaScript, gzip in base64: 2 MB instead of 5; the page's browser unpacks it."""
-    from plotly.offline import get_plotlyjs
-
-    packed = gzip.compress(get_plotlyjs().encode("utf-8"), mtime=0)
-    return base64.b64encode(packed).decode("ascii")

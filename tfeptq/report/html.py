@@ -1,11 +1,9 @@
-"""One HTML file that says what was asked, what came out and how it was proven."""
+"""One file that says what was asked, what came out and how it was proven: a page, or JSON."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import importlib.util
-import platform
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfeptq.config import QuantizationConfig
+from tfeptq.report.content import Content, content
 from tfeptq.report.quality import LEAST_SQNR
 from tfeptq.report.scores import Score, score
 from tfeptq.report.tables import quality_table
-from tfeptq.report.target_section import target_section
 from tflite_export import ExportResult
 from tflite_export.file.atomic import destination, write_atomically
-from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.verify import OperatorDifference, RuntimeReport
 
 if TYPE_CHECKING:
     import keras
@@ -29,17 +24,26 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
 
 _TEMPLATE = "template.html.j2"
-_PACKAGES = ("tfeptq", "keras", "tensorflow", "ai-edge-litert", "tflite-micro", "ethos-u-vela")
+_LIBRARIES = ("jinja2", "plotly", "networkx")
 
 
-def require_installed() -> None:
-    """Raises RuntimeError where the libraries of the extra `report` are missing."""
-    missing = [name for name in ("jinja2", "plotly") if importlib.util.find_spec(name) is None]
-    if missing:
+def check_destination(path: str | Path) -> Path:
+    """The path of a report that can be written.
+
+    Raises:
+        ValueError: neither .html nor .json, a folder, or a place where nothing can be written.
+        RuntimeError: a page, and the libraries of the extra `report` are missing.
+    """
+    path = destination(path)
+    if path.suffix not in (".html", ".json"):
+        raise ValueError(f"{path}: a report's name must end in .html or .json")
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if path.suffix == ".html" and missing:
         raise RuntimeError(
             f"a report needs {' and '.join(missing)}: install the extra 'report', "
-            "pip install 'tfeptq[report]'"
+            "pip install '.[report]', or give a name that ends in .json"
         )
+    return path
 
 
 def write_report(
@@ -50,29 +54,31 @@ def write_report(
     model: keras.Model | None = None,
     validation_data: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Path:
-    """Writes a self-contained HTML report of a quantization; it needs no network to be read.
+    """Writes a self-contained report of a quantization; it needs no network to be read.
 
-    It holds the configuration, every layer with its widths, bytes and verification, seconds, sizes,
-    the frontier where widths were chosen, and what the target's own tools measure on the file.
+    It holds accuracies, sizes, every layer with its widths, range, distance from float, bytes and
+    verification, those that lose most first; how training went, histograms of weights and
+    activations with the ranges chosen, the graph, the frontier where widths were chosen, what the
+    target's own tools measure on the file, settings, samples, seconds and versions.
 
     Args:
-        path: of the report, replaced atomically.
+        path: of the report, replaced atomically: `.html`, or `.json` for the same as data.
         quantized: what `tfeptq.quantize` returned.
         result: what `tflite_export.export` returned for it; the file must still be there.
         model: the float model, scored beside the others on `validation_data`.
         validation_data: inputs (N, ...) and labels of a model with one input and one output.
 
     Raises:
-        RuntimeError: the extra `report` is not installed.
-        ValueError: labels that do not fit the outputs, or a folder that does not exist.
+        RuntimeError: the extra `report` is not installed, which `.html` needs.
+        ValueError: another suffix, labels that do not fit the outputs, or a folder that does not
+            exist.
 
     Example:
         >>> result = tflite_export.export(quantized, "m.tflite")
         >>> tfeptq.write_report("r.html", quantized, result).name
         'r.html'
     """
-    require_installed()
-    path = destination(path)
+    path = check_destination(path)
     scores = (
         {} if validation_data is None else all_scores(quantized, result, model, validation_data)
     )
@@ -98,10 +104,30 @@ def all_scores(
 
 
 def write_scored_report(
-    path: Path, quantized: QuantizedModel, result: ExportResult, scores: Mapping[str, Score]
+    path: Path,
+    quantized: QuantizedModel,
+    result: ExportResult,
+    scores: Mapping[str, Score],
+    *,
+    command: str | None = None,
 ) -> Path:
-    """`write_report` where the scores are known already."""
+    """`write_report` where the scores are known already.
+
+    Args:
+        command: by which it was made, to be shown.
+    """
+    found = content(quantized, result, scores, command=command)
+    text = (
+        json.dumps(found.as_dict(), indent=1) if path.suffix == ".json" else _page(quantized, found)
+    )
+    write_atomically(path, text.encode("utf-8"))
+    return path
+
+
+def _page(quantized: QuantizedModel, found: Content) -> str:
     import jinja2
+
+    from tfeptq.report.figures import figures, packed_plotly
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
@@ -110,112 +136,16 @@ def write_scored_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    text = environment.get_template(_TEMPLATE).render(_content(quantized, result, scores))
-    write_atomically(path, text.encode("utf-8"))
-    return path
+    drawn = figures(quantized, found)
+    values: dict[str, Any] = {
+        "content": found,
+        "nearness": quality_table(found.quality) if found.quality else None,
+        "least_sqnr": LEAST_SQNR,
+        "figures": drawn,
+        "plotly": packed_plotly() if drawn else None,
+    }
+    return environment.get_template(_TEMPLATE).render(values)
 
 
 def _template(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
-def _content(
-    quantized: QuantizedModel, result: ExportResult, scores: Mapping[str, Score]
-) -> dict[str, Any]:
-    config = quantized.report.config
-    runtimes = result.verification.runtimes if result.verification else ()
-    return {
-        "name": quantized.name,
-        "result": result,
-        "scores": scores,
-        "settings": _settings(config) if config else [],
-        "versions": _versions(),
-        "layers": _layers(result),
-        "runtimes": runtimes,
-        "sizes": _sizes(result),
-        "report": quantized.report,
-        "nearness": quality_table(quality) if (quality := quantized.report.quality) else None,
-        "least_sqnr": LEAST_SQNR,
-        "seconds": quantized.report.seconds,
-        "search": quantized.report.search,
-        "section": target_section(result.path, result.target),
-        **_frontier(quantized),
-    }
-
-
-def _settings(config: QuantizationConfig) -> list[tuple[str, str, bool]]:
-    """(name, value, whether it differs from the default) of every setting."""
-    defaults, shown = QuantizationConfig(), config.get_config()
-    if config.augmentation is not None:
-        layers = getattr(config.augmentation, "layers", [config.augmentation])
-        shown["augmentation"] = ", ".join(type(layer).__name__ for layer in layers)
-    return [
-        (name, str(value), getattr(config, name) != getattr(defaults, name))
-        for name, value in shown.items()
-    ]
-
-
-def _versions() -> list[tuple[str, str]]:
-    versions = [("Python", platform.python_version())]
-    for name in _PACKAGES:
-        try:
-            versions.append((name, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """An operator of the file; `verdicts` holds one entry a runtime that was run."""
-
-    layer: Any
-    verdicts: list[str]
-
-
-def _layers(result: ExportResult) -> list[_Row]:
-    runs = _run(result)
-    return [
-        _Row(layer, [_verdict(report.operators[index]) for report in runs])
-        for index, layer in enumerate(result.layers)
-    ]
-
-
-def _run(result: ExportResult) -> list[RuntimeReport]:
-    reports = result.verification.runtimes if result.verification else ()
-    return [report for report in reports if not report.skipped]
-
-
-def _verdict(difference: OperatorDifference) -> str:
-    if difference.maximum == 0:
-        return "identical"
-    return f"{difference.maximum} LSB at most, {difference.mean:.2g} on average"
-
-
-def _sizes(result: ExportResult) -> list[tuple[str, int]]:
-    # A packed tensor's last byte may be half empty: one weight more at most.
-    elements = sum(
-        8 * layer.weight_bytes // CONTAINER_BITS[layer.container]
-        for layer in result.layers
-        if layer.container is not None
-    )
-    return [
-        ("weights in float32", 4 * elements),
-        ("weights in int8", elements),
-        ("weights as stored", sum(layer.weight_bytes for layer in result.layers)),
-        (f"file {result.path.name}", result.size_bytes),
-    ]
-
-
-def _frontier(quantized: QuantizedModel) -> dict[str, str | None]:
-    """The plot and what draws it; 2 MB that only reports with a plot carry."""
-    if quantized.report.choice is None:
-        return {"figure": None, "plotly": None, "source": None}
-    from tfeptq.report.frontier_plot import frontier_figure, packed_plotly
-
-    choice, config = quantized.report.choice, quantized.report.config
-    limits = config.budget.limits if config and config.budget else {}
-    cost = next((name for name in limits if name in choice.cost_names), "weight_bytes")
-    chosen = choice.point_of(quantized.bit_widths)
-    figure = frontier_figure(choice.frontier(cost), chosen, cost)
-    return {"figure": figure, "plotly": packed_plotly(), "source": choice.source}

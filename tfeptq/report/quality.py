@@ -73,12 +73,17 @@ class Quality:
             because no more were given than were asked for.
         layers: layer name -> SQNR in dB of its output, in the model's order, where the file holds
             it.
+        cosines: layer name -> cosine of the same.
+        lost: layer name -> dB that its output is further from float than the furthest of its
+            inputs, of 60 dB and less.
     """
 
     outputs: tuple[OutputQuality, ...]
     samples: int
     is_held_back: bool
     layers: Mapping[str, float]
+    cosines: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    lost: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def warnings(self, graph: LayerGraph) -> list[str]:
         """What is below the thresholds: the output, where, why and what to do."""
@@ -124,12 +129,15 @@ def measure(
     batch = [tf.constant(array[:count]) for array in samples]
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
     left, right = graph.execute(batch), wrapped.execute(batch)
-    layers = {name: _layer_sqnr(left[a], right[b]) for name, a, b in _pairs(graph, wrapped)}
+    pairs = _pairs(graph, wrapped)
+    layers = {name: _layer_sqnr(left[a], right[b]) for name, a, b in pairs}
+    cosines = {name: _layer_cosine(left[a], right[b]) for name, a, b in pairs}
+    lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}
     outputs = tuple(
         _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))
         for ours, theirs in zip(graph.outputs, wrapped.outputs, strict=True)
     )
-    return Quality(outputs, count, is_held_back, layers)
+    return Quality(outputs, count, is_held_back, layers, cosines, lost)
 
 
 def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> list[tuple[str, Key, Key]]:
@@ -160,6 +168,18 @@ def _layer_sqnr(expected: tf.Tensor, found: tf.Tensor) -> float:
     signal = tf.math.reduce_variance(expected * unit)
     noise = tf.reduce_mean(tf.square((expected - found) * unit))
     return _decibels(*(float(value) * largest**2 for value in (signal, noise)))
+
+
+def _layer_cosine(expected: tf.Tensor, found: tf.Tensor) -> float:
+    if expected.shape != found.shape:
+        return 1.0
+    left, right = (tf.reshape(tensor, [-1]) for tensor in (expected, found))
+    # Without overflow: both in units of their largest magnitude.
+    units = [tf.reduce_max(tf.abs(tensor)) for tensor in (left, right)]
+    if not all(float(unit) > 0.0 for unit in units):
+        return float(all(float(unit) == 0.0 for unit in units))
+    left, right = left / units[0], right / units[1]
+    return float(tf.reduce_sum(left * right) / (tf.norm(left) * tf.norm(right)))
 
 
 def _decibels(signal: float, noise: float) -> float:
