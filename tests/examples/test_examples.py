@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run_example(monkeypatch, capsys):
     def run(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.syspath_prepend(EXAMPLES)
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
 
@@ -47,3 +48,31 @@ def test_quantize_saved_model(tmp_path, run_example):
     )
     stored = {tensor.name: tensor.type for tensor in tflite_export.inspect(output).tensors}
     assert (stored["narrow/weights"], stored["wide/weights"]) == ("int8", "int4")
+
+
+QUICK = ("--epochs", 2)
+#: Example -> its arguments, and what it prints.
+SMALL = {
+    "quickstart": (QUICK, ("float model: ", "file: ", "constants read back equal")),
+    "accuracy_target": ((*QUICK, "--samples", 64), ("bits", "file: ")),
+    "coral_check": (QUICK, ("no known blocker", "LEAKY_RELU")),
+    "transformer": ((*QUICK, "--samples", 64), ("8 bits, nearest: ", "4 bits, optq: ")),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_examples(name, tmp_path, run_example):
+    arguments, said = SMALL[name]
+    printed = run_example(f"{name}.py", "--output", tmp_path / "m.tflite", *arguments)
+    for words in said:
+        assert words in printed
+    assert (tmp_path / "m.tflite").exists()
+
+
+def test_microcontroller_budget(tmp_path, run_example):
+    pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
+    folder = tmp_path / "firmware"
+    printed = run_example("microcontroller_budget.py", "--output", folder, *QUICK, "--samples", 64)
+    assert "4 bits" in printed
+    assert "AddConv2D" in printed
+    assert {"model.h", "model.cc", "ops.h"} < {path.name for path in folder.iterdir()}

@@ -91,9 +91,9 @@ def test_every_operator_has_its_range_and_its_distance_from_float(work, text):
     assert set(facts) == {layer.name for layer in result.layers}
     lost = [each.lost or 0.0 for each in facts.values()]
     assert lost == sorted(lost, reverse=True)
-    graph = quantized.freeze(target=result.target)
+    graph = quantized.freeze()
     for name, each in facts.items():
-        tensor = next(tensor for tensor in graph.tensors if tensor.name == name)
+        tensor = graph.tensors[name]
         scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zero_point
         assert each.low == pytest.approx(scale * (-128 - zero_point))
         assert each.high == pytest.approx(scale * (127 - zero_point))
