@@ -8,7 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.goals import AccuracyTarget, Budget
-from tfeptq.settings import bounds, member, real, shapes, shown, switch, whole, width, widths
+from tfeptq.settings import (
+    bounds,
+    member,
+    real,
+    shapes,
+    shown,
+    state_names,
+    switch,
+    whole,
+    width,
+    widths,
+)
 from tfeptq.stage_samples import DEFAULT_STAGES, StageSamples, stage_samples
 
 if TYPE_CHECKING:
@@ -50,6 +61,12 @@ class QuantizationConfig:
         input_shape: fixes the sizes of inputs that the model leaves open, without the batch:
             (224, 224, 3) of the one input, a list in the order of the inputs, or
             `{input name: sizes}`. None: the sizes that the model was built with.
+        states: of a model that is one step of a sequence, `{output: input}`: the state that an
+            output is becomes the input in the next step, fed back by the caller. Both have one
+            scale and zero point in the file. An output is given by its number, its key in the
+            dictionary that the model returns, or the name of its layer. Calibration samples are
+            then sequences of the other inputs, (n, steps, ...), through which the float model runs
+            from states of zeros; or arrays of all inputs, one row a step.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
         sensitivity: what tells how much a layer's width matters when candidates are given:
@@ -109,6 +126,7 @@ class QuantizationConfig:
     target: str = "android"
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
     input_shape: InputShape | None = None
+    states: Mapping[str | int, str] | None = None
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
@@ -215,7 +233,7 @@ class QuantizationConfig:
     def get_config(self) -> dict[str, Any]:
         """Settings as plain values; the metric of an accuracy target by its name."""
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("weight_bits", "activation_bits", "input_range", "input_shape"):
+        for name in ("weight_bits", "activation_bits", "input_range", "input_shape", "states"):
             if isinstance(config[name], Mapping):
                 config[name] = dict(config[name])
         for name in ("budget", "accuracy_target"):
@@ -281,6 +299,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "target": partial(member, allowed=TARGETS),
     "input_range": _or_none(bounds),
     "input_shape": _or_none(shapes),
+    "states": _or_none(state_names),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
     "threshold": partial(member, allowed=THRESHOLDS),
     "rounding": partial(member, allowed=ROUNDINGS),

@@ -9,6 +9,7 @@ import keras
 
 from tfeptq.arguments import check_model, given_config
 from tfeptq.before_data import look_ahead
+from tfeptq.calibrate.sequences import single_steps
 from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
@@ -77,9 +78,10 @@ def _choice(
 ) -> Choice:
     functional = as_functional(model, config.input_shape)
     canonical = prepare(functional)
-    plan = QuantizationPlan.of(canonical, config)
+    plan = QuantizationPlan.of(canonical, config, original=functional)
     look_ahead(plan, config, cost=cost)
     labelled = labelled_loss(model, labels, config)
+    calibration = single_steps(functional, calibration, config, labels)
     taken = configured_samples(calibration, canonical.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
     prove(functional, canonical, taken.arrays)

@@ -21,6 +21,7 @@ from tfeptq.before_data import look_ahead
 from tfeptq.calibrate.activation_ranges import set_activation_ranges
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.lost_features import warn_of_lost_features
+from tfeptq.calibrate.sequences import single_steps
 from tfeptq.calibrate.thresholds import set_thresholds
 from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
@@ -122,11 +123,12 @@ def _quantize(
     with watch("prepare"):
         functional = as_functional(model, config.input_shape)
         canonical = prepare(functional)
-        plan = QuantizationPlan.of(canonical, config)
+        plan = QuantizationPlan.of(canonical, config, original=functional)
         ahead = look_ahead(plan, config)
         labelled = labelled_loss(model, labels, config)
         target = config.accuracy_target
         baseline = None if target is None else float_values(target, model)
+        calibration = single_steps(functional, calibration, config, labels)
         taken = configured_samples(calibration, canonical.inputs, config, labels)
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         lost = warn_of_lost_features(plan, functional, samples)

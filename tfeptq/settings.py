@@ -130,6 +130,23 @@ def bounds(name: str, value: Any) -> tuple[float, float] | dict[str, tuple[float
     return {key: _pair(f"{name}[{key!r}]", pair) for key, pair in value.items()}
 
 
+def state_names(name: str, value: Any) -> dict[str | int, str]:
+    """Outputs, by name or number, and the inputs that they are fed back to.
+
+    Raises:
+        ValueError: anything else, or none.
+    """
+    is_given = isinstance(value, Mapping) and bool(value)
+    if not is_given or not all(
+        isinstance(key, (str, int)) and not isinstance(key, bool) and isinstance(entry, str)
+        for key, entry in value.items()
+    ):
+        raise ValueError(
+            f"{name}={shown(value)} must be a dictionary {{output name or number: input name}}"
+        )
+    return dict(value)
+
+
 def shapes(name: str, value: Any) -> Any:
     """Sizes of one input as a tuple, or those of several as a list or a dictionary of tuples.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tflite_export.file.inspection import Inspection, inspect
     from tflite_export.graph.structure import IntegerGraph
     from tflite_export.runtimes.sessions import run
+    from tflite_export.runtimes.streams import run_steps
     from tflite_export.targets.checks import CheckResult, check
     from tflite_export.verify import Verification, VerificationError
 
@@ -27,6 +28,7 @@ _HOMES = {
     "export": "exporter",
     "inspect": "file.inspection",
     "run": "runtimes.sessions",
+    "run_steps": "runtimes.streams",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "export",
     "inspect",
     "run",
+    "run_steps",
 ]
 
 

@@ -14,6 +14,7 @@ import keras
 import tflite_export
 from tfeptq.arguments import given_config, require_goal
 from tfeptq.before_data import look_ahead
+from tfeptq.calibrate.sequences import single_steps
 from tfeptq.callbacks.last_callback import Logs, finish_last
 from tfeptq.callbacks.validation import Validation, first_line
 from tfeptq.config import QuantizationConfig
@@ -91,9 +92,10 @@ class QuantizationCallback(keras.callbacks.Callback):
             destination(self._export_path)
         functional = as_functional(self.model, self.config.input_shape)
         canonical = prepare(functional)
-        look_ahead(QuantizationPlan.of(canonical, self.config), self.config)
+        look_ahead(QuantizationPlan.of(canonical, self.config, original=functional), self.config)
         if self._taken is None:
-            self._taken = configured_samples(self._calibration, canonical.inputs, self.config)
+            steps = single_steps(functional, self._calibration, self.config)
+            self._taken = configured_samples(steps, canonical.inputs, self.config)
         prove(functional, canonical, self._taken.arrays)
         if self._validation is not None:
             self._validation.require_scorable(self.model)

@@ -64,6 +64,11 @@ class LayerGraph:
         inputs = _keys(config["input_layers"])
         return cls(_in_order(calls, inputs), inputs, _keys(config["output_layers"]))
 
+    @staticmethod
+    def outputs_of(model: keras.Model) -> tuple[Key, ...]:
+        """Who computes the outputs of any functional model, whatever its layers."""
+        return _keys(model.get_config()["output_layers"])
+
     def consumers(self) -> dict[Key, list[Call]]:
         result: dict[Key, list[Call]] = {}
         for call in self.calls:

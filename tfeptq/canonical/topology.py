@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import keras
 
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.linear import is_weighted
 from tfeptq.canonical.primitives import Output, find_primitive
 
 
@@ -48,12 +52,35 @@ def cuts_nothing(relu: keras.layers.ReLU) -> bool:
 
 
 class Topology:
-    """Facts of a canonical model's graph that do not depend on widths."""
+    """Facts of a canonical model's graph that do not depend on widths.
 
-    def __init__(self, graph: LayerGraph) -> None:
+    Args:
+        states: output -> the input that it becomes in the next step, of a model that is one step.
+    """
+
+    def __init__(self, graph: LayerGraph, states: Mapping[Key, Key] | None = None) -> None:
         self.graph = graph
+        self.states = dict(states or {})
         self.producers = {call.output: call for call in graph.calls}
         self.consumers = graph.consumers()
+        self._calls = Counter(call.layer.name for call in graph.calls)
+
+    def steps_through_time(self, call: Call) -> bool:
+        """Whether the calls of a layer are the steps of a sequence, which one quantizer serves.
+
+        Layers without weights are called several times by steps only. Of one with weights, which
+        models share for other reasons, all results go into such a layer.
+        """
+        if self._calls[call.layer.name] == 1:
+            return False
+        if not is_weighted(call.layer):
+            return True
+        calls = (other for other in self.graph.calls if other.layer is call.layer)
+        readers = [reader for each in calls for reader in self.consumers.get(each.output, ())]
+        return bool(readers) and all(
+            not is_weighted(reader.layer) and self._calls[reader.layer.name] > 1
+            for reader in readers
+        )
 
     def fused_relu(self, call: Call) -> Call | None:
         """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""

@@ -54,13 +54,20 @@ def _way_out(array: np.ndarray) -> str:
 def check_shape(array: np.ndarray, expected: Sequence[int | None], where: str) -> None:
     """Raises ValueError unless the array is (samples, *expected), with what was probably meant."""
     sizes = tuple(expected)
-    if array.ndim == 0 or array.shape[1:] != sizes:
-        wanted = ", ".join(map(str, ("samples", *sizes)))
+    if array.ndim == 0 or not _fits(array.shape[1:], sizes):
+        wanted = ", ".join("steps" if size is None else str(size) for size in ("samples", *sizes))
         raise ValueError(
             f"{where} has shape {array.shape}; expected ({wanted}){_hint(array.shape, sizes)}"
         )
     if not len(array):
         raise ValueError(f"{where} is empty")
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether sizes are those expected; None stands for any number of steps."""
+    return len(shape) == len(expected) and all(
+        wanted is None or size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def _hint(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> str:

@@ -86,6 +86,7 @@ def take(
     seed: int,
     augmentation: keras.Layer | None = None,
     labels: Any = None,
+    may_be_fewer: bool = False,
 ) -> Taken:
     """At most `samples` inputs, chosen by the seed among all, whatever their order and form.
 
@@ -100,6 +101,7 @@ def take(
         augmentation: fills them up to `samples`, see `tfeptq.data.augmentation`.
         labels: one array in the order of all samples of `calibration`. Copies have the labels of
             their origins.
+        may_be_fewer: nobody needs to be told of fewer samples than were asked for.
 
     Raises:
         ValueError: nothing there, wrong shape or dtype, NaN or infinity, which names the input; not
@@ -123,7 +125,7 @@ def take(
     taken = Taken(arrays, found, notes, held_back)
     if augmentation is not None:
         return _filled(taken, inputs, augmentation, samples=samples, seed=seed)
-    if len(ranks) < samples:
+    if len(ranks) < samples and not may_be_fewer:
         warnings.warn(
             f"calibration holds {len(ranks)} samples, {samples} were asked for: {len(ranks)} are "
             "used",

@@ -86,6 +86,7 @@ class _Resolver:
             elif self._topology.fused_relu(call) is None:
                 self._set(call.output, self._width(call))
         self._refuse_mixed_calls()
+        self._refuse_mixed_states()
 
     def _set(self, key: Key, bits: int) -> None:
         self._bits[key] = bits
@@ -156,6 +157,15 @@ class _Resolver:
                     f"activation_bits gives {other} to {first!r} and {bits} to {name!r}, but both "
                     f"are written by calls of {call.layer.name!r}, whose weights are stored for "
                     f"one integer type; give one width to {call.layer.name!r} instead"
+                )
+
+    def _refuse_mixed_states(self) -> None:
+        for output, state in self._topology.states.items():
+            if self._bits[output] != self._bits[state]:
+                raise ValueError(
+                    f"activation_bits gives {self._bits[state]} to the input {state[0]!r} and "
+                    f"{self._bits[output]} to {self._topology.owner(output)[0]!r}, whose result is "
+                    "that state in the next step; give both one width"
                 )
 
     def kernels(self) -> Iterable[tuple[Call, int]]:

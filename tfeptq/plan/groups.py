@@ -70,6 +70,8 @@ class _Ties:
         self._parents = {name: name for name in layers}
         for call in topology.graph.calls:
             self._tie(call)
+        for output, state in topology.states.items():
+            self._unite(topology.owner(output)[0], topology.owner(state)[0])
 
     def groups(self) -> list[list[str]]:
         members: dict[str, list[str]] = {}

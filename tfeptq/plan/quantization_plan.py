@@ -22,6 +22,7 @@ from tfeptq.plan.activations import activation_widths
 from tfeptq.plan.groups import ActivationGroup, activation_groups
 from tfeptq.plan.input_ranges import Range, fixed_by_range, input_ranges
 from tfeptq.plan.sharing import Ranges
+from tfeptq.plan.states import state_keys
 from tfeptq.plan.tensors import (
     Operand,
     Quantizer,
@@ -103,19 +104,27 @@ class QuantizationPlan:
 
     @classmethod
     def of(
-        cls, model: keras.Model, config: QuantizationConfig, ranges: Ranges | None = None
+        cls,
+        model: keras.Model,
+        config: QuantizationConfig,
+        ranges: Ranges | None = None,
+        *,
+        original: keras.Model | None = None,
     ) -> QuantizationPlan:
         """The plan of a request.
 
         Args:
             model: canonical, see `tfeptq.preparation.prepare`.
             ranges: tensor -> smallest and largest value on the calibration samples.
+            original: the functional model by whose outputs the request names states; None: `model`.
 
         Raises:
             ValueError: an unknown layer or input name, or a width that the layer or the target
                 cannot have; names the layer.
         """
-        topology = Topology(LayerGraph.of(model))
+        topology = Topology(
+            LayerGraph.of(model), state_keys(model, original or model, config.states)
+        )
         given = config.activation_bits
         candidates = given if isinstance(given, tuple) else ()
         fixed = 8 if isinstance(given, tuple) else given

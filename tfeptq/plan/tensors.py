@@ -188,6 +188,8 @@ class _Assignment:
         self._topology = topology
         self.slots: dict[Key, _Slot] = {}
         self._borders: dict[tuple[Key, str], _Slot] = {}
+        #: Layer that is called in every step through time -> the quantizer of its results.
+        self._through_time: dict[str, _Slot] = {}
         # A layer of the user's may be named like anything that is made up here.
         self._names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
         for key in graph.inputs:
@@ -197,6 +199,8 @@ class _Assignment:
             self.slots[key] = _Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
         for call in graph.calls:
             self._assign(call)
+        for output, state in topology.states.items():
+            self._feed_back(output, state)
 
     def read(self, call: Call, key: Key) -> tuple[Operand, _Slot | None]:
         """How the kernel of `call` reads a tensor, and the quantizer in whose scale."""
@@ -266,11 +270,17 @@ class _Assignment:
             self.slots[call.output] = self.slots[call.inputs[0]]
         elif joins(call.layer):
             self.slots[call.output] = self._unite(call)
+        elif call.layer.name in self._through_time:
+            slot = self._through_time[call.layer.name]
+            slot.sources.append(call.output)
+            self.slots[call.output] = slot
         else:
             bits = self._bits[call.layer.name]
             fixed = fixed_parameters(call.layer, bits)
             name = self._name(call.output, "quantizer")
             self.slots[call.output] = _Slot(name, bits, fixed, [call.output])
+            if self._topology.steps_through_time(call):
+                self._through_time[call.layer.name] = self.slots[call.output]
 
     def _unite(self, call: Call) -> _Slot:
         """The slot of a kernel that copies integers; inputs with another are requantized to it."""
@@ -286,6 +296,23 @@ class _Assignment:
             if slot in joined:
                 self.slots[key] = united
         return united
+
+    def _feed_back(self, output: Key, state: Key) -> None:
+        """Gives a state that the caller feeds back one quantizer as output and as input."""
+        made, read = self.slots[output], self.slots[state]
+        if made is read:
+            return
+        if made.fixed is not None and read.fixed is not None and made.fixed != read.fixed:
+            raise ValueError(
+                f"layer {self._topology.owner(output)[0]!r} fixes scale and zero point of its "
+                f"result to {made.fixed}, input_range those of {state[0]!r} to {read.fixed}, but "
+                "one is the other in the next step; leave that input out of input_range"
+            )
+        made.fixed = made.fixed or read.fixed
+        made.sources = list(dict.fromkeys([*made.sources, *read.sources]))
+        for key, slot in self.slots.items():
+            if slot is read:
+                self.slots[key] = made
 
     def _joined(self, call: Call, candidates: list[_Slot]) -> list[_Slot]:
         """Those candidates whose tensors all get the scale of the kernel's result."""

@@ -7,6 +7,7 @@ can take becomes a 1x1 depthwise convolution.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 
 import keras
 import numpy as np
@@ -23,9 +24,10 @@ def fold_affine(graph: Graph) -> None:
     """Leaves no `Affine` node in `graph`."""
     while any(_fold(graph, node) for node in graph.nodes() if node.kind is Affine):
         pass
+    shared: dict[Hashable, Weights] = {}
     for node in graph.nodes():
         if node.kind is Affine:
-            graph.replace(node, _depthwise(node))
+            graph.replace(node, _depthwise(node, shared))
 
 
 def _fold(graph: Graph, node: Node) -> bool:
@@ -36,6 +38,7 @@ def _fold(graph: Graph, node: Node) -> bool:
         return False
     return (
         _fold_backwards(graph, node, consumers)
+        or _fold_into_all_calls(graph, node, consumers)
         or _fold_forwards(graph, node, consumers)
         or _move_behind(graph, node, consumers)
         or _move_before_relu(graph, node, consumers)
@@ -87,6 +90,51 @@ def _fold_backwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]])
     source.weights.arrays = [scaled, bias * scale + node.options["offset"]]
     graph.replace(node, source)
     return True
+
+
+def _fold_into_all_calls(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+    """Into a layer whose every call the same map follows, such as the bias of a recurrent cell.
+
+    An offset may also follow a sum of which the layer is an operand.
+    """
+    source = node.inputs[0]
+    operands = source.inputs if source.kind is keras.layers.Add else [source]
+    for operand in operands:
+        if not _is_weighted(operand) or operand.shape != source.shape:
+            continue
+        calls = [other for other in consumers if other.weights is operand.weights]
+        maps = [_map_behind(call, graph, consumers) for call in calls]
+        if node in maps and all(other is not None and _is_same(other, node) for other in maps):
+            assert operand.weights is not None
+            kernel, bias = operand.weights.arrays
+            scale = np.broadcast_to(node.options["scale"], bias.shape)
+            scaled = _map(operand).scaled_outputs(kernel, scale)
+            operand.weights.arrays = [scaled, bias * scale + node.options["offset"]]
+            for other in maps:
+                assert other is not None
+                graph.replace(other, other.inputs[0])
+            return True
+    return False
+
+
+def _map_behind(call: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> Node | None:
+    """The map that alone reads a layer's result, or the sum that alone reads that."""
+    if not _has_one_reader(call, graph, consumers):
+        return None
+    (reader,) = consumers[call]
+    if reader.kind is not keras.layers.Add:
+        return reader if reader.kind is Affine else None
+    if reader.shape != call.shape or not _has_one_reader(reader, graph, consumers):
+        return None
+    (behind,) = consumers[reader]
+    is_offset = behind.kind is Affine and bool(np.all(behind.options["scale"] == 1.0))
+    return behind if is_offset else None
+
+
+def _is_same(left: Node, right: Node) -> bool:
+    return all(
+        np.array_equal(left.options[name], right.options[name]) for name in ("scale", "offset")
+    )
 
 
 def _gives(source: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
@@ -193,20 +241,28 @@ def _map(node: Node) -> LinearMap:
     return node.row.weights
 
 
-def _depthwise(node: Node) -> Node:
-    """A 1x1 depthwise convolution with the channels' scales and offsets."""
+def _depthwise(node: Node, shared: dict[Hashable, Weights]) -> Node:
+    """A 1x1 depthwise convolution with the channels' scales and offsets.
+
+    Args:
+        shared: weights of places in time, which are the same in every step.
+    """
     source, channels = node.inputs[0], node.shape[-1]
     rows = (1, int(np.prod(node.shape[:-1])), channels)
     image = node.shape if len(node.shape) == 3 else rows
     kernel = np.broadcast_to(node.options["scale"], (channels,)).reshape(1, 1, channels, 1)
     bias = np.broadcast_to(node.options["offset"], (channels,))
+    weights = Weights([kernel.copy(), bias.copy()])
+    if node.place is not None:
+        values = (kernel.shape, kernel.tobytes(), bias.tobytes())
+        weights = shared.setdefault((*node.place, values), weights)
     convolution = Node(
         keras.layers.DepthwiseConv2D,
         node.name,
         [reshape(source, f"{node.name}_expand", image)],
         image,
         {"kernel_size": (1, 1), "padding": "valid"},
-        Weights([kernel.copy(), bias.copy()]),
+        weights,
         node.scope,
         node.is_own,
     )

@@ -42,6 +42,14 @@ def bound_layer_call(call: TracedCall, values: Values) -> list[Node]:
     ]
 
 
+def bound_step_call(call: TracedCall, values: Values) -> list[Node]:
+    """What one step through time reads: tensors, and states that begin as constants."""
+    return [
+        values[leaf] if is_symbol(leaf) else batched_constant(call.operation, leaf)
+        for leaf in keras.tree.flatten(call.arguments)
+    ]
+
+
 def bound_operation_call(call: TracedCall, values: Values) -> tuple[Any, ...]:
     """The arguments of an operation in the order of its parameters, nodes in place of tensors."""
     return tuple(_substituted(value, values) for value in _bound(call).values())

@@ -9,14 +9,15 @@ import keras
 
 from tfeptq.preparation import layers, operations
 from tfeptq.preparation.affine import fold_affine
-from tfeptq.preparation.calls import bound_layer_call, bound_operation_call
+from tfeptq.preparation.calls import bound_layer_call, bound_operation_call, bound_step_call
 from tfeptq.preparation.constants import batched_constant, computed, refuse_constant_outputs
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.expansion import inside
 from tfeptq.preparation.finite import check_constants, check_folded, check_weights
-from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Shape
+from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
+from tfeptq.preparation.steps import Step
 from tfeptq.preparation.trace import (
     Symbol,
     Trace,
@@ -101,28 +102,42 @@ def _is_real(dtype: str) -> bool:
 
 
 def _translate(
-    traced: Trace, inputs: Sequence[Node], shared: Shared, scope: str
+    traced: Trace,
+    inputs: Sequence[Node],
+    shared: Shared,
+    scope: str,
+    place: Place | None = None,
 ) -> dict[Symbol, Node]:
-    """Nodes of all tensors of a functional model on the given inputs."""
+    """Nodes of all tensors of a functional model on the given inputs.
+
+    Args:
+        place: where in a step through time it is; None: in none.
+    """
     values = {given.symbol: node for given, node in zip(traced.inputs, inputs, strict=True)}
-    for call in traced.calls:
-        outputs = _outputs(call, values, shared, scope)
+    for index, call in enumerate(traced.calls):
+        within = None if place is None else (*place, index)
+        outputs = _outputs(call, values, shared, scope, within)
         values.update(zip(call.outputs, outputs, strict=True))
     return values
 
 
 def _outputs(
-    call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str
+    call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str, place: Place | None
 ) -> list[Node]:
     operation = call.operation
+    if isinstance(operation, Step):
+        given = bound_step_call(call, values)
+        inner = _translate(operation.trace, given, shared, scope, (operation,))
+        return [inner[symbol] for symbol in operation.trace.outputs]
     if isinstance(operation, keras.Model) and shows_its_graph(operation):
         nested = trace(operation)
-        inner = _translate(nested, bound_layer_call(call, values), shared, operation.name)
+        given = bound_layer_call(call, values)
+        inner = _translate(nested, given, shared, operation.name, place)
         return [inner[symbol] for symbol in nested.outputs]
     if isinstance(operation, keras.Layer):
         layers.refuse_modes(operation)
         if not layers.is_known(operation):
-            return _expanded(call, values, shared)
+            return _expanded(call, values, shared, place)
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:
         outputs = operations.translate(operation, bound_operation_call(call, values))
@@ -133,12 +148,14 @@ def _outputs(
             operation, f"has {len(call.outputs)} outputs", "use a layer with one"
         )
     sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
-    _mark(outputs, sources, scope, operation.name)
+    _mark(outputs, sources, scope, operation.name, place)
     is_constant = all(source.kind is Constant for source in sources)
     return [computed(node) for node in outputs] if is_constant else outputs
 
 
-def _expanded(call: TracedCall, values: dict[Symbol, Node], shared: Shared) -> list[Node]:
+def _expanded(
+    call: TracedCall, values: dict[Symbol, Node], shared: Shared, place: Place | None
+) -> list[Node]:
     """The primitives of a layer that no table knows, from its own `call`."""
     operation = call.operation
     try:
@@ -147,7 +164,7 @@ def _expanded(call: TracedCall, values: dict[Symbol, Node], shared: Shared) -> l
         if found.model is not None:
             nested = trace(found.model)
             given = [values[symbol] for symbol in found.inputs]
-            inner = _translate(nested, given, shared, operation.name)
+            inner = _translate(nested, given, shared, operation.name, place)
             tensors = iter([inner[symbol] for symbol in nested.outputs])
     except UnsupportedLayerError as error:
         raise layers.refusal(operation, error) from error
@@ -166,10 +183,17 @@ def _share(outputs: Sequence[Node], sources: Sequence[Node], shared: Shared) -> 
             node.weights = shared.setdefault(key, node.weights)
 
 
-def _mark(outputs: Sequence[Node], sources: Sequence[Node], scope: str, name: str) -> None:
-    """Tells the nodes of one call which nested model it is in and which of them is its own."""
+def _mark(
+    outputs: Sequence[Node],
+    sources: Sequence[Node],
+    scope: str,
+    name: str,
+    place: Place | None,
+) -> None:
+    """Tells the nodes of one call which nested model and step it is in, and which is its own."""
     for node in _made(outputs, sources):
         node.scope, node.is_own = scope, node.name == name
+        node.place = None if place is None else (*place, node.name)
 
 
 def _made(outputs: Sequence[Node], sources: Sequence[Node]) -> Iterator[Node]:

@@ -7,7 +7,6 @@ values, cannot be read; the reason is said.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,12 +16,11 @@ import keras
 
 from tfeptq.preparation import variable_operators
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.operation_names import name_operations
 from tfeptq.preparation.recurrent import UnrolledError, stepwise
 from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
 
 _Read = TypeVar("_Read")
-#: Operations that take their weights as an argument.
-_WEIGHTED = ("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "Einsum", "Matmul", "SeparableConv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,32 +134,7 @@ def functional(inputs: Any, outputs: Any, layer: keras.Layer) -> keras.Model:
         if not is_symbol(leaf):
             raise UnreadableCallError(f"it returns {type(leaf).__name__}, which no input reaches")
     model = keras.Model(inputs, outputs, name=layer.name)
-    _name_operations(model, layer)
-    return model
-
-
-def _name_operations(model: keras.Model, layer: keras.Layer) -> None:
-    """Names the operations that a `call` has just made after its layer and their kind.
-
-    Keras counts them through the process, and the same layer read twice would have other names.
-    The only operation of a layer, and the only one with weights of a layer without sub-layers, has
-    the layer's own name, by which its width is asked for.
-    """
     # A functional model whose `call` was overridden has operations of the user's making.
     old = {id(operation) for operation in getattr(layer, "operations", ())}
-    parts = [
-        operation
-        for operation in model.operations
-        if id(operation) not in old and not isinstance(operation, keras.layers.InputLayer)
-    ]
-    weighted = [part for part in parts if type(part).__name__ in _WEIGHTED]
-    has_layers = any(isinstance(part, keras.Layer) for part in parts)
-    counts: collections.Counter[str] = collections.Counter()
-    for part in parts:
-        if isinstance(part, keras.Layer):
-            continue
-        kind = type(part).__name__.lower()
-        number = f"_{counts[kind]}" if counts[kind] else ""
-        counts[kind] += 1
-        is_whole = [part] in (parts, weighted) and not has_layers
-        part.name = layer.name if is_whole else f"{layer.name}_{kind}{number}"
+    name_operations(model, layer.name, old)
+    return model

@@ -73,7 +73,8 @@ _NEAREST = {
     "CategoryEncoding": "compute it before the model and pass its result",
     "Conv3D": _FEWER_DIMENSIONS,
     "Lambda": "write it with keras.ops in a functional model",
-    "Masking": "pass sequences of the full length",
+    "Masking": "integers do not tell floats apart: make the mask an input of ones and zeros, and "
+    "call layers with mask=",
     "MaxPooling3D": _FEWER_DIMENSIONS,
 }
 
@@ -149,10 +150,7 @@ def _leaky_relu(layer: Any, node: Node, shared: Shared) -> Node:
 
 
 def _embedding(layer: Any, node: Node, shared: Shared) -> Node:
-    if layer.mask_zero:
-        raise UnsupportedLayerError(
-            layer, "mask_zero=True masks what comes after it", "pass sequences of the full length"
-        )
+    # What mask_zero masks is in the graph: layers behind are called with `mask`.
     return look_up(layer, node, _array(layer.embeddings), layer.name)
 
 

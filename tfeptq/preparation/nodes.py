@@ -12,6 +12,8 @@ import numpy as np
 from tfeptq.canonical.primitives import PRIMITIVES, Primitive, row_of
 
 Shape = tuple[int, ...]
+#: Where in a step through time an operation is; the same in every step.
+Place = tuple[Any, ...]
 
 
 class ConstantError(ValueError):
@@ -48,6 +50,8 @@ class Node:
         options: arguments of the layer's constructor.
         scope: name of the nested model it comes from, to resolve equal names.
         is_own: the name is that of the layer it comes from, not one made up for a part of it.
+        images: it in other shapes, which all that take parts of it read.
+        place: nodes of one place are calls of one layer; None: it is called once.
     """
 
     kind: type
@@ -58,6 +62,8 @@ class Node:
     weights: Weights | None = None
     scope: str = ""
     is_own: bool = False
+    place: Place | None = None
+    images: dict[Shape, Node] = dataclasses.field(default_factory=dict)
 
     @property
     def row(self) -> Primitive | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import keras
@@ -9,14 +10,14 @@ import numpy as np
 
 from tfeptq.canonical.constant_layer import Constant as ConstantLayer
 from tfeptq.canonical.names import legal_name, unique_name
-from tfeptq.preparation.nodes import MERGES, Constant, Graph, Input, Node, Weights
+from tfeptq.preparation.nodes import MERGES, Constant, Graph, Input, Node
 
 
 def rebuild(graph: Graph) -> keras.Model:
     """A functional model with the graph's inputs and outputs, in float32."""
     names = _unique_names(graph)
     tensors: dict[Node, Any] = {}
-    layers: dict[Weights, keras.Layer] = {}
+    layers: dict[Hashable, keras.Layer] = {}
     for node in graph.nodes():
         if node.kind is Input:
             tensors[node] = keras.Input(node.shape, dtype="float32", name=names[node])
@@ -39,26 +40,36 @@ def rebuild(graph: Graph) -> keras.Model:
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=graph.name)
 
 
-def _layer(node: Node, name: str, layers: dict[Weights, keras.Layer]) -> keras.Layer:
-    """The node's layer; calls that share weights share it."""
-    if node.weights is None:
-        return node.kind(**node.options, name=name, dtype="float32")
-    if node.weights not in layers:
-        layers[node.weights] = node.kind(**node.options, name=name, dtype="float32")
-    return layers[node.weights]
+def _layer(node: Node, name: str, layers: dict[Hashable, keras.Layer]) -> keras.Layer:
+    """The node's layer; calls that share weights share it, and those of one place in time."""
+    identity = _identity(node)
+    if identity not in layers:
+        layers[identity] = node.kind(**node.options, name=name, dtype="float32")
+    return layers[identity]
+
+
+def _identity(node: Node) -> Hashable:
+    """What nodes that are calls of one layer have in common."""
+    if node.weights is not None:
+        return node.weights
+    if node.place is None or node.kind in (Input, Constant):
+        return node
+    shapes: Hashable = tuple(source.shape for source in node.inputs)
+    if node.row is not None and node.row.is_elementwise:
+        # The first step may compute in another shape, where its state is a constant.
+        shapes = len({source.shape for source in node.inputs})
+    return (*node.place, node.kind, repr(node.options), shapes)
 
 
 def _unique_names(graph: Graph) -> dict[Node, str]:
     names: dict[Node, str] = {}
     taken: set[str] = set()
-    shared: dict[Weights, str] = {}
+    shared: dict[Hashable, str] = {}
     for node in sorted(graph.nodes(), key=_precedence):
-        if node.weights is not None and node.weights in shared:
-            names[node] = shared[node.weights]
-            continue
-        names[node] = _unique(node, taken)
-        if node.weights is not None:
-            shared[node.weights] = names[node]
+        identity = _identity(node)
+        if identity not in shared:
+            shared[identity] = _unique(node, taken)
+        names[node] = shared[identity]
     return names
 
 

@@ -68,4 +68,6 @@ def _swap(graph: Graph, node: Node) -> None:
         inputs=[source.inputs[0] for source in node.inputs],
         shape=before.inputs[0].shape,
     )
-    graph.replace(node, reshape(moved, before.name, node.shape))
+    behind = reshape(moved, before.name, node.shape)
+    behind.place = behind.place or before.place
+    graph.replace(node, behind)

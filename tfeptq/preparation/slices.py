@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfeptq.preparation.nodes import Node, primitive, reshape
+from tfeptq.preparation.nodes import Node, Shape, primitive, reshape
 
 
 def take(node: Node, name: str, axis: int, start: int, stop: int, step: int = 1) -> Node:
@@ -23,10 +23,17 @@ def take(node: Node, name: str, axis: int, start: int, stop: int, step: int = 1)
         return primitive(keras.layers.Cropping2D, name, [node], cropping=cropping)
     # Cropping2D crops the middle axes only: make this axis one of them.
     before, behind = int(np.prod(node.shape[:axis])), int(np.prod(node.shape[axis + 1 :]))
-    image = reshape(node, f"{name}_expand", (before, size, behind))
+    image = _as_image(node, name, (before, size, behind))
     cropped = primitive(keras.layers.Cropping2D, name, [image], cropping=frame)
     shape = (*node.shape[:axis], stop - start, *node.shape[axis + 1 :])
     return reshape(cropped, f"{name}_squeeze", shape)
+
+
+def _as_image(node: Node, name: str, shape: Shape) -> Node:
+    """The tensor in three axes; parts of one tensor read one reshape."""
+    if shape not in node.images:
+        node.images[shape] = reshape(node, f"{name}_expand", shape)
+    return node.images[shape]
 
 
 def joined(name: str, parts: Sequence[Node], axis: int) -> Node:

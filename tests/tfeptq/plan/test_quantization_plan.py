@@ -31,6 +31,7 @@ OPEN = {
     "quantization_plan": {"QuantizationPlan", "Kernel"},
     "groups": {"ActivationGroup"},
     "tensors": {"Operand", "Quantizer", "TensorPlan"},
+    "states": {"numbered_states"},
     "weights": {"WeightStorage"},
     "sharing": {"Ranges"},
     "input_ranges": {"Range", "doubts"},

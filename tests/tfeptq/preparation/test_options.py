@@ -75,6 +75,7 @@ HONOURED = {
     "fill_mode": "constant",
     "fill_value": 1.0,
     "input_dim": 30,
+    "mask_zero": True,
     "output_dim": 5,
     "activation": "relu",
     "use_bias": False,
@@ -128,7 +129,6 @@ REFUSED = {
 }
 REFUSED_BY_LAYER = {
     (L.Softmax, "axis"): ((0, 1), "axes of a sample"),
-    (L.Embedding, "mask_zero"): (True, "mask_zero=True"),
     (L.Resizing, "antialias"): (True, "leave it out"),
     (L.Resizing, "crop_to_aspect_ratio"): (True, "leave it out"),
     (L.Resizing, "pad_to_aspect_ratio"): (True, "leave it out"),

@@ -11,6 +11,7 @@ import numpy as np
 from tfeptq.preparation import activations
 from tfeptq.preparation.constants import array_of, broadcast_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.lookups import differs
 from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Input, Node
 from tfeptq.preparation.operations.arguments import Handler
@@ -69,6 +70,17 @@ def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
     return arguments[0]
 
 
+def _not_equal(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """The mask of an Embedding."""
+    node, number = arguments
+    is_number = isinstance(node, Node) and not isinstance(number, Node) and np.size(number) == 1
+    if not is_number:
+        raise UnsupportedLayerError(
+            operation, "compares tensors", "give what it tells as an input of ones and zeros"
+        )
+    return differs(operation, node, array_of(number).item(), operation.name)
+
+
 def _is_input(node: Node) -> bool:
     """Whether a tensor is an input of the model, in whatever shape."""
     while node.row is not None and node.row.copies and len(node.inputs) == 1:
@@ -87,6 +99,7 @@ HANDLERS: dict[str, Handler] = {
     "HardSilu": _unary(activations.named("hard_silu")),
     "HardTanh": _unary(lambda node, name: activations.clip(node, name, -1.0, 1.0)),
     "LeakyRelu": _leaky_relu,
+    "NotEqual": _not_equal,
     "ReLU": _relu,
     "Relu": _unary(activations.relu),
     "Relu6": _unary(lambda node, name: activations.relu(node, name, 6.0)),

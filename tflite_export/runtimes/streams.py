@@ -1,0 +1,109 @@
+"""Runs the file of one step through sequences: states are fed back as their integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_export.file.ends import dequantized, element_type, taken
+from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
+from tflite_export.runtimes.sessions import open_session
+
+
+def run_steps(
+    model: str | Path | bytes,
+    sequences: np.ndarray | Mapping[str, np.ndarray],
+    states: Mapping[int | str, str],
+    *,
+    runtime: str = "litert",
+) -> list[np.ndarray]:
+    """Runs the file of one step through whole sequences, as firmware would.
+
+    States begin as the codes of zero. What the file writes as a state is the input of the next
+    step, integer by integer.
+
+    Args:
+        model: path or content of a `.tflite` file with batch 1.
+        sequences: of the inputs that are no states, (n, steps, ...); by name where there are
+            several. Floats are quantized with the file's own parameters, integers are fed as is.
+        states: output, by number or by its name in the file, -> the input that it becomes.
+        runtime: see `tflite_export.run`.
+
+    Returns:
+        One array (n, steps, ...) an output, states included: float32 if the sequences were floats.
+
+    Raises:
+        ValueError: names that the file does not have, sequences of unequal lengths, or a state
+            whose output and input differ in type, scale, zero point or shape.
+    """
+    content = content_of(model)
+    stored = parse(content)
+    fed_back = _numbers(states, stored)
+    given = _given(sequences, set(fed_back.values()), stored)
+    count, steps = _sizes(given)
+    session = open_session(content, runtime)
+    tensors = dict(zip(stored.input_names, (stored.tensors[i] for i in stored.inputs), strict=True))
+    now = {name: _zeros(tensors[name], count) for name in fed_back.values()}
+    rows: list[list[np.ndarray]] = []
+    for step in range(steps):
+        now.update((name, taken(array[:, step], tensors[name])) for name, array in given.items())
+        rows.append(list(session([now[name] for name in stored.input_names])))
+        now.update((name, rows[-1][number]) for number, name in fed_back.items())
+    columns = [np.stack(column, axis=1) for column in zip(*rows, strict=True)]
+    if not any(np.issubdtype(array.dtype, np.floating) for array in given.values()):
+        return columns
+    outputs = (stored.tensors[index] for index in stored.outputs)
+    return [dequantized(column, tensor) for column, tensor in zip(columns, outputs, strict=True)]
+
+
+def _numbers(states: Mapping[int | str, str], stored: StoredModel) -> dict[int, str]:
+    """Output number -> input name; of each pair the caller may feed one into the other."""
+    names, found = list(stored.output_names), dict[int, str]()
+    for output, name in states.items():
+        number = names.index(output) if output in names else output
+        if not isinstance(number, int) or not 0 <= number < len(names):
+            raise ValueError(f"states: no output {output!r}; the file has {dict(enumerate(names))}")
+        if name not in stored.input_names:
+            raise ValueError(f"states: no input {name!r}; the file has {list(stored.input_names)}")
+        made = stored.tensors[stored.outputs[number]]
+        read = stored.tensors[stored.inputs[stored.input_names.index(name)]]
+        if _grid(made) != _grid(read):
+            raise ValueError(
+                f"states: output {output!r} is {_grid(made)}, input {name!r} is {_grid(read)}: the "
+                "one is not the other; name the pair in QuantizationConfig(states=...)"
+            )
+        found[number] = name
+    return found
+
+
+def _grid(tensor: StoredTensor) -> tuple[Any, ...]:
+    """Type, scale, zero point and shape."""
+    scale = None if tensor.scale is None else float(tensor.scale[0])
+    return tensor.type, scale, tensor.offset, tuple(tensor.shape)
+
+
+def _given(
+    sequences: np.ndarray | Mapping[str, np.ndarray], states: set[str], stored: StoredModel
+) -> dict[str, np.ndarray]:
+    names = [name for name in stored.input_names if name not in states]
+    given = sequences if isinstance(sequences, Mapping) else dict.fromkeys(names[:1], sequences)
+    if set(given) != set(names):
+        raise ValueError(f"sequences are of {sorted(given)}, the file takes those of {names}")
+    return {name: np.asarray(given[name]) for name in names}
+
+
+def _sizes(given: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    sizes = {array.shape[:2] for array in given.values()}
+    if len(sizes) != 1 or len(size := sizes.pop()) != 2 or not all(size):
+        raise ValueError(
+            "sequences are "
+            f"{ {name: array.shape for name, array in given.items()} }, need (n, steps, ...), equal"
+        )
+    return size[0], size[1]
+
+
+def _zeros(tensor: StoredTensor, count: int) -> np.ndarray:
+    return np.full((count, *tensor.shape[1:]), tensor.offset, element_type(tensor))
