@@ -76,6 +76,14 @@ def named_numbers(text: str) -> dict[str, int]:
         raise ValueError(f"{text!r} is not NAME=NUMBER,NAME=NUMBER") from None
 
 
+def named_names(text: str) -> dict[str, str]:
+    """Names by name."""
+    try:
+        return dict(entry.rsplit("=", 1) for entry in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not NAME=NAME,NAME=NAME") from None
+
+
 def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     """Sizes of the one input, or of several by name."""
     try:

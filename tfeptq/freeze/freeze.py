@@ -94,6 +94,7 @@ class _Freezer:
         self._tensors: dict[str, Tensor] = {}
         #: Constants of layers that may be called several times: their weights are written once.
         self._parameters: dict[keras.Layer, str] = {}
+        self._biases: dict[tuple[keras.Layer, bytes, bytes], str] = {}
         self._operators: list[Operator] = []
 
     def graph(self) -> IntegerGraph:
@@ -232,19 +233,20 @@ class _Freezer:
             dtype=like.dtype,
         ).astype(np.int64 if source.dtype == "int16" else np.int32)
         unit = np.float64(source.quantization.scale[0]) * stored.scale.astype(np.float64)
-        return [
-            self._parameters[layer],
-            self._add(
-                Tensor(
-                    self._unique(f"{layer.name}/bias"),
-                    bias.shape,
-                    str(bias.dtype),
-                    Quantization(unit.astype(np.float32)),
-                    bias,
-                    bias.dtype.itemsize * 8,
-                )
-            ),
-        ]
+        unit = unit.astype(np.float32)
+        # Of calls in one scale, such as the steps of a sequence, there is one bias.
+        identity = (layer, bias.tobytes(), unit.tobytes())
+        if identity not in self._biases:
+            tensor = Tensor(
+                self._unique(f"{layer.name}/bias"),
+                bias.shape,
+                str(bias.dtype),
+                Quantization(unit),
+                bias,
+                bias.dtype.itemsize * 8,
+            )
+            self._biases[identity] = self._add(tensor)
+        return [self._parameters[layer], self._biases[identity]]
 
     def _slopes(self, layer: QuantizedPReLU) -> str:
         if layer not in self._parameters:

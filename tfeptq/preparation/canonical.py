@@ -113,6 +113,8 @@ def _translate(
     Args:
         place: where in a step through time it is; None: in none.
     """
+    # What a Masking layer tells others is computed beside it, perhaps before.
+    layers.refuse_masking([call.operation for call in traced.calls])
     values = {given.symbol: node for given, node in zip(traced.inputs, inputs, strict=True)}
     for index, call in enumerate(traced.calls):
         within = None if place is None else (*place, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -66,6 +66,17 @@ def refuse_modes(layer: keras.Layer) -> None:
         )
 
 
+def refuse_masking(operations: Iterable[Any]) -> None:
+    """Raises UnsupportedLayerError for a layer that finds a mask in what it reads."""
+    for layer in operations:
+        if type(layer) is _L.Masking:
+            raise UnsupportedLayerError(
+                layer,
+                "compares numbers, which integers do not tell apart",
+                "make the mask an input of ones and zeros, and call layers with mask=",
+            )
+
+
 _FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
 _NEAREST = {
     "AdditiveAttention": "use Attention",
@@ -73,8 +84,6 @@ _NEAREST = {
     "CategoryEncoding": "compute it before the model and pass its result",
     "Conv3D": _FEWER_DIMENSIONS,
     "Lambda": "write it with keras.ops in a functional model",
-    "Masking": "integers do not tell floats apart: make the mask an input of ones and zeros, and "
-    "call layers with mask=",
     "MaxPooling3D": _FEWER_DIMENSIONS,
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tfeptq.preparation.operation_names import name_operations
-from tfeptq.preparation.trace import Symbol, Trace, trace
+from tfeptq.preparation.trace import Symbol, Trace, is_symbol, trace
 
 
 class Step(keras.Operation):
@@ -27,7 +27,7 @@ class Step(keras.Operation):
         self, compute: Callable[..., Sequence[Any]], like: Sequence[Any], name: str
     ) -> None:
         super().__init__(name=name)
-        batch = next((each.shape[0] for each in like if isinstance(each, Symbol)), None)
+        batch = next((each.shape[0] for each in like if is_symbol(each)), None)
         inputs = [
             keras.Input(
                 batch_shape=(batch, *each.shape[1:]),

@@ -90,6 +90,7 @@ class _ModelBuilder:
         self._buffer_index: dict[bytes, int] = {}
         self._tensors: list[schema.TensorT] = []
         self._tensor_index: dict[str, int] = {}
+        self._operands: dict[tuple[str, tuple[int, ...], bytes], int] = {}
         self._codes: dict[tuple[int, int], int] = {}
 
     def build(self) -> schema.ModelT:
@@ -124,6 +125,13 @@ class _ModelBuilder:
         return self._append(entry)
 
     def _add_operand(self, name: str, values: np.ndarray) -> int:
+        """A constant of an operator; equal ones of other operators are the same tensor."""
+        key = (name.rpartition("/")[2], values.shape, values.tobytes())
+        if key not in self._operands:
+            self._operands[key] = self._new_operand(name, values)
+        return self._operands[key]
+
+    def _new_operand(self, name: str, values: np.ndarray) -> int:
         entry = schema.TensorT()
         entry.name = name
         entry.shape = np.array(values.shape, np.int32)
