@@ -126,12 +126,20 @@ def _keys(endpoints: Any) -> tuple[Key, ...]:
 
 
 def _in_order(calls: Sequence[Call], inputs: Sequence[Key]) -> tuple[Call, ...]:
-    ready, ordered, waiting = set(inputs), [], list(calls)
-    while waiting:
-        runnable = [call for call in waiting if ready.issuperset(call.inputs)]
-        if not runnable:
-            raise ValueError(f"layers {[call.layer.name for call in waiting]} read missing tensors")
-        ordered.extend(runnable)
-        ready.update(call.output for call in runnable)
-        waiting = [call for call in waiting if call.output not in ready]
-    return tuple(ordered)
+    """Calls behind what they read: by the longest way from an input, then in the given order."""
+    producers = {call.output: call for call in calls}
+    depths = dict.fromkeys(inputs, 0)
+    for call in calls:
+        waiting = [call]
+        while waiting:
+            current = waiting[-1]
+            unknown = [key for key in current.inputs if key not in depths]
+            missing = [key for key in unknown if key not in producers]
+            if missing:
+                raise ValueError(f"layer {current.layer.name!r} reads missing tensors {missing}")
+            if unknown:
+                waiting.extend(producers[key] for key in unknown)
+                continue
+            waiting.pop()
+            depths[current.output] = 1 + max((depths[key] for key in current.inputs), default=0)
+    return tuple(sorted(calls, key=lambda call: depths[call.output]))
