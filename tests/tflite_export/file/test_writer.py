@@ -139,6 +139,23 @@ def test_tensors_of_one_name_are_read_apart():
         np.testing.assert_array_equal(wanted[left], made[right])
 
 
+def test_equal_operands_of_operators_are_one_tensor():
+    graph = random_graph("RESHAPE", "int8", 3)
+    operator = graph.operators[0]
+    made = graph.tensors[operator.outputs[0]]
+    second = dataclasses.replace(operator, outputs=("again",))
+    graph = validated(
+        dataclasses.replace(
+            graph,
+            tensors={**graph.tensors, "again": dataclasses.replace(made, name="again")},
+            operators=(operator, second),
+        )
+    )
+    stored = parse(write(graph))
+    assert len(stored.tensors) == len(graph.tensors) + 1
+    assert_same_graph(to_graph(stored), graph)
+
+
 def test_one_tensor_as_two_outputs_keeps_both_names():
     graph = random_graph("ADD", "int8", 0)
     (_, name), *_ = graph.outputs
