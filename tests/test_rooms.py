@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 #: Rooms and single files of a package in the order of the road; each may import those before it.
 ORDER = {
     "tfeptq": [
+        "backend",
         "settings",
         "stage_samples",
         "goals",

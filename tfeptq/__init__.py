@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tfeptq.backend import require_tensorflow
+
 if TYPE_CHECKING:
     from tfeptq.callbacks.quantization import QuantizationCallback
     from tfeptq.config import QuantizationConfig
@@ -58,4 +60,5 @@ def __getattr__(name: str) -> Any:
     """Loads public names on first use: TensorFlow is imported when it is needed."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_tensorflow()
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

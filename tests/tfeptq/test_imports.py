@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tfeptq
@@ -36,6 +39,29 @@ def test_tflite_export_needs_neither_tensorflow_nor_keras_nor_tfeptq():
 def test_every_public_name_is_there(package):
     for name in package.__all__:
         assert getattr(package, name) is not None
+
+
+@pytest.mark.parametrize("program", ["import tfeptq; tfeptq.quantize", "CLI"])
+def test_another_backend_of_keras_is_refused_by_name(program, tmp_path):
+    (tmp_path / "m.keras").touch()
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 2), np.float32))
+    command = ["-c", program]
+    if program == "CLI":
+        command = ["-m", "tfeptq", "quantize", "m.keras", "--calibration", "x.npz"]
+        command += ["--output", "m.tflite"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "PYTHONPATH": str(Path(tfeptq.__file__).parents[1]),
+        },
+    )
+    assert done.returncode == (2 if program == "CLI" else 1)
+    assert "Keras runs on 'jax' here, and tfeptq needs 'tensorflow'" in done.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from tfeptq.backend import require_tensorflow
+
 
 def load_tensorflow() -> None:
     """Imports TensorFlow and finds its devices; what it logs meanwhile is shown only on failure.
@@ -16,6 +18,7 @@ def load_tensorflow() -> None:
     Its native part reports processors, missing GPU libraries and failed drivers before any
     setting takes effect. Whoever sets TF_CPP_MIN_LOG_LEVEL sees everything.
     """
+    require_tensorflow()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
