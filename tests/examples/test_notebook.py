@@ -1,0 +1,30 @@
+"""The notebook runs from its first cell to its last."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "tour.ipynb"
+
+
+def test_the_tour_runs(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept"
+    done = NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    printed = "".join(
+        output.get("text", "") for cell in done.cells for output in cell.get("outputs", [])
+    )
+    shares = {
+        name: float(share)
+        for name, share in re.findall(r"^(\d bits, \w+): ([\d.]+)%", printed, re.MULTILINE)
+    }
+    assert shares["8 bits, nearest"] > 90.0
+    assert shares["3 bits, OPTQ"] > shares["3 bits, nearest"]
+    assert "every operator within its kernel's rounding" in printed
+    assert (tmp_path / "tour.html").exists()
