@@ -76,3 +76,10 @@ def test_microcontroller_budget(tmp_path, run_example):
     assert "4 bits" in printed
     assert "AddConv2D" in printed
     assert {"model.h", "model.cc", "ops.h"} < {path.name for path in folder.iterdir()}
+
+
+def test_streaming(tmp_path, run_example):
+    pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
+    path = tmp_path / "step.tflite"
+    printed = run_example("streaming.py", "--output", path, *QUICK, "--samples", 64)
+    assert f"{path.stat().st_size} bytes" in printed
