@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -111,7 +111,9 @@ def _randomize_statistics(
     model: keras.Model, samples: Sequence[np.ndarray], generator: np.random.Generator
 ) -> None:
     """Draws what batch normalizations hold: scales, offsets, and statistics near the data's."""
-    layers = [layer for layer in _inner(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [
+        layer for layer in _inner(model) if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
@@ -135,12 +137,21 @@ def _inner(layer: keras.Layer) -> list[keras.Layer]:
     found: dict[int, keras.Layer] = {}
     waiting = [layer]
     while waiting:
-        held = vars(waiting.pop())
-        for value in keras.tree.flatten([held[name] for name in held if name != "_tracker"]):
+        for value in _held(list(vars(waiting.pop()).values())):
             if isinstance(value, keras.Layer) and id(value) not in found:
                 found[id(value)] = value
                 waiting.append(value)
     return list(found.values())
+
+
+def _held(value: Any) -> Iterator[Any]:
+    """What an attribute holds, inside of lists and dictionaries too."""
+    parts = value.values() if isinstance(value, dict) else value
+    if isinstance(value, (dict, list, tuple)):
+        for part in parts:
+            yield from _held(part)
+    else:
+        yield value
 
 
 def given(arrays: Sequence[np.ndarray]) -> Any:
@@ -183,9 +194,9 @@ _SMALL = {"vocabulary_size": TOKENS, **_TEXT}
 def _resnet(models: Any, **settings: Any) -> keras.Model:
     return models.ResNetBackbone(
         **{
-            "input_conv_filters": [16],
+            "input_conv_filters": [64],
             "input_conv_kernel_sizes": [7],
-            "stackwise_num_filters": [16, 32, 32, 64],
+            "stackwise_num_filters": [64, 64, 64, 64],
             "stackwise_num_blocks": [1, 1, 1, 1],
             "stackwise_num_strides": [1, 2, 2, 2],
             "block_type": "basic_block",
@@ -205,7 +216,7 @@ def _mit(models: Any) -> keras.Model:
         layerwise_patch_sizes=[7, 3, 3, 3],
         layerwise_strides=[4, 2, 2, 2],
         image_shape=(64, 64, 3),
-        hidden_dims=[16, 32, 32, 64],
+        hidden_dims=[16, 32, 48, 64],
     )
 
 
@@ -295,7 +306,9 @@ def _retinanet(models: Any) -> keras.Model:
 #: Name of a backbone or task of keras-hub -> what makes it, and the side of its images or None.
 HUB: dict[str, tuple[Callable[[Any], keras.Model], int | None]] = {
     "hub ALBERT": (
-        lambda m: m.AlbertBackbone(embedding_dim=16, num_groups=1, num_inner_repetitions=1, **_SMALL),
+        lambda m: m.AlbertBackbone(
+            embedding_dim=16, num_groups=1, num_inner_repetitions=1, **_SMALL
+        ),
         None,
     ),
     "hub BERT": (lambda m: m.BertBackbone(**_SMALL), None),
@@ -304,6 +317,7 @@ HUB: dict[str, tuple[Callable[[Any], keras.Model], int | None]] = {
             stackwise_num_filters=[16, 32],
             stackwise_depth=[1, 1],
             block_type="dark_block",
+            stage_type="cs3",
             stem_filters=8,
             stem_kernel_size=3,
             stem_strides=1,
@@ -410,13 +424,17 @@ def _hub(name: str) -> tuple[keras.Model, Callable[..., list[np.ndarray]]]:
     models = importlib.import_module("keras_hub").models
     make, side = HUB[name]
     inner = make(models)
-    model = keras.Model(inner.input, _ended(inner))
+    # Some leave sizes open.
+    shape = (LENGTH,) if side is None else (side, side, 3)
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(shape, dtype=tensor.dtype, name=tensor.name), inner.input
+    )
+    model = keras.Model(keras.tree.flatten(inputs), _ended(inner(inputs)))
     return model, _tokens(model) if side is None else _images(side)
 
 
-def _ended(model: keras.Model) -> Any:
+def _ended(output: Any) -> Any:
     """One tensor of a backbone's outputs, with a small head where it is no picture."""
-    output = model.output
     if isinstance(output, dict):
         known = [name for name in ("pooled_output", "sequence_output") if name in output]
         # Of a pyramid every level is an output.

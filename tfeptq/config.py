@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tfeptq.goals import AccuracyTarget, Budget
 from tfeptq.settings import (
     bounds,
+    layer_names,
     member,
     real,
     shapes,
@@ -38,6 +39,10 @@ DEFAULT_MOVES = 32
 
 #: Sizes without the batch: of one input, of several in their order, or by name.
 InputShape = tuple[int, ...] | list[tuple[int, ...]] | Mapping[str, tuple[int, ...]]
+#: Names of layers, or `PARTS`.
+Outputs = tuple[str, ...] | str
+#: Every part of what an output joins along its last axis.
+PARTS = "parts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +72,12 @@ class QuantizationConfig:
             dictionary that the model returns, or the name of its layer. Calibration samples are
             then sequences of the other inputs, (n, steps, ...), through which the float model runs
             from states of zeros; or arrays of all inputs, one row a step.
+        outputs: where the file ends, by names of layers, in the order of its outputs: what comes
+            behind them, such as the decoding of boxes, stays outside. A layer that is called
+            several times gives an output for every call, in the order of Keras's walk through the
+            graph; name what comes behind each call for another order. "parts": where an output is a
+            concatenation along its last axis, every part is an output with a scale of its own.
+            None: the model's outputs.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
         sensitivity: what tells how much a layer's width matters when candidates are given:
@@ -127,6 +138,7 @@ class QuantizationConfig:
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None
     input_shape: InputShape | None = None
     states: Mapping[str | int, str] | None = None
+    outputs: Outputs | None = None
     first_last_bits: int | None = 8
     threshold: str = "hmse"
     rounding: str = "eptq"
@@ -300,6 +312,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "input_range": _or_none(bounds),
     "input_shape": _or_none(shapes),
     "states": _or_none(state_names),
+    "outputs": _or_none(layer_names),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
     "threshold": partial(member, allowed=THRESHOLDS),
     "rounding": partial(member, allowed=ROUNDINGS),

@@ -76,7 +76,7 @@ def _choice(
     checkpoint_dir: str | Path | None,
     labels: Any,
 ) -> Choice:
-    functional = as_functional(model, config.input_shape)
+    functional = as_functional(model, config.input_shape, config.outputs)
     canonical = prepare(functional)
     plan = QuantizationPlan.of(canonical, config, original=functional)
     look_ahead(plan, config, cost=cost)

@@ -121,11 +121,13 @@ def _quantize(
     # Who exports the result finds the runtimes that verify it ready.
     isolation.start(*targets.capabilities(config.target).runtimes)
     with watch("prepare"):
-        functional = as_functional(model, config.input_shape)
+        functional = as_functional(model, config.input_shape, config.outputs)
         canonical = prepare(functional)
         plan = QuantizationPlan.of(canonical, config, original=functional)
         ahead = look_ahead(plan, config)
         labelled = labelled_loss(model, labels, config)
+        # What a metric scores has the outputs that were asked for.
+        model = model if config.outputs is None else functional
         target = config.accuracy_target
         baseline = None if target is None else float_values(target, model)
         calibration = single_steps(functional, calibration, config, labels)

@@ -116,6 +116,25 @@ def widths(name: str, value: Any, allowed: Sequence[int]) -> int | tuple[int, ..
     return width(name, value, allowed)
 
 
+def layer_names(name: str, value: Any) -> tuple[str, ...] | str:
+    """Names of layers, each once, as a tuple, or the word "parts".
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value == "parts":
+        return "parts"
+    named = list(value) if isinstance(value, (tuple, list)) else []
+    if not named or not all(isinstance(each, str) for each in named):
+        raise ValueError(
+            f"{name}={shown(value)} must be a list of names of layers, such as ['boxes', "
+            "'scores'], or 'parts'"
+        )
+    if len(set(named)) < len(named):
+        raise ValueError(f"{name}={shown(value)} names a layer twice; name each once")
+    return tuple(named)
+
+
 def bounds(name: str, value: Any) -> tuple[float, float] | dict[str, tuple[float, float]]:
     """One pair (low, high) for all inputs, or one by input name.
 

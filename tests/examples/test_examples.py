@@ -26,6 +26,52 @@ def run_example(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.parametrize("name", ["segment_digits.py", "detect_digits.py"])
+def test_dense_prediction(name, monkeypatch, run_example):
+    """A tiny setting: every recipe gives a verified file with a score, the 4-bit ones smaller."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    sizes = ["--width", 2, "--canvas-count", 64, "--epochs", 1, "--steps", 2, "--samples", 16]
+    lines = run_example(name, *sizes).splitlines()
+    names = [line[:34].strip() for line in lines[1:]]
+    assert names[:2] == ["float", "int8, nearest"]
+    assert names[-1] == "TFLiteConverter int8"
+    assert len(names) == 7
+    size = {
+        n: int(line.split()[-2].replace(",", ""))
+        for n, line in zip(names[1:], lines[2:], strict=True)
+    }
+    assert size["4-bit weights, OPTQ"] < size["int8, nearest"] < size["TFLiteConverter int8"]
+
+
+def test_overlap_and_precision_are_their_definitions(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    detect = runpy.run_path(str(EXAMPLES / "detect_digits.py"))
+    segment = runpy.run_path(str(EXAMPLES / "segment_digits.py"))
+    box = np.array([0.0, 0.0, 2.0, 2.0, 3.0])
+    assert detect["overlap"](box, np.array([1.0, 0.0, 3.0, 2.0, 3.0])) == pytest.approx(1 / 3)
+    assert detect["overlap"](box, box + 5) == 0.0
+    # Of two boxes of a digit one is found, after a box where there is nothing: 1/2 of the area / 2.
+    truth = [np.stack([box, np.array([8.0, 8.0, 9.0, 9.0, 3.0])])]
+    wrong, right = np.array([20.0, 20.0, 21.0, 21.0, 3.0, 0.9]), np.array([*box, 0.8])
+    found = [np.stack([wrong, right])]
+    assert detect["mean_average_precision"](found, truth) == pytest.approx(0.25)
+    assert detect["mean_average_precision"]([right[None]], [box[None]]) == 1.0
+    # Decoding undoes what targets are made of.
+    data = detect["canvases"](6, side=48, zooms=(1.0, 2.5), seed=3)
+    wanted = detect["targets"](data)
+    heads, start = [], 0
+    for cells in (12, 6):
+        part = wanted[:, start : start + cells**2].reshape(6, cells, cells, 14)
+        heads += [part[..., :4], 100.0 * (part[..., 4:] - 0.5)]
+        start += cells**2
+    decoded = detect["detections"](heads)
+    assert detect["mean_average_precision"](decoded, data.boxes) == pytest.approx(1.0)
+    classes = np.array([[0, 0, 1, 1]])
+    assert segment["mean_iou"](np.array([[0, 1, 1, 1]]), classes) == pytest.approx(
+        (1 / 2 + 2 / 3) / 2
+    )
+
+
 def test_quantize_while_training(tmp_path, run_example):
     path = tmp_path / "digits.tflite"
     printed = run_example(

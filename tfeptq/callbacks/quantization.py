@@ -75,6 +75,11 @@ class QuantizationCallback(keras.callbacks.Callback):
         if every_epochs is not None and validation_data is None:
             raise ValueError("every_epochs needs validation_data to score on")
         self.config = given_config(config)
+        if validation_data is not None and self.config.outputs is not None:
+            raise ValueError(
+                "validation_data is scored with the loss and metrics of the model's own outputs; "
+                f"outputs={self.config.outputs!r} leaves them out: leave one of them out"
+            )
         require_goal(self.config)
         self.quantized: QuantizedModel | None = None
         self.result: tflite_export.ExportResult | None = None
@@ -90,7 +95,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.quantized = self.result = None
         if self._export_path is not None:
             destination(self._export_path)
-        functional = as_functional(self.model, self.config.input_shape)
+        functional = as_functional(self.model, self.config.input_shape, self.config.outputs)
         canonical = prepare(functional)
         look_ahead(QuantizationPlan.of(canonical, self.config, original=functional), self.config)
         if self._taken is None:

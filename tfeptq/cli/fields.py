@@ -15,7 +15,15 @@ from typing import Annotated, Any
 import docstring_parser
 from cyclopts import Group, Parameter
 
-from tfeptq.cli.values import named_names, named_numbers, number, sizes, typed, widths
+from tfeptq.cli.values import (
+    layer_names,
+    named_names,
+    named_numbers,
+    number,
+    sizes,
+    typed,
+    widths,
+)
 
 #: Values that only a program can make come from files here, and Keras stays unloaded.
 _FROM_FILES = {"keras": types.SimpleNamespace(Layer=Path)}
@@ -103,6 +111,8 @@ def _form(name: str, members: tuple[Any, ...]) -> _Form | None:
         return _Form(Any, sizes, "N,N,...|INPUT=N,N,...")
     if Mapping[str | int, str] in members:
         return _Form(Any, named_names, "OUTPUT=INPUT,...")
+    if tuple[str, ...] in members:
+        return _Form(Any, layer_names, "parts|LAYER,LAYER,...")
     if tuple[float, float] in members:
         return _Form(tuple[float, float], metavar="LOW HIGH")
     if bool in members:

@@ -97,6 +97,11 @@ def quantize(
     """
     asked = request(config, settings, {**(limits or {}), **(prices or {})}, goal)
     _check_goal(asked, validation)
+    if validation is not None and asked.config.outputs is not None:
+        raise ValueError(
+            "--validation scores the model's own outputs, which --outputs leaves out; score the "
+            "file with what you decode it by, or leave one of them out"
+        )
     check_augmentation(asked.augmentation, random_flip, random_translation)
     for path in (model, calibration, validation):
         if path is not None:

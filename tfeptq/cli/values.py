@@ -84,6 +84,11 @@ def named_names(text: str) -> dict[str, str]:
         raise ValueError(f"{text!r} is not NAME=NAME,NAME=NAME") from None
 
 
+def layer_names(text: str) -> tuple[str, ...] | str:
+    """Names of layers, or the word "parts"."""
+    return text if text == "parts" else tuple(text.split(","))
+
+
 def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     """Sizes of the one input, or of several by name."""
     try:

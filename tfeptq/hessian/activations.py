@@ -20,6 +20,7 @@ from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
 from tfeptq.progress import progress
 from tfeptq.stage_samples import first
@@ -89,8 +90,8 @@ def activation_moments(
     """
     count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=6)
-    probe = Probe(model, seed=seed)
-    run = tf.function(_Moments(model, grids, is_whitened=is_whitened).batch)
+    probe, units = Probe(model, seed=seed), output_units(model, samples)
+    run = tf.function(_Moments(model, grids, is_whitened=is_whitened, units=units).batch)
     parts = []
     batches = WholeBatches(samples, count, batch_size)
     for index, batch in enumerate(progress(batches, "activation traces")):
@@ -115,9 +116,17 @@ def _standard_error(values: np.ndarray) -> np.ndarray:
 class _Moments:
     """The compiled part: one forward pass, one backward pass a probe."""
 
-    def __init__(self, model: keras.Model, grids: Sequence[Grid], *, is_whitened: bool) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        grids: Sequence[Grid],
+        *,
+        is_whitened: bool,
+        units: OutputUnits | None,
+    ) -> None:
+        self._units = units
         self._graph = LayerGraph.of(model)
-        self._distillation = SelfDistillation(model)
+        self._distillation = SelfDistillation(model, units)
         self._grids, self._is_whitened = grids, is_whitened
         self._keys = tuple(dict.fromkeys(key for grid in grids for key in grid.keys))
 
@@ -163,7 +172,8 @@ class _Moments:
         if self._is_whitened:
             fixed = [tf.stop_gradient(value) for value in logits]
             return self._distillation.whiten(fixed, logits)
-        return tf.concat([tf.reshape(value, [tf.shape(value)[0], -1]) for value in logits], axis=1)
+        parts = logits if self._units is None else self._units.scaled(logits)
+        return tf.concat([tf.reshape(part, [tf.shape(part)[0], -1]) for part in parts], axis=1)
 
     def _of_grid(
         self, grid: Grid, tensors: Mapping[Key, tf.Tensor], squares: Mapping[Key, tf.Tensor]
@@ -184,9 +194,11 @@ def _by_sample(values: tf.Tensor) -> tf.Tensor:
 class ActivationProducts:
     """A^(1/2) J e for the error e that one grid makes, compiled once: (N, outputs)."""
 
-    def __init__(self, model: keras.Model, grids: Sequence[Grid]) -> None:
+    def __init__(
+        self, model: keras.Model, grids: Sequence[Grid], units: OutputUnits | None = None
+    ) -> None:
         self._graph = LayerGraph.of(model)
-        self._distillation = SelfDistillation(model)
+        self._distillation = SelfDistillation(model, units)
         self._keys = tuple(dict.fromkeys(key for grid in grids for key in grid.keys))
         self._run = tf.function(self._traced)
 

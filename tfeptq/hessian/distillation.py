@@ -1,9 +1,10 @@
 """The loss whose Hessian selection uses: how far the outputs move from the float model's own.
 
 Self-distillation needs no labels: KL(p || q) of a softmax or sigmoid, half the squared error of
-other outputs, between the model and itself with changed weights. At the trained weights its
-gradient is zero and its Hessian is exactly J'AJ, J the Jacobian of the logits and A the Hessian
-of the loss in the logits: positive semidefinite, and the Fisher information of the outputs.
+other outputs, in units of their deviations where there are several, between the model and itself
+with changed weights. At the trained weights its gradient is zero and its Hessian is exactly J'AJ,
+J the Jacobian of the logits and A the Hessian of the loss in the logits: positive semidefinite,
+and the Fisher information of the outputs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.primitives import primitive_of
+from tfeptq.hessian.output_units import OutputUnits
 
 
 class SelfDistillation:
@@ -25,9 +27,10 @@ class SelfDistillation:
     Args:
         model: canonical float model. Outputs that end in a softmax or sigmoid are compared as
             distributions, all others by squared error.
+        units: in which the latter are compared; None: as they are.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, units: OutputUnits | None = None) -> None:
         graph = LayerGraph.of(model)
         producers = {call.output: call.layer for call in graph.calls}
         self.keys = logit_keys(model)
@@ -35,30 +38,41 @@ class SelfDistillation:
             _kind(producers[output]) if key != output else "linear"
             for key, output in zip(self.keys, graph.outputs, strict=True)
         ]
+        deviations = [None] * len(self.keys) if units is None else units.deviations
+        self._units = [
+            unit if kind == "linear" else None
+            for unit, kind in zip(deviations, self._kinds, strict=True)
+        ]
 
     def loss(self, tensors: Mapping[Key, Any]) -> tf.Tensor:
         """Divergence of the logits from their own present values: zero, with its curvature."""
         total = 0.0
-        for key, kind in zip(self.keys, self._kinds, strict=True):
-            logits = tensors[key]
+        for index, kind in enumerate(self._kinds):
+            logits = self._scaled(index, tensors)
             total += tf.reduce_sum(_divergence(kind, tf.stop_gradient(logits), logits))
         return total / tf.cast(tf.shape(tensors[self.keys[0]])[0], tf.float32)
 
     def divergence(self, reference: Mapping[Key, Any], tensors: Mapping[Key, Any]) -> tf.Tensor:
         """Divergence of the outputs from those of another run, one value a sample."""
         total = 0.0
-        for key, kind in zip(self.keys, self._kinds, strict=True):
-            parts = _divergence(kind, reference[key], tensors[key])
+        for index, kind in enumerate(self._kinds):
+            pair = self._scaled(index, reference), self._scaled(index, tensors)
+            parts = _divergence(kind, *pair)
             total += tf.reduce_sum(tf.reshape(parts, [tf.shape(parts)[0], -1]), axis=1)
         return total
 
     def whiten(self, logits: list[tf.Tensor], shifts: list[tf.Tensor]) -> tf.Tensor:
         """Rows r with r.r' = shift' A shift, (N, outputs): A^(1/2) times small logit shifts."""
-        parts = [
-            tf.reshape(_whitened(kind, value, shift), [tf.shape(shift)[0], -1])
-            for kind, value, shift in zip(self._kinds, logits, shifts, strict=True)
-        ]
+        parts = []
+        for kind, unit, value, shift in zip(self._kinds, self._units, logits, shifts, strict=True):
+            part = _whitened(kind, value, shift)
+            part = part if unit is None else part / unit
+            parts.append(tf.reshape(part, [tf.shape(shift)[0], -1]))
         return tf.concat(parts, axis=1)
+
+    def _scaled(self, index: int, tensors: Mapping[Key, Any]) -> tf.Tensor:
+        values, unit = tensors[self.keys[index]], self._units[index]
+        return values if unit is None else values / unit
 
 
 def _kind(layer: keras.Layer) -> str:

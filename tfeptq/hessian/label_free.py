@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.hessian.output_units import output_units
 from tfeptq.hessian.probes import Probe
 from tfeptq.progress import progress
 from tfeptq.stage_samples import first
@@ -32,7 +33,7 @@ def channel_attention(
         One float32 array (N, channels) for each call of a weighted layer, in execution order.
     """
     # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
-    probe = Probe(model, seed=seed)
+    probe = Probe(model, seed=seed, units=output_units(model, samples))
     total = len(samples[0])
     batch_size = fitting_batch(model, min(batch_size, total), copies=3)
 
@@ -92,7 +93,7 @@ def weight_scores(
     Returns:
         layer name -> float32 in the kernel's shape; calls of a shared layer are summed.
     """
-    probe = Probe(model, seed=seed)
+    probe = Probe(model, seed=seed, units=output_units(model, samples))
     count = first(count, len(samples[0]))
     # Patches of inputs hold each value as often as the kernel has positions, often 9.
     batch_size = fitting_batch(model, min(batch_size, count), copies=12)

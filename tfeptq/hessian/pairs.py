@@ -21,6 +21,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.activations import ActivationProducts, Grid
 from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.progress import progress
 from tfeptq.stage_samples import first
 
@@ -71,8 +72,10 @@ def pair_terms(
     """
     count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=3)
-    of_weights = _JacobianProducts(model)
-    of_activations = ActivationProducts(model, [e for e in errors.values() if isinstance(e, Grid)])
+    units = output_units(model, samples)
+    of_weights = _JacobianProducts(model, units)
+    grids = [error for error in errors.values() if isinstance(error, Grid)]
+    of_activations = ActivationProducts(model, grids, units)
     sums, squares = np.zeros((2, len(errors), len(errors)))
     batches = WholeBatches(samples, count, batch_size)
     steps = [(index, candidate) for index in range(len(batches)) for candidate in errors]
@@ -102,9 +105,9 @@ def _by_sample(rows: np.ndarray) -> np.ndarray:
 class _JacobianProducts:
     """A^(1/2) J e for one layer's error at a time, compiled once: (N, outputs)."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, units: OutputUnits | None = None) -> None:
         self._graph = LayerGraph.of(model)
-        self._distillation = SelfDistillation(model)
+        self._distillation = SelfDistillation(model, units)
         self._layers = {layer.name: layer for layer in model.layers if linear.is_weighted(layer)}
         variables = [(layer.kernel, layer.bias) for layer in self._layers.values()]
         self._variables = [variable.value for pair in variables for variable in pair]

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
+from tfeptq.hessian.output_units import OutputUnits
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
@@ -52,12 +53,20 @@ class Probe:
     Args:
         model: canonical float model.
         probes: number of random probes where the logits are too many for the exact ones.
+        units: in which outputs are compared; None: as they are.
     """
 
-    def __init__(self, model: keras.Model, *, probes: int = RANDOM_PROBES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        probes: int = RANDOM_PROBES,
+        seed: int = 0,
+        units: OutputUnits | None = None,
+    ) -> None:
         self.graph = LayerGraph.of(model)
         self.calls = weighted_calls(self.graph)
-        self._logits = logit_keys(model)
+        self._logits, self._units = logit_keys(model), units
         shapes = [tensor.shape for tensor in self._logit_shapes(model)]
         self.outputs = int(sum(np.prod(shape[1:]) for shape in shapes))
         self.exact = self.outputs <= EXACT_OUTPUTS
@@ -102,9 +111,10 @@ class Probe:
                 return output
 
             tensors = self.graph.execute(inputs, hook=watch)
+            parts = [tensors[key] for key in self._logits]
+            parts = parts if self._units is None else self._units.scaled(parts)
             logits = tf.concat(
-                [tf.reshape(tensors[key], [tf.shape(tensors[key])[0], -1]) for key in self._logits],
-                axis=1,
+                [tf.reshape(part, [tf.shape(part)[0], -1]) for part in parts], axis=1
             )
         sources = [tensors[call.output] for call in self.calls]
 

@@ -21,6 +21,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.progress import progress
 
 _ZERO = tf.UnconnectedGradients.ZERO
@@ -53,13 +54,17 @@ class HessianProducts:
         model: canonical float model.
         loss: (outputs, labels) -> scalar for a Hessian with labels, where `outputs` are the
             model's; None: self-distillation, without labels.
+        units: of the outputs in self-distillation.
     """
 
     def __init__(
-        self, model: keras.Model, loss: Callable[[list[Any], Any], tf.Tensor] | None = None
+        self,
+        model: keras.Model,
+        loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
+        units: OutputUnits | None = None,
     ) -> None:
         self._graph = LayerGraph.of(model)
-        self._distillation = SelfDistillation(model)
+        self._distillation = SelfDistillation(model, units)
         self._loss = loss
         layers = [layer for layer in model.layers if linear.is_weighted(layer)]
         self.names = [layer.name for layer in layers]
@@ -121,8 +126,9 @@ class ActivationHessian(HessianProducts):
         model: keras.Model,
         keys: Sequence[Key],
         loss: Callable[[list[Any], Any], tf.Tensor] | None = None,
+        units: OutputUnits | None = None,
     ) -> None:
-        super().__init__(model, loss)
+        super().__init__(model, loss, units)
         self._keys = tuple(keys)
         shapes = self._graph.shapes(model)
         self._shapes = [shapes[key][1:] for key in self._keys]
@@ -196,8 +202,11 @@ def average_traces(
         tolerance: stop when every layer's standard error is below this part of its estimate.
         draws: least and largest number of pairs of batch and probe.
     """
+    units = output_units(model, samples) if loss is None else None
     products = (
-        HessianProducts(model, loss) if keys is None else ActivationHessian(model, keys, loss)
+        HessianProducts(model, loss, units)
+        if keys is None
+        else ActivationHessian(model, keys, loss, units)
     )
     batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from tfeptq.config import InputShape
+from tfeptq.config import InputShape, Outputs
+from tfeptq.preparation.chosen_outputs import with_outputs
 from tfeptq.preparation.expansion import (
     UnreadableCallError,
     called,
@@ -18,7 +19,9 @@ from tfeptq.preparation.received import require_model
 from tfeptq.preparation.trace import input_names, shows_its_graph, symbolic_endpoints
 
 
-def as_functional(model: keras.Model, input_shape: InputShape | None = None) -> keras.Model:
+def as_functional(
+    model: keras.Model, input_shape: InputShape | None = None, outputs: Outputs | None = None
+) -> keras.Model:
     """The model itself where it is functional, or a functional model over the same layers.
 
     Args:
@@ -26,15 +29,20 @@ def as_functional(model: keras.Model, input_shape: InputShape | None = None) -> 
         input_shape: sizes without the batch of the one input, such as (224, 224, 3); of several
             inputs, a list in their order or a dictionary by name. None: the sizes that the model
             was built with.
+        outputs: where the functional model ends, see `with_outputs`; None: where `model` does.
 
     Returns:
         A functional model; the weights are those of `model`, which keeps its own graph.
 
     Raises:
-        ValueError: the model was never built, its `call` does not run on symbolic tensors, or
-            `input_shape` does not fit its inputs.
+        ValueError: the model was never built, its `call` does not run on symbolic tensors,
+            `input_shape` does not fit its inputs, or it has no layer that `outputs` names.
     """
     require_model(model)
+    return with_outputs(_as_functional(model, input_shape), outputs)
+
+
+def _as_functional(model: keras.Model, input_shape: InputShape | None) -> keras.Model:
     has_graph = shows_its_graph(model)
     if has_graph and input_shape is None:
         return model

@@ -262,7 +262,7 @@ def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[st
         join = worst if worst in joins else joins[0]
         return (
             f"it happens in layer {join.layer.name!r}",
-            ", which joins unequal ranges in one scale",
+            ", which joins unequal ranges in one scale; outputs='parts' leaves them apart",
         )
     return f"most is lost in layer {worst.layer.name!r}", ""
 

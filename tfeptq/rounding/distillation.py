@@ -17,6 +17,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import fitting_batch
+from tfeptq.hessian.output_units import output_units
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
@@ -58,7 +59,10 @@ def distil(
     """
     _choose_variables(quantized, teacher, samples, config)
     uses_xla = _gains_from_xla(quantized)
-    distillation = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla)
+    units = output_units(teacher, samples)
+    distillation = Distillation(
+        quantized, teacher, attention, config, is_fused=not uses_xla, units=units
+    )
     quantized.attach(distillation)
     quantized.compile(optimizer=adam(config), jit_compile=uses_xla)
     # Variables created inside the first step would have it traced and compiled twice.

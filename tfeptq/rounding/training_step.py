@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.config import QuantizationConfig
+from tfeptq.hessian.output_units import OutputUnits
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized import fused
 from tfeptq.quantized.averaging import QuantizedMean
@@ -34,6 +35,7 @@ class Distillation:
     Args:
         quantized: the model that learns.
         teacher: its canonical float model.
+        units: in which the outputs are compared; None: as they are.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
             (samples, 1) for each weighted call; only means are used, each batch brings its own.
         is_fused: fake-quantizes a tensor, and computes its loss, in one kernel, see
@@ -48,6 +50,7 @@ class Distillation:
         config: QuantizationConfig,
         *,
         is_fused: bool = False,
+        units: OutputUnits | None = None,
     ) -> None:
         self.teacher = Teacher(teacher)
         self._student = _quick_calls(LayerGraph.of(quantized), is_fused=is_fused)
@@ -57,6 +60,8 @@ class Distillation:
         self._layer_weight = _sum_by_layer(self.teacher.weighted, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._output_weight = config.output_loss
+        ones = [np.ones((1, 1), np.float32)] * len(self.teacher.logits)
+        self._output_weights = ones if units is None else units.weights
         self._sums_positions = config.sample_layer_attention and config.channel_attention
         self._regularization = 0.01 * config.regularization
         self._is_fused = is_fused
@@ -119,9 +124,9 @@ class Distillation:
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
         loss = 0.0
-        for key in self.teacher.logits:
+        for key, weights in zip(self.teacher.logits, self._output_weights, strict=True):
             error = student[key] - tf.stop_gradient(teacher[key])
-            loss += weighted_square(error, tf.ones([1, 1]))
+            loss += weighted_square(error, tf.constant(weights))
         return self._output_weight * loss
 
     def _rounding_loss(self, model: QuantizedModel, beta: Any) -> Any:

@@ -154,4 +154,9 @@ def labelled_loss(
             f"of candidates; received sensitivity={config.sensitivity!r}, "
             f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
         )
+    if config.outputs is not None:
+        raise ValueError(
+            "labels are for the loss that the model was compiled with, on its own outputs; "
+            f"outputs={config.outputs!r} leaves them out: leave one of them out"
+        )
     return LabelledLoss(model, label_array(labels))

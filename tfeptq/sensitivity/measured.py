@@ -17,6 +17,7 @@ from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.activations import Grid, grid_error
 from tfeptq.hessian.distillation import SelfDistillation
+from tfeptq.hessian.output_units import output_units
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.stage_samples import first
 
@@ -42,7 +43,8 @@ class MeasuredDivergence:
         count: int | None = None,
     ) -> None:
         self._model, self._errors, self._grids = model, errors, grids or {}
-        graph, self._distillation = LayerGraph.of(model), SelfDistillation(model)
+        graph = LayerGraph.of(model)
+        self._distillation = SelfDistillation(model, output_units(model, samples))
         count = first(count, len(samples[0]))
         self._batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
         self._quantizers: dict[Key, str] = {}

@@ -72,6 +72,7 @@ def other(field: dataclasses.Field, tmp_path) -> tuple[list[str], object]:
     special = {
         "weight_bits": (["2,4,8"], (2, 4, 8)),
         "activation_bits": (["stem=16"], {"stem": 16}),
+        "outputs": (["boxes,scores"], ("boxes", "scores")),
         "input_shape": (["9,7,3"], (9, 7, 3)),
         "states": (["h=hidden,1=carry"], {"h": "hidden", "1": "carry"}),
         "input_range": (["-4", "4.5"], (-4.0, 4.5)),
