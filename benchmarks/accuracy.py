@@ -31,8 +31,9 @@ from tfeptq.report.tables import show
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 METHODS: dict[str, dict[str, Any]] = {
     "max": {"threshold": "max", "rounding": "nearest", "bias_correction": False},
-    "hmse": {"rounding": "nearest", "bias_correction": False},
-    "hmse+bias": {"rounding": "nearest"},
+    "hmse": {"threshold": "hmse", "rounding": "nearest", "bias_correction": False},
+    "hmse+bias": {"threshold": "hmse", "rounding": "nearest"},
+    "nearest": {"rounding": "nearest"},
     "optq": {"rounding": "optq"},
     "eptq": {},
 }

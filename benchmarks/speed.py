@@ -1,9 +1,10 @@
 """Seconds of the stages and of one training step, as ratios within one run.
 
-    python -m benchmarks.speed [--models resnet8 dscnn resnet20 mobilenetv2] [--batch 32]
+    python -m benchmarks.speed [--models resnet8 dscnn resnet20 mobilenetv2@224] [--batch 32]
 
 Prints, for each model: one distillation step against one plain Keras training step of the float
-model at the same batch size, peaks of memory, scores of all layers, and the export.
+model at the same batch size, peaks of memory, scores of all layers, and the export. Whole
+conversions beside TFLiteConverter's: `python -m benchmarks.conversions`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import numpy as np
 
 import tfeptq
 import tflite_export
-from benchmarks.models import Task, load
+from benchmarks.conversions import task_of
+from benchmarks.models import Task
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.report.tables import show
 from tfeptq.stage_samples import DEFAULT_STAGES
@@ -53,21 +55,6 @@ class Clock(keras.callbacks.Callback):
     @property
     def median(self) -> float:
         return float(np.median(self.seconds))
-
-
-def task_of(name: str) -> Task:
-    """A task of the assets, or "mobilenetv2": 224 x 224 pixels, 1000 classes, untrained."""
-    if name != "mobilenetv2":
-        return load(name)
-    keras.utils.set_random_seed(0)
-    model = keras.applications.MobileNetV2(weights=None)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    noise = np.random.default_rng(0).uniform(-1, 1, (64, 224, 224, 3)).astype("float32")
-    # Statistics as after training: otherwise the logits all but vanish.
-    model(noise[:16], training=True)
-    return Task(name, model, noise, noise, np.zeros(64))
 
 
 def plain_step(name: str, batch: int, steps: int, jit_compile: bool) -> float:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (4, 5, 6, 7, 8, 16)
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
-THRESHOLDS = ("hmse", "mse", "max")
+THRESHOLDS = ("output", "hmse", "mse", "max")
 ROUNDINGS = ("eptq", "optq", "nearest")
 INITIAL_ROUNDINGS = ("optq", "nearest")
 SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
@@ -92,7 +92,10 @@ class QuantizationConfig:
         accuracy_target: what the quantized model must score; the smallest such widths are taken.
         ordered_widths: HAWQ-V2's rule: a layer with a larger average trace never gets fewer bits.
             It orders weights; activations with candidates are free.
-        threshold: where weights are clipped: "hmse" (Hessian-weighted squared error), "mse", "max".
+        threshold: where weights are clipped: where the squared error of the layer's output is least
+            ("output"), or that of its weights, each weighted by its effect on the model's outputs
+            ("hmse") or not ("mse"), or nowhere ("max"). None: "output" with rounding="nearest",
+            otherwise "hmse". Weights of 8 bits take "mse" for the first two.
         rounding: "eptq" learns the rounding by network-wise distillation. Without training, in
             seconds: "optq" rounds layer by layer and makes up for the errors that are made, by
             least squares; "nearest" does not.
@@ -140,7 +143,7 @@ class QuantizationConfig:
     states: Mapping[str | int, str] | None = None
     outputs: Outputs | None = None
     first_last_bits: int | None = 8
-    threshold: str = "hmse"
+    threshold: str | None = None
     rounding: str = "eptq"
     initial_rounding: str = "nearest"
     steps: int = 2000
@@ -189,6 +192,17 @@ class QuantizationConfig:
             return self.measured_moves
         is_trained, has_more = self.rounding == "eptq", isinstance(self.activation_bits, tuple)
         return 0 if is_trained or has_more or self.ordered_widths else DEFAULT_MOVES
+
+    @property
+    def clipping(self) -> str:
+        """`threshold`, or what stands for None: what suits the rounding best.
+
+        What is rounded to nearest loses least where its errors are seen together in the layer's
+        output. OPTQ and training make up for errors later, and gain nothing from that.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        return "output" if self.rounding == "nearest" else "hmse"
 
     @property
     def untrained_rounding(self) -> str:
@@ -314,7 +328,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "states": _or_none(state_names),
     "outputs": _or_none(layer_names),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
-    "threshold": partial(member, allowed=THRESHOLDS),
+    "threshold": _or_none(partial(member, allowed=THRESHOLDS)),
     "rounding": partial(member, allowed=ROUNDINGS),
     "initial_rounding": partial(member, allowed=INITIAL_ROUNDINGS),
     "steps": partial(whole, least=1),

@@ -22,7 +22,6 @@ from tfeptq.calibrate.activation_ranges import set_activation_ranges
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.lost_features import warn_of_lost_features
 from tfeptq.calibrate.sequences import single_steps
-from tfeptq.calibrate.thresholds import set_thresholds
 from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken, configured_samples
@@ -40,6 +39,7 @@ from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.rounding.safeguard import kept_if_nearer
+from tfeptq.rounding.thresholds import set_thresholds
 from tfeptq.selection.accuracy import float_values
 from tfeptq.selection.factor import Widths
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
@@ -192,7 +192,7 @@ def _learn(
     used.update(scores.used)
     used["ranges"] = len(samples[0])
     with watch("thresholds"):
-        set_thresholds(quantized, scores.weights if config.threshold == "hmse" else {}, config)
+        set_thresholds(quantized, canonical, samples, scores, config)
         repairs = settle(quantized, is_trained=False)
         quantized.report.add_repairs(repair.sentence() for repair in repairs)
     # Without weights there is nothing to round: ranges are all.

@@ -23,7 +23,8 @@ class StageSamples:
         layer_by_layer: inputs of a layer that "optq" fits its integers to; as many as fit into
             1 GiB.
         rounding_errors: mean inputs of layers, from which the errors of candidate widths follow.
-        covariances: inputs of layers, where those errors are made by "optq".
+        covariances: inputs of layers, where those errors are made by "optq" or thresholds chosen by
+            "output"; as many as fit into 1 GiB.
         pair_terms: products with the Jacobian, for the sensitivity "inter_layer".
         activation_traces: curvature at activations, for candidate widths of theirs.
         measured_moves: outputs that are compared where changes of widths are measured.

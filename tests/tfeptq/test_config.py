@@ -22,7 +22,7 @@ from tfeptq.goals import Budget
         ({"activation_bits": {"conv": 12}}, r"activation_bits\['conv'\]=12"),
         ({"first_last_bits": 1}, "first_last_bits=1"),
         ({"target": "phone"}, "allowed are android, coral, ethos-u, microcontroller"),
-        ({"threshold": "best"}, "allowed are hmse, mse, max"),
+        ({"threshold": "best"}, "allowed are output, hmse, mse, max"),
         ({"rounding": "up"}, "allowed are eptq, optq, nearest"),
         ({"steps": 0}, "steps=0"),
         ({"samples": 2.5}, "samples=2.5"),

@@ -75,12 +75,16 @@ def test_some_stages_may_be_changed_and_the_others_stay():
             {"rounding": "nearest", "sensitivity": "hawq_v2", **BOUNDED}
             | {"activation_bits": (4, 8)},
             {
-                "weight scores": "weight_scores",
+                "thresholds": "covariances",
                 "bias correction": "bias_correction",
                 "quality": "quality",
-                "rounding errors": "rounding_errors",
+                "rounding errors": "covariances",
                 "activation traces": "activation_traces",
             },
+        ),
+        (
+            {"rounding": "nearest", "threshold": "hmse", "sensitivity": "hawq_v2", **BOUNDED},
+            {"weight scores": "weight_scores", "rounding errors": "rounding_errors"},
         ),
     ],
 )

@@ -8,24 +8,23 @@ other; what is not corrected yet then stands in as if each of its calls were cor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.canonical.turns import turns
+from tfeptq.canonical.turns import Turn, turns
 from tfeptq.canonical.walk import Walk
-from tfeptq.data.memory import WholeBatches, fitting_forward_batch
+from tfeptq.data.memory import WholeBatches, fitting_forward_batch, is_worth_tracing
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.quick_calls import quick_call
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.stage_samples import first
-
-FloatMeans = Callable[[list[tf.Tensor], tf.Tensor], dict[Key, tf.Tensor]]
-MeanShifts = Callable[[list[tf.Tensor], tf.Tensor, dict[Key, tf.Tensor]], dict[str, tf.Tensor]]
 
 
 def correct_biases(
@@ -47,12 +46,18 @@ def correct_biases(
     """
     count = first(count, len(samples[0]))
     quantized.report.samples["bias correction"] = count
-    batch_size = fitting_forward_batch(model, count)
-    float_means, mean_shifts = _float_means(model, quantized), _mean_shifts(quantized)
-    batches = WholeBatches(samples, count, batch_size)
-    found = []
-    for inputs, repeated in zip(batches, map(tf.constant, batches.repeats), strict=True):
-        found.append(mean_shifts(inputs, repeated, float_means(inputs, repeated)))
+    graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
+    counterparts = corresponding_tensors(float_graph, graph)
+    order = turns(graph, QuantizedWeights)
+
+    def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
+        means = _float_means(float_graph, counterparts, inputs, repeated)
+        return _mean_shifts(graph, order, means, inputs, repeated)
+
+    if is_worth_tracing(model, count):
+        run = tf.function(run)
+    batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
+    found = [run(*each) for each in zip(batches, map(tf.constant, batches.repeats), strict=True)]
     new = [batches.size - repeated for repeated in batches.repeats]
     shifts = {
         name: np.average([part[name] for part in found], axis=0, weights=new).astype(np.float32)
@@ -63,55 +68,50 @@ def correct_biases(
     return shifts
 
 
-def _float_means(model: keras.Model, quantized: QuantizedModel) -> FloatMeans:
+def _float_means(
+    graph: LayerGraph, counterparts: dict[Key, Key], inputs: list[tf.Tensor], repeated: Any
+) -> dict[Key, tf.Tensor]:
     """Mean pre-activations of the float model, by the tensors of the quantized one."""
-    graph = LayerGraph.of(model)
-    counterparts = corresponding_tensors(graph, LayerGraph.of(quantized))
-    names = {layer.name for layer in quantized.weighted_layers}
-    keys = [call.output for call in graph.calls if call.layer.name in names]
-
-    @tf.function
-    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> dict[Key, tf.Tensor]:
-        tensors = graph.execute(inputs)
-        return {counterparts[key]: _channel_mean(tensors[key][repeated:]) for key in keys}
-
-    return run
+    walk = Walk(graph, [inputs])
+    return {
+        counterparts[call.output]: _channel_mean(walk[call.output][0][repeated:])
+        for call in graph.calls
+        if linear.is_weighted(call.layer)
+    }
 
 
-def _mean_shifts(quantized: QuantizedModel) -> MeanShifts:
-    graph = LayerGraph.of(quantized)
-    order = turns(graph, QuantizedWeights)
+def _mean_shifts(
+    graph: LayerGraph,
+    order: Sequence[Turn],
+    means: dict[Key, tf.Tensor],
+    inputs: list[tf.Tensor],
+    repeated: Any,
+) -> dict[str, tf.Tensor]:
+    """Layer name -> the shift of a batch, with the layers before corrected for the same batch."""
+    shifts: dict[str, tf.Tensor] = {}
+    uncorrected: dict[Key, tf.Tensor] = {}
 
-    @tf.function
-    def run(
-        inputs: list[tf.Tensor], repeated: tf.Tensor, means: dict[Key, tf.Tensor]
-    ) -> dict[str, tf.Tensor]:
-        shifts: dict[str, tf.Tensor] = {}
-        uncorrected: dict[Key, tf.Tensor] = {}
+    def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
+        return _channel_mean(output[repeated:]) - means[call.output]
 
-        def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
-            return _channel_mean(output[repeated:]) - means[call.output]
+    def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
+        if not isinstance(call.layer, QuantizedWeights):
+            return quick_call(call, arguments)
+        kept = uncorrected.pop(call.output, None)
+        output = call(arguments) if kept is None else kept
+        name = call.layer.name
+        return output - (shifts[name] if name in shifts else alone(call, output))
 
-        def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
-            if not isinstance(call.layer, QuantizedWeights):
-                return call(arguments)
-            known = call.output in uncorrected
-            output = uncorrected[call.output] if known else call(arguments)
-            name = call.layer.name
-            return output - (shifts[name] if name in shifts else alone(call, output))
-
-        walk = Walk(graph, [inputs], corrected)
-        for turn in order:
-            source = walk.fork() if turn.unsettled else walk
-            outputs = [call([source[key][0] for key in call.inputs]) for call in turn.calls]
-            parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
-            shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
-            if not turn.unsettled:
-                keys = (call.output for call in turn.calls)
-                uncorrected.update(zip(keys, outputs, strict=True))
-        return shifts
-
-    return run
+    walk = Walk(graph, [inputs], corrected)
+    for turn in order:
+        source = walk.fork() if turn.unsettled else walk
+        outputs = [call([source[key][0] for key in call.inputs]) for call in turn.calls]
+        parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
+        shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
+        if not turn.unsettled:
+            keys = (call.output for call in turn.calls)
+            uncorrected.update(zip(keys, outputs, strict=True))
+    return shifts
 
 
 def _channel_mean(tensor: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,13 @@ from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
 from tfeptq.canonical.topology import Topology
-from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.canonical.walk import Walk
+from tfeptq.data.memory import (
+    WholeBatches,
+    fitting_batch,
+    fitting_forward_batch,
+    is_worth_tracing,
+)
 from tfeptq.progress import progress
 from tflite_export.graph import limits
 
@@ -61,7 +68,7 @@ def tensor_histograms(
     samples: Sequence[np.ndarray],
     keys: Iterable[Key],
     *,
-    batch_size: int = 32,
+    batch_size: int = 128,
 ) -> dict[Key, Histogram]:
     """Histograms of tensors of a float model.
 
@@ -75,38 +82,41 @@ def tensor_histograms(
         ValueError: the model computes NaN or infinity; names the layer.
     """
     graph = LayerGraph.of(model)
-    keys = list(keys)
+    keys = _in_order(graph, keys)
     total, shapes = len(samples[0]), graph.shapes(model)
     sizes = [int(np.prod(shapes[key][1:])) for key in keys]
     strides = [_stride(size, total) for size in sizes]
-    # Bins of all values are computed on the way.
-    batch_size = fitting_batch(model, min(batch_size, total), copies=6)
 
-    @tf.function
     def run(
-        inputs: list[tf.Tensor], repeated: tf.Tensor, low: tf.Tensor, high: tf.Tensor
-    ) -> list[tf.Tensor]:
-        tensors = graph.execute(inputs)
-        found = [
+        inputs: list[tf.Tensor], repeated: Any, low: Any, high: Any
+    ) -> list[tuple[tf.Tensor, ...]]:
+        walk = Walk(graph, [inputs])
+        return [
             counted(
-                tf.reshape(tensors[key][repeated:], [-1, sizes[index]]),
-                low[index],
-                high[index],
-                strides[index],
+                tf.reshape(walk[key][0][repeated:], [-1, sizes[row]]),
+                low[row],
+                high[row],
+                strides[row],
             )
-            for index, key in enumerate(keys)
+            for row, key in enumerate(keys)
         ]
-        return [tf.stack(column) for column in zip(*found, strict=True)]
 
+    # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
+    if is_worth_tracing(model, total):
+        batch_size = fitting_batch(model, min(batch_size, total), copies=6)
+        run = tf.function(run)
+    else:
+        batch_size = fitting_forward_batch(model, min(batch_size, total), copies=6)
     histograms = RunningHistograms(len(keys))
     batches = WholeBatches(samples, total, batch_size)
     for index, batch in enumerate(progress(batches, "ranges")):
-        repeated = tf.constant(batches.repeats[index])
         try:
-            histograms.add(*run(batch, repeated, histograms.low, histograms.high))
+            repeated = tf.constant(batches.repeats[index])
+            rows = run(batch, repeated, histograms.low, histograms.high)
         except tf.errors.InvalidArgumentError as error:
             # NaN and infinity are in no bin.
             raise _unbounded(graph, batch) or error from error
+        histograms.add(*(np.stack(column) for column in zip(*rows, strict=True)))
         if not np.all(np.isfinite([histograms.low, histograms.high])):
             raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
     # A value that is counted stands for those that are not: pooled tensors weigh what they hold.
@@ -114,6 +124,13 @@ def tensor_histograms(
         key: dataclasses.replace(found, counts=found.counts * strides[index])
         for index, (key, found) in enumerate(zip(keys, histograms, strict=True))
     }
+
+
+def _in_order(graph: LayerGraph, keys: Iterable[Key]) -> list[Key]:
+    """As tensors are computed: each is looked at before it has been read by all."""
+    wanted = set(keys)
+    computed = (*graph.inputs, *(call.output for call in graph.calls))
+    return [key for key in computed if key in wanted]
 
 
 def _stride(size: int, samples: int) -> int:

@@ -10,8 +10,6 @@ import keras
 import numpy as np
 
 from tfeptq.canonical import linear
-from tfeptq.config import QuantizationConfig
-from tfeptq.model import QuantizedModel
 from tfeptq.quantized.weight_grid import UniformGrid, WeightGrid
 from tflite_export.graph import limits
 
@@ -21,23 +19,8 @@ _LOWEST, _HIGHEST, _COARSE_STEP = 0.2, 1.2, 0.0125
 _REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
 
 
-def set_thresholds(
-    quantized: QuantizedModel, scores: dict[str, np.ndarray], config: QuantizationConfig
-) -> None:
-    """Gives every weighted layer the steps that suit it best.
-
-    Args:
-        scores: layer name -> weight scores, for "hmse"; otherwise empty.
-    """
-    for layer in quantized.weighted_layers:
-        grid = fitted_grid(
-            layer.layer,
-            scores.get(layer.name),
-            bits=layer.bits,
-            method=config.threshold,
-            per_channel=layer.per_channel,
-        )
-        layer.set_step(grid.step)
+#: Weights that are searched at once: what is made of them stays in a processor's cache.
+_TOGETHER = 2**15
 
 
 def fitted_grid(
@@ -83,14 +66,26 @@ def weight_steps(
     importance = scores if method == "hmse" and scores is not None else np.ones_like(weights)
     if not per_channel:
         weights, importance = weights.reshape(1, -1), importance.reshape(1, -1)
-    largest = _largest(weights)
+    largest = largest_weights(weights)
     if method == "max":
         return UniformGrid.holding(largest, bits=bits).step.astype(np.float32)
-    thresholds = _search(weights.astype(np.float64), importance.astype(np.float64), largest, bits)
+    rows = max(1, _TOGETHER // weights.shape[1])
+    parts = [slice(begin, begin + rows) for begin in range(0, len(weights), rows)]
+    thresholds = np.concatenate(
+        [
+            _search(
+                weights[part].astype(np.float64),
+                importance[part].astype(np.float64),
+                largest[part],
+                bits,
+            )
+            for part in parts
+        ]
+    )
     return UniformGrid.of_threshold(thresholds, bits=bits).step.astype(np.float32)
 
 
-def _largest(weights: np.ndarray) -> np.ndarray:
+def largest_weights(weights: np.ndarray) -> np.ndarray:
     """Largest magnitude of each channel, never zero.
 
     A channel of much smaller weights than the layer's largest takes a part of these, too small to

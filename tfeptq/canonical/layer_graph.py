@@ -7,7 +7,8 @@ serves calibration, scores, training and freezing: each needs intermediate tenso
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import keras
@@ -54,7 +55,17 @@ class LayerGraph:
 
     @classmethod
     def of(cls, model: keras.Model) -> LayerGraph:
-        """Reads the topology of a functional model whose layers have one output each."""
+        """Reads the topology of a functional model whose layers have one output each.
+
+        Once for each model, whose topology never changes: every stage asks for it.
+        """
+        known = _KNOWN.get(model)
+        if known is None:
+            known = _KNOWN[model] = cls._read(model)
+        return known
+
+    @classmethod
+    def _read(cls, model: keras.Model) -> LayerGraph:
         config = model.get_config()
         calls = [
             call
@@ -97,6 +108,10 @@ class LayerGraph:
             made = call.layer.compute_output_shape(given if call.takes_list else given[0])
             shapes[call.output] = tuple(made)
         return shapes
+
+
+#: Graphs of the models that are alive.
+_KNOWN: MutableMapping[keras.Model, LayerGraph] = weakref.WeakKeyDictionary()
 
 
 def _layer_calls(layer: keras.Layer, entry: Mapping[str, Any]) -> list[Call]:

@@ -6,9 +6,10 @@ Conv2DTranspose (H, W, out, in).
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -198,12 +199,17 @@ class DepthwiseMap(_WindowMap):
         return tf.transpose(split, [2, 0, 1])
 
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-        height, width, channels, multiplier = layer.kernel.shape
-        patches = _patches(layer, inputs)
-        patches = tf.reshape(patches, [tf.shape(patches)[0], -1, height * width, channels])
-        gradient = tf.reshape(gradient, [tf.shape(gradient)[0], -1, channels, multiplier])
-        per_sample = tf.einsum("npkc,npcm->nkcm", patches, gradient)
-        return tf.reshape(tf.reduce_sum(tf.square(per_sample), axis=0), layer.kernel.shape)
+        # One place of the window after the other: patches of all would be transposed for products
+        # of next to nothing.
+        multiplier = layer.kernel.shape[3]
+        by_output = tf.reshape(gradient, [*tf.unstack(tf.shape(gradient))[:3], -1, multiplier])
+        squares = [
+            tf.reduce_sum(
+                tf.square(tf.reduce_sum(seen[..., None] * by_output, axis=[1, 2])), axis=0
+            )
+            for seen in _seen(layer, inputs)
+        ]
+        return tf.reshape(tf.stack(squares), layer.kernel.shape)
 
 
 class TransposedMap(LinearMap):
@@ -307,6 +313,8 @@ def _squared_outer(inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def _patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    if tuple(layer.kernel_size) == (1, 1):
+        return inputs[:, :: layer.strides[0], :: layer.strides[1]]
     return tf.image.extract_patches(
         inputs,
         sizes=[1, *layer.kernel_size, 1],
@@ -314,3 +322,24 @@ def _patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
         rates=[1, *layer.dilation_rate, 1],
         padding=layer.padding.upper(),
     )
+
+
+def _seen(layer: Any, inputs: tf.Tensor) -> Iterator[tf.Tensor]:
+    """What each place of the window sees at every output position, (N, H, W, C), row by row."""
+    outputs = layer.compute_output_shape(inputs.shape)[1:3]
+    reaches, sides = [], []
+    for axis in (0, 1):
+        step, rate, size = layer.strides[axis], layer.dilation_rate[axis], layer.kernel_size[axis]
+        reach = (outputs[axis] - 1) * step + 1
+        excess = max(reach + (size - 1) * rate - inputs.shape[axis + 1], 0)
+        reaches.append(reach)
+        sides.append([excess // 2, excess - excess // 2])
+    padded = tf.pad(inputs, [[0, 0], *sides, [0, 0]])
+    for place in itertools.product(*map(range, layer.kernel_size)):
+        rows, columns = (
+            slice(at * rate, at * rate + reach, step)
+            for at, rate, reach, step in zip(
+                place, layer.dilation_rate, reaches, layer.strides, strict=True
+            )
+        )
+        yield padded[:, rows, columns]

@@ -14,6 +14,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 #: What the tensors of one batch may take. The same everywhere: batches decide about rounding errors
 #: of sums, and the same seed must give the same bytes on every computer.
 BATCH_BYTES = 2**30
+_VALUES_A_TRACE = 2**24
 
 
 def fitting_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
@@ -34,6 +35,18 @@ def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -
         copies: how many arrays of the size of the largest tensor are alive at once, about.
     """
     return _fitting(wanted, copies * max(_tensor_bytes(model)))
+
+
+def is_worth_tracing(model: keras.Model, count: int) -> bool:
+    """Whether a few passes over `count` samples gain more from compilation than tracing takes.
+
+    TensorFlow traces a call of a layer in about the time in which the call, run operator by
+    operator, moves `_VALUES_A_TRACE` values more through memory than it does when it is fused:
+    large images gain, unrolled recurrent networks do not.
+    """
+    shapes = LayerGraph.of(model).shapes(model)
+    values = sum(_tensor_bytes(model)) // 4 * count
+    return values > _VALUES_A_TRACE * len(shapes)
 
 
 class WholeBatches(Sequence[list[tf.Tensor]]):

@@ -191,43 +191,6 @@ def _by_sample(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
 
 
-class ActivationProducts:
-    """A^(1/2) J e for the error e that one grid makes, compiled once: (N, outputs)."""
-
-    def __init__(
-        self, model: keras.Model, grids: Sequence[Grid], units: OutputUnits | None = None
-    ) -> None:
-        self._graph = LayerGraph.of(model)
-        self._distillation = SelfDistillation(model, units)
-        self._keys = tuple(dict.fromkeys(key for grid in grids for key in grid.keys))
-        self._run = tf.function(self._traced)
-
-    def __call__(self, inputs: list[tf.Tensor], grid: Grid) -> np.ndarray:
-        is_hit = tf.constant([key in grid.keys for key in self._keys], tf.float32)
-        return self._run(inputs, grid.settings, is_hit).numpy()
-
-    def _traced(self, inputs: list[tf.Tensor], settings: tf.Tensor, is_hit: tf.Tensor) -> tf.Tensor:
-        clean = self._graph.execute(inputs)
-        moved = [clean[key] for key in self._keys]
-        primals = [tf.zeros_like(tensor) for tensor in moved]
-        errors = [grid_error(tensor, settings) for tensor in moved]
-        tangents = [is_hit[index] * error for index, error in enumerate(errors)]
-        with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
-            offsets = dict(zip(self._keys, primals, strict=True))
-            shifted = [
-                value + offsets[key] if key in offsets else value
-                for key, value in zip(self._graph.inputs, inputs, strict=True)
-            ]
-
-            def shift(call: Any, _: list[Any], output: tf.Tensor) -> tf.Tensor:
-                return output + offsets[call.output] if call.output in offsets else output
-
-            tensors = self._graph.execute(shifted, hook=shift)
-            logits = [tensors[key] for key in self._distillation.keys]
-        shifts = accumulator.jvp(logits, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return self._distillation.whiten(logits, shifts)
-
-
 def grid_error(values: tf.Tensor, settings: tf.Tensor) -> tf.Tensor:
     """Q(values) - values; `settings` are those of a `Grid`."""
     scale, zero_point, low, high = tf.unstack(settings)

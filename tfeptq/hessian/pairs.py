@@ -1,32 +1,44 @@
 """Second-order loss of errors, layer by layer and pair by pair, by products with J.
 
 "Augmenting Hessians with Inter-Layer Dependencies" (arXiv 2306.04879), eq. 3-5, needs e_i'H e_j for
-the errors e of all layers. With self-distillation H = mean_n J_n'A_n J_n, so one Jacobian-vector
-product a layer, r_i = A^(1/2) J e_i, gives its terms with every other layer as dot products:
-e_i'H e_j = mean_n r_i.r_j. That is what u_j = H e_j and e_i.u_j compute, at a third of the cost,
-and the matrix of all terms is positive semidefinite as estimated, not only in expectation.
+the errors e of all layers. With self-distillation H = mean_n J_n'A_n J_n, so that the terms are dot
+products, e_i'H e_j = mean_n r_i.r_j with r_i = A^(1/2) J e_i, and the matrix of all of them is
+positive semidefinite as estimated, not only in expectation.
+
+The elements of all r_i come from the same few backward passes: v'r_i is the gradient of
+v'A^(1/2) y at the layer's output times what e_i alone adds to that output, which takes the layer
+only. One-hot v give r_i exactly; with many outputs random ones do, since E[(v'r_i)(v'r_j)] =
+r_i.r_j. So a sample costs one forward pass, one backward pass a probe and a forward pass a width,
+however many layers there are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
-from tfeptq.hessian.activations import ActivationProducts, Grid
+from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
+from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
 from tfeptq.progress import progress
 from tfeptq.stage_samples import first
 
 #: A layer (or an activation quantizer) by its name, at a width.
 Candidate = tuple[str, int]
+#: Makes what an error adds to a tensor from all tensors of a batch.
+Move = Callable[[Mapping[Key, tf.Tensor]], tf.Tensor]
+#: Random probes of a sample where its outputs are too many: samples differ by more than these do.
+PAIR_PROBES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,7 @@ def pair_terms(
     *,
     count: int | None = None,
     batch_size: int = 64,
+    seed: int = 0,
 ) -> PairTerms:
     """Second-order terms of all candidates (layer, width) with each other.
 
@@ -69,28 +82,19 @@ def pair_terms(
         model: canonical float model.
         samples: one array a model input, float32 (N, ...); the first `count` are used.
         errors: of weights, or of the activations that a grid rounds; in the order of the result.
+        seed: of random probes, where outputs are too many for exact ones.
     """
     count = first(count, len(samples[0]))
-    batch_size = fitting_batch(model, min(batch_size, count), copies=3)
     units = output_units(model, samples)
-    of_weights = _JacobianProducts(model, units)
-    grids = [error for error in errors.values() if isinstance(error, Grid)]
-    of_activations = ActivationProducts(model, grids, units)
+    products = _DirectionalProducts(model, errors, seed=seed, units=units)
+    batch_size = fitting_batch(model, min(batch_size, count), copies=products.copies)
     sums, squares = np.zeros((2, len(errors), len(errors)))
     batches = WholeBatches(samples, count, batch_size)
-    steps = [(index, candidate) for index in range(len(batches)) for candidate in errors]
-    rows: list[np.ndarray] = []
-    for index, candidate in progress(steps, "pair terms"):
-        batch, error = batches[index], errors[candidate]
-        if isinstance(error, Grid):
-            rows.append(of_activations(batch, error))
-        else:
-            rows.append(of_weights(batch, candidate[0], error))
-        if len(rows) == len(errors):
-            by_sample = _by_sample(np.array(rows, np.float64)[:, batches.repeats[index] :])
-            sums += by_sample.sum(axis=0)
-            squares += np.square(by_sample).sum(axis=0)
-            rows = []
+    for index, batch in enumerate(progress(batches, "pair terms")):
+        rows = products(batch, index)[:, batches.repeats[index] :]
+        by_sample = _by_sample(rows.astype(np.float64))
+        sums += by_sample.sum(axis=0)
+        squares += np.square(by_sample).sum(axis=0)
     mean = sums / count
     variance = np.maximum(squares / count - np.square(mean), 0.0)
     return PairTerms(mean, np.sqrt(variance / max(count - 1, 1)))
@@ -102,26 +106,97 @@ def _by_sample(rows: np.ndarray) -> np.ndarray:
     return by_sample @ by_sample.transpose(0, 2, 1)
 
 
-class _JacobianProducts:
-    """A^(1/2) J e for one layer's error at a time, compiled once: (N, outputs)."""
+class _DirectionalProducts:
+    """v'A^(1/2) J e of all candidates, compiled once.
 
-    def __init__(self, model: keras.Model, units: OutputUnits | None = None) -> None:
+    Args:
+        errors: of all candidates.
+        seed: of random probes v, where outputs are too many for exact ones.
+        units: of the outputs.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        errors: Mapping[Candidate, RoundingError | Grid],
+        *,
+        seed: int,
+        units: OutputUnits | None,
+    ) -> None:
+        self._probe = Probe(model, probes=PAIR_PROBES, seed=seed)
         self._graph = LayerGraph.of(model)
         self._distillation = SelfDistillation(model, units)
-        self._layers = {layer.name: layer for layer in model.layers if linear.is_weighted(layer)}
-        variables = [(layer.kernel, layer.bias) for layer in self._layers.values()]
-        self._variables = [variable.value for pair in variables for variable in pair]
+        self._moves = [
+            self._of_grid(error) if isinstance(error, Grid) else self._of_weights(name, error)
+            for (name, _), error in errors.items()
+        ]
+        self._keys = tuple(dict.fromkeys(key for moves in self._moves for key in moves))
         self._run = tf.function(self._traced)
 
-    def __call__(self, inputs: list[tf.Tensor], layer: str, error: RoundingError) -> np.ndarray:
-        tangents = [tf.zeros(variable.shape) for variable in self._variables]
-        position = 2 * list(self._layers).index(layer)
-        tangents[position : position + 2] = [tf.constant(error.kernel), tf.constant(error.bias)]
-        return self._run(inputs, tangents).numpy()
+    @property
+    def copies(self) -> int:
+        """Arrays of the size of every tensor that are alive at once: what is added, and passes."""
+        return 3 + max(Counter(key for moves in self._moves for key in moves).values(), default=0)
 
-    def _traced(self, inputs: list[tf.Tensor], tangents: list[tf.Tensor]) -> tf.Tensor:
-        with tf.autodiff.ForwardAccumulator(self._variables, tangents) as accumulator:
-            tensors = self._graph.execute(inputs)
+    def __call__(self, inputs: list[tf.Tensor], index: int) -> np.ndarray:
+        """(candidates, N, probes) of the batch number `index`."""
+        vectors = self._probe.probe_vectors(inputs[0].shape[0], index=index)
+        return self._run(inputs, tf.constant(vectors)).numpy().transpose(1, 2, 0)
+
+    def _of_weights(self, name: str, error: RoundingError) -> dict[Key, Move]:
+        calls = (call for call in self._probe.calls if call.layer.name == name)
+        # Not Python constants of the traced function: it would hold copies of them.
+        kernel, bias = tf.constant(error.kernel), tf.constant(error.bias)
+
+        def of(call: Call) -> Move:
+            def move(tensors: Mapping[Key, tf.Tensor]) -> tf.Tensor:
+                added = linear.linear_operation(call.layer, tensors[call.inputs[0]], kernel)
+                return added + bias
+
+            return move
+
+        return {call.output: of(call) for call in calls}
+
+    def _of_grid(self, grid: Grid) -> dict[Key, Move]:
+        def of(key: Key) -> Move:
+            return lambda tensors: grid.error(tensors[key])
+
+        return {key: of(key) for key in grid.keys}
+
+    def _traced(self, inputs: list[tf.Tensor], vectors: tf.Tensor) -> tf.Tensor:
+        """(probes, candidates, N)."""
+        with tf.GradientTape(persistent=True) as tape:
+            given = [tf.identity(tensor) for tensor in inputs]
+            tape.watch(given)
+
+            def watch(call: Call, _: list[Any], output: tf.Tensor) -> tf.Tensor:
+                if call.output not in self._keys:
+                    return output
+                # A layer may return what it was given; its gradient is that behind this call.
+                own = tf.identity(output)
+                tape.watch(own)
+                return own
+
+            tensors = self._graph.execute(given, hook=watch)
             logits = [tensors[key] for key in self._distillation.keys]
-        shifts = accumulator.jvp(logits, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return self._distillation.whiten(logits, shifts)
+            fixed = [tf.stop_gradient(value) for value in logits]
+            outputs = self._distillation.whiten(fixed, logits)
+        added = [{key: move(tensors) for key, move in moves.items()} for moves in self._moves]
+        sources = [tensors[key] for key in self._keys]
+
+        def one_probe(vector: tf.Tensor) -> tf.Tensor:
+            found = shaped_gradients(tape, outputs, sources, vector)
+            gradients = dict(zip(self._keys, found, strict=True))
+            return tf.stack(
+                [
+                    tf.add_n([_by_row(gradients[key] * part) for key, part in parts.items()])
+                    for parts in added
+                ]
+            )
+
+        return tf.map_fn(one_probe, vectors, parallel_iterations=PARALLEL_PROBES)
+
+
+def _by_row(values: tf.Tensor) -> tf.Tensor:
+    """Sum over everything but the batch, (N,)."""
+    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)

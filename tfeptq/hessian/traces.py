@@ -1,9 +1,15 @@
 """Average Hessian traces of all layers by Hutchinson's estimator (HAWQ-V2, arXiv 1911.03852).
 
-Tr(H) = E[v'Hv] for v of independent signs. One probe serves all layers: their parts of v are
-independent, so what other layers add to (Hv)_l has mean zero. It has a variance, though: layers of
-large curvature would drown the others. Each layer's signs are therefore scaled by the inverse root
-of a rough curvature. Hv comes from a double backward pass.
+With self-distillation H is the mean of J_n'A_n J_n over samples n, and Tr(H_l) is the mean square
+of sum_n J_n'A_n^(1/2) v_n in the layer's weights, over the samples, for v_n of independent signs,
+one vector for each sample's outputs: one backward pass for a batch serves all layers, and none adds
+noise to another.
+
+The loss of labels has no such form: there Tr(H) = E[v'Hv] for v of independent signs at the
+weights. One probe serves all layers: their parts of v are independent, so what other layers add to
+(Hv)_l has mean zero. It has a variance, though: layers of large curvature would drown the others.
+Each layer's signs are therefore scaled by the inverse root of a rough curvature. Hv comes from a
+double backward pass.
 """
 
 from __future__ import annotations
@@ -112,6 +118,24 @@ class HessianProducts:
         return tf.stack(forms) / scales
 
 
+class OutputProbes(HessianProducts):
+    """Traces of self-distillation from probes of the outputs: one backward pass, not two."""
+
+    def _quadratic_forms(
+        self, inputs: list[tf.Tensor], seed: tf.Tensor, scales: tf.Tensor, labels: Any = None
+    ) -> tf.Tensor:
+        del scales, labels
+        with tf.GradientTape() as tape:
+            tensors = self._graph.execute(inputs)
+            logits = [tensors[key] for key in self._distillation.keys]
+            fixed = [tf.stop_gradient(value) for value in logits]
+            outputs = self._distillation.whiten(fixed, logits)
+            projection = tf.reduce_sum(outputs * _signs(tf.shape(outputs), seed))
+        gradients = tape.gradient(projection, self._kernels, unconnected_gradients=_ZERO)
+        squares = [tf.reduce_sum(tf.square(gradient)) for gradient in gradients]
+        return tf.stack(squares) / inputs[0].shape[0]
+
+
 class ActivationHessian(HessianProducts):
     """The same in tensors between layers, where every sample has its own block of the Hessian.
 
@@ -170,7 +194,7 @@ def tensor_name(key: Key) -> str:
     return f"{key[0]}:{key[1]}"
 
 
-def _signs(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+def _signs(shape: Sequence[int] | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     bits = tf.random.stateless_uniform(shape, seed, maxval=2, dtype=tf.int32)
     return tf.cast(2 * bits - 1, tf.float32)
 
@@ -195,7 +219,8 @@ def average_traces(
         samples: one array a model input, float32 (N, ...); batches follow one another in a random
             order, each with a probe of its own, so that the error covers both.
         curvatures: layer name -> rough curvature of a weight in any unit (mean weight scores will
-            do), which takes most of the noise that layers add to each other; by default all equal.
+            do), which takes most of the noise that layers add to each other where there are labels
+            or keys; by default all equal.
         keys: tensors to take instead of the layers' kernels, named by `tensor_name`. A sample has
             a Hessian of its own there: averages are over samples too.
         labels, loss: with both, the Hessian of `loss(outputs, labels)`; without, self-distillation.
@@ -203,11 +228,12 @@ def average_traces(
         draws: least and largest number of pairs of batch and probe.
     """
     units = output_units(model, samples) if loss is None else None
-    products = (
-        HessianProducts(model, loss, units)
-        if keys is None
-        else ActivationHessian(model, keys, loss, units)
-    )
+    products: HessianProducts
+    if keys is not None:
+        products = ActivationHessian(model, keys, loss, units)
+    else:
+        kind = OutputProbes if loss is None else HessianProducts
+        products = kind(model, loss, units)
     batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)
     scales = tf.constant(_probe_scales(products.names, curvatures or {}))

@@ -38,8 +38,36 @@ def gradual_fake_quantize(
     return _forward(values, scale, float_share, bounds), gradient
 
 
+def without_gradients(
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    zero_point: tf.Tensor,
+    float_share: tf.Tensor,
+    codes: tf.Tensor,
+) -> tf.Tensor:
+    """`gradual_fake_quantize` outside of compiled functions, traced once for all shapes."""
+    flat = _flat_forward(tf.reshape(values, [-1]), scale, float_share, codes - zero_point)
+    return tf.reshape(flat, values.shape)
+
+
 @tf.function(jit_compile=True)
 def _forward(
+    values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
+) -> tf.Tensor:
+    return _quantized(values, scale, float_share, bounds)
+
+
+@tf.function(
+    jit_compile=True,
+    input_signature=[tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [], [2])],
+)
+def _flat_forward(
+    values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
+) -> tf.Tensor:
+    return _quantized(values, scale, float_share, bounds)
+
+
+def _quantized(
     values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
 ) -> tf.Tensor:
     rounded = tf.clip_by_value(tf.round(values / scale), bounds[0], bounds[1])

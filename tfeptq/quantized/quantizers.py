@@ -10,7 +10,7 @@ from keras import ops
 
 from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.own_dtype import DTYPE
-from tfeptq.quantized.fused import gradual_fake_quantize
+from tfeptq.quantized.fused import gradual_fake_quantize, without_gradients
 from tflite_export.graph import limits
 
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
@@ -138,16 +138,26 @@ class ActivationQuantizer(keras.layers.Layer):
         Args:
             is_fused: compute in one kernel, see `tfeptq.quantized.fused`; the result is the same.
         """
-        low, high = self.codes
-        scale = self.base_scale * ops.exp(self.scale_unit * self.log_scale)
         if is_fused:
-            shares = map(ops.convert_to_tensor, (self.zero_point, self.float_share))
-            codes = ops.convert_to_tensor([low, high], "float32")
-            return gradual_fake_quantize(inputs, scale, *shares, codes)
+            return gradual_fake_quantize(inputs, *self._settings())
+        low, high = self.codes
+        scale = self._scale()
         quantized = fake_quantize(
             inputs, scale=scale, zero_point=self.zero_point, low=low, high=high
         )
         return quantized + self.float_share * (inputs - quantized)
+
+    def without_gradients(self, inputs: Any) -> Any:
+        """The quantized tensor in one kernel, outside of compiled functions."""
+        return without_gradients(inputs, *self._settings())
+
+    def _scale(self) -> Any:
+        return self.base_scale * ops.exp(self.scale_unit * self.log_scale)
+
+    def _settings(self) -> tuple[Any, ...]:
+        """Scale, zero point, share that is float, and the lowest and highest code, as tensors."""
+        shares = map(ops.convert_to_tensor, (self.zero_point, self.float_share))
+        return self._scale(), *shares, ops.convert_to_tensor(self.codes, "float32")
 
     def set_range(self, minimum: float, maximum: float) -> None:
         """Takes scale and zero point from a calibrated range; refused on fixed parameters."""

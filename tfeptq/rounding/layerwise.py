@@ -28,6 +28,7 @@ from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import progress
 from tfeptq.quantized.correspondence import corresponding_tensors
+from tfeptq.quantized.quick_calls import quick_call
 from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
@@ -69,7 +70,7 @@ def round_layer_by_layer(
     sources = {counterparts[call.output]: call.inputs[0] for call in float_graph.calls}
     batches = _batches(model, samples, count)
     quantized.report.samples["layer by layer"] = fitting_samples(model, samples, count)
-    inputs, float_inputs = Walk(graph, batches), Walk(float_graph, batches)
+    inputs, float_inputs = Walk(graph, batches, quick_call), Walk(float_graph, batches)
     for turn in progress(turns(graph, QuantizedWeights), "layer by layer"):
         layer, walk, float_walk = turn.layer, inputs, float_inputs
         if turn.unsettled:  # What is computed now must not be kept.
@@ -88,7 +89,7 @@ def _with_float_weights(names: Collection[str]) -> Runner:
 
     def run(call: Call, arguments: list[Any]) -> Any:
         is_meant = call.layer.name in names
-        return call.layer.layer(arguments[0]) if is_meant else call(arguments)
+        return call.layer.layer(arguments[0]) if is_meant else quick_call(call, arguments)
 
     return run
 
@@ -160,12 +161,23 @@ def rounded(
 
 
 def float_moments(
-    model: keras.Model, samples: Sequence[np.ndarray], *, count: int, is_centered: bool
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    *,
+    count: int,
+    is_centered: bool,
+    names: Collection[str] | None = None,
 ) -> Iterator[tuple[keras.Layer, SplitMoments]]:
-    """Every weighted layer of a float model with the moments of its inputs, all calls together."""
+    """Weighted layers of a float model with the moments of their inputs, all calls together.
+
+    Args:
+        names: of the layers; None: all.
+    """
     graph = LayerGraph.of(model)
     inputs = Walk(graph, _batches(model, samples, count))
     for turn in progress(turns(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
+        if names is not None and turn.layer.name not in names:
+            continue
         walk = inputs.fork() if turn.unsettled else inputs
         parts = [SplitMoments.of(turn.layer, walk[call.inputs[0]]) for call in turn.calls]
         yield turn.layer, _joint(parts, is_centered=is_centered)

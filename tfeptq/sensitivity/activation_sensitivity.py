@@ -56,7 +56,13 @@ def activation_sensitivity(
         count = config.stages.pair_terms
         scores.note("pair terms", count)
         arrays = checkpoint.arrays(
-            "activation_pairs", _pairs, model=model, samples=samples, errors=grids, count=count
+            "activation_pairs",
+            _pairs,
+            model=model,
+            samples=samples,
+            errors=grids,
+            count=count,
+            seed=config.seed,
         )
         losses = augmented(tuple(grids), PairTerms(**arrays).terms)
     else:

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq.calibrate.thresholds import fitted_grid
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.walk import Walk
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
 from tfeptq.hessian.pairs import Candidate, RoundingError
@@ -23,6 +23,7 @@ from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.weights import WeightStorage
 from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.rounding.layerwise import float_moments, rounded
+from tfeptq.rounding.thresholds import suited_grid
 from tfeptq.stage_samples import first
 
 
@@ -85,7 +86,7 @@ def weight_errors(
         model: canonical float model.
         samples: one array a model input, float32 (N, ...).
         candidates: layer name -> how its weights may be held.
-        scores: layer name -> weight scores for Hmse thresholds; otherwise empty.
+        scores: layer name -> weight scores, where thresholds look at them.
     """
     means = _mean_inputs(model, samples, first(config.stages.rounding_errors, len(samples[0])))
     found = WeightErrors({}, {}, {})
@@ -93,15 +94,18 @@ def weight_errors(
         name = layer.name
         for held in candidates.get(name, ()):
             bits = held.bits
-            grid = fitted_grid(
+            grid = suited_grid(
                 layer,
-                scores.get(name),
                 bits=bits,
-                method=config.threshold,
+                method=config.clipping,
                 per_channel=held.per_channel,
+                scores=scores.get(name),
+                covariance=covariance,
             )
-            nearest = _nearest(layer, grid)
-            shipped = nearest if covariance is None else _optq(layer, grid, covariance, config)
+            nearest = shipped = _nearest(layer, grid)
+            if config.untrained_rounding == "optq":
+                assert covariance is not None
+                shipped = _optq(layer, grid, covariance, config)
             for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
                 bias = _mean_shift(layer, kernel, means[name])
                 errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
@@ -117,8 +121,8 @@ def weight_errors(
 def _covariances(
     model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig
 ) -> Iterator[tuple[keras.Layer, np.ndarray | None]]:
-    """Weighted layers, one at a time with the covariance of its inputs if rounding looks at it."""
-    if config.untrained_rounding == "nearest":
+    """Weighted layers, one at a time with the covariance of its inputs if anything needs it."""
+    if config.untrained_rounding == "nearest" and config.clipping != "output":
         for call in weighted_calls(LayerGraph.of(model)):
             yield call.layer, None
         return
@@ -161,21 +165,18 @@ def _mean_inputs(
 ) -> dict[str, list[tf.Tensor]]:
     """Layer name -> mean input of each of its calls, (1, ...)."""
     graph = LayerGraph.of(model)
-    calls = [call for call in graph.calls if linear.is_weighted(call.layer)]
-
-    @tf.function
-    def run(inputs: list[tf.Tensor], repeated: tf.Tensor) -> list[tf.Tensor]:
-        tensors = graph.execute(inputs)
-        return [
-            tf.reduce_sum(tensors[call.inputs[0]][repeated:], axis=0, keepdims=True) / count
-            for call in calls
-        ]
-
-    result: dict[str, list[tf.Tensor]] = {}
     batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
-    parts = zip(*map(run, batches, map(tf.constant, batches.repeats)), strict=True)
-    for call, shares in zip(calls, parts, strict=True):
-        result.setdefault(call.layer.name, []).append(tf.add_n(shares))
+    sums: dict[Key, list[tf.Tensor]] = {}
+    # Not compiled: there are few batches.
+    for batch, repeated in zip(batches, batches.repeats, strict=True):
+        walk = Walk(graph, [batch])
+        for call in weighted_calls(graph):
+            inputs = walk[call.inputs[0]][0][repeated:]
+            part = tf.reduce_sum(inputs, axis=0, keepdims=True) / count
+            sums.setdefault(call.output, []).append(part)
+    result: dict[str, list[tf.Tensor]] = {}
+    for (name, _), parts in sums.items():
+        result.setdefault(name, []).append(tf.add_n(parts))
     return result
 
 

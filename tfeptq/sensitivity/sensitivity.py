@@ -24,6 +24,7 @@ from tfeptq.hessian.pairs import Candidate, PairTerms, RoundingError, pair_terms
 from tfeptq.hessian.traces import Traces, as_arrays, average_traces, from_arrays
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.rounding.layerwise import fitting_samples
+from tfeptq.rounding.thresholds import looks_at
 from tfeptq.sensitivity import rounding_errors as rounding
 from tfeptq.sensitivity.rounding_errors import WeightErrors
 
@@ -76,9 +77,11 @@ def sensitivity(
         labelled: the loss whose traces "hawq_v2" takes; None: self-distillation.
     """
     model = plan.model
-    shaping = scores.weights if config.threshold == "hmse" else {}
+    widths = {bits for of_layer in plan.candidates.values() for bits in of_layer}
+    needs_scores = any(looks_at(config.clipping, bits) == "scores" for bits in widths)
+    shaping = scores.weights if needs_scores else {}
     scores.note("rounding errors", config.stages.rounding_errors)
-    if config.untrained_rounding == "optq":
+    if config.untrained_rounding == "optq" or config.clipping == "output":
         count = fitting_samples(model, samples, config.stages.covariances)
         scores.note("rounding errors", count)
     errors = rounding.from_arrays(
@@ -100,7 +103,7 @@ def sensitivity(
     )
     found = _estimated(model, samples, errors, scores, config, checkpoint, labelled)
     rivals = []
-    if found.method != "label_free":
+    if found.method != "label_free" and config.moves:
         rivals.append(label_free(errors, scores.weights).losses)
     if found.pairs is not None:
         own = 0.5 * np.diag(found.pairs.terms)
@@ -121,7 +124,8 @@ def _estimated(
         return label_free(errors, scores.weights)
     if config.sensitivity == "hawq_v2":
         scores.note("Hessian traces")
-        rough = {name: float(score.mean()) for name, score in scores.weights.items()}
+        # Only the noise of the double backward pass depends on them.
+        rough = {name: float(s.mean()) for name, s in scores.weights.items()} if labelled else {}
         arrays = checkpoint.arrays(
             "traces",
             _traces,
@@ -136,7 +140,13 @@ def _estimated(
     count = config.stages.pair_terms
     scores.note("pair terms", count)
     pairs = checkpoint.arrays(
-        "pairs", _pairs, model=model, samples=samples, errors=errors.shipped, count=count
+        "pairs",
+        _pairs,
+        model=model,
+        samples=samples,
+        errors=errors.shipped,
+        count=count,
+        seed=config.seed,
     )
     return inter_layer(errors.shipped, PairTerms(**pairs))
 

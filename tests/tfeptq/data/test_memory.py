@@ -153,7 +153,7 @@ def test_the_report_says_how_many_samples_fitted(monkeypatch):
     monkeypatch.setattr(
         memory, "BATCH_BYTES", 10 * 3 * 4 * int(max(np.prod(shape[1:]) for shape in shapes))
     )
-    config = tfeptq.QuantizationConfig(rounding="optq", samples=33)
+    config = tfeptq.QuantizationConfig(weight_bits=4, rounding="optq", samples=33)
     used = tfeptq.quantize(model, SAMPLES[0], config).report.samples
     quality = memory.fitting_batch(canonical, 32, copies=2)
     assert quality < 10

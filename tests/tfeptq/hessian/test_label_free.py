@@ -9,9 +9,11 @@ import tensorflow as tf
 from keras import layers as L
 
 from tfeptq.canonical.logits import logit_keys
+from tfeptq.hessian import label_free, probes
 from tfeptq.hessian.label_free import (
     channel_attention,
     sample_layer_attention,
+    score_error,
     weight_scores,
 )
 from tfeptq.hessian.probes import Probe
@@ -124,3 +126,49 @@ def test_calls_of_a_shared_layer_are_summed():
     expected = sum(np.square(array).mean(axis=0) for array in data)
     np.testing.assert_allclose(scores["shared"], np.tile(expected[:, None], K), rtol=1e-4)
     assert sample_layer_attention(model, data).shape == (N, 2)
+
+
+def _many_outputs():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((H, W, C))
+    x = L.Conv2D(5, (3, 2), padding="same", activation="relu", name="conv")(inputs)
+    x = L.DepthwiseConv2D((2, 3), strides=2, padding="same", name="depthwise")(x)
+    return prepare(keras.Model(inputs, L.Dense(40, name="logits")(L.Flatten()(L.ReLU()(x)))))
+
+
+def test_scores_of_many_logits_are_the_exact_ones_within_their_standard_error(monkeypatch):
+    model = _many_outputs()
+    data = [GENERATOR.normal(size=(96, H, W, C)).astype("float32")]
+    monkeypatch.setattr(label_free, "SCORE_ERROR", 0.0)
+    estimated = weight_scores(model, data)
+    monkeypatch.setattr(probes, "EXACT_OUTPUTS", 64)
+    exact = weight_scores(model, data)
+    for name, expected in exact.items():
+        error = np.linalg.norm(estimated[name] - expected) / np.linalg.norm(expected)
+        # A squared normal number has a variance of 2.
+        assert error < 2.0 * np.sqrt(2.0 / (96 * label_free.SCORE_PASSES))
+        assert estimated[name].mean() == pytest.approx(expected.mean(), rel=0.15)
+
+
+@pytest.mark.parametrize(("tolerance", "passes"), [(np.inf, 1), (0.0, label_free.SCORE_PASSES)])
+def test_passes_over_the_samples_end_at_the_standard_error(monkeypatch, tolerance, passes):
+    model, seen = _many_outputs(), []
+    data = [GENERATOR.normal(size=(32, H, W, C)).astype("float32")]
+    vectors = Probe.probe_vectors
+
+    def watched(self, batch, *, index=0):
+        seen.append(index)
+        return vectors(self, batch, index=index)
+
+    monkeypatch.setattr(Probe, "probe_vectors", watched)
+    monkeypatch.setattr(label_free, "SCORE_ERROR", tolerance)
+    weight_scores(model, data, batch_size=8)
+    assert seen == list(range(4 * passes))
+
+
+def test_the_standard_error_of_scores_is_that_of_independent_halves():
+    normal = np.random.default_rng(1).normal
+    halves = [{"a": 100.0 + normal(size=10_000)} for _ in range(2)]
+    # The mean of two of deviation 1 has one of 1 / sqrt(2), beside 100.
+    assert score_error(tuple(halves)) == pytest.approx(0.01 / np.sqrt(2), rel=0.05)
+    assert score_error((halves[0], {})) == np.inf

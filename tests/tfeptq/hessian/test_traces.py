@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras import layers as L
 
 from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.hessian import pairs, probes
+from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import RoundingError, pair_terms
@@ -240,3 +242,45 @@ def test_errors_of_pair_terms_are_those_of_means_over_samples():
     np.testing.assert_allclose(found.terms, np.mean(single, axis=0), rtol=1e-4, atol=1e-9)
     expected = np.std(single, axis=0, ddof=1) / np.sqrt(N)
     np.testing.assert_allclose(found.errors, expected, rtol=1e-3, atol=1e-9)
+
+
+def test_pair_terms_of_many_outputs_are_the_exact_ones_within_their_errors(monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((H, W, C))
+    x = L.Conv2D(4, 3, padding="same", activation="relu", name="conv")(inputs)
+    x = L.Dense(40, activation="softmax", name="logits")(L.Flatten()(x))
+    model = prepare(keras.Model(inputs, x))
+    data = [GENERATOR.normal(size=(256, H, W, C)).astype("float32")]
+    errors = errors_of(model, 0.1)
+    errors["input", 8] = Grid((LayerGraph.of(model).inputs[0],), 0.5, 0, 8)
+    found = pair_terms(model, data, errors)
+    monkeypatch.setattr(probes, "EXACT_OUTPUTS", 64)
+    exact = pair_terms(model, data, errors)
+    scale = np.sqrt(np.outer(np.diag(exact.terms), np.diag(exact.terms)))
+    np.testing.assert_array_less(np.abs(found.terms - exact.terms), 0.2 * scale)
+    assert np.linalg.eigvalsh(found.terms).min() > -1e-6 * found.terms.max()
+
+
+def test_pair_terms_take_as_many_passes_for_many_layers_as_for_few(monkeypatch):
+    passes = []
+    gradients = probes.shaped_gradients
+
+    def counted(*arguments):
+        passes.append(arguments)
+        return gradients(*arguments)
+
+    monkeypatch.setattr(pairs, "shaped_gradients", counted)
+    for depth in (2, 6):
+        inputs = x = keras.Input((C,))
+        for _ in range(depth):
+            x = L.Dense(C, activation="relu")(x)
+        model = prepare(keras.Model(inputs, x))
+        data = [GENERATOR.normal(size=(N, C)).astype("float32")]
+        errors = {
+            (name, bits): error
+            for (name, _), error in errors_of(model, 0.1).items()
+            for bits in (2, 4)
+        }
+        assert pair_terms(model, data, errors).terms.shape == (2 * depth, 2 * depth)
+    # Traced once each, for the loop over the probes.
+    assert len(passes) == 2

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 import tfeptq
 from tests.tfeptq import small_models
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.quantized import fused, quick_calls
 from tfeptq.quantized.fused import weighted_square
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.rounding.losses import spread
@@ -37,8 +39,24 @@ def test_fake_quantization(bits, float_share):
             outputs = quantizer(values, is_fused=is_fused)
         sources = [values, quantizer.log_scale.value]
         found[is_fused] = outputs, *tape.gradient(outputs, sources, upstream)
-    for plain, fused in zip(found[False], found[True], strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-6 * np.abs(plain).max())
+    for plain, other in zip(found[False], found[True], strict=True):
+        np.testing.assert_allclose(other, plain, rtol=1e-5, atol=1e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_large_tensors_of_any_shape_take_one_trace_and_give_the_same(bits, monkeypatch):
+    monkeypatch.setattr(quick_calls, "_LARGE", 6)
+    inputs = keras.Input((2, 3))
+    quantizer = ActivationQuantizer(bits, name="quantizer")
+    model = keras.Model(inputs, quantizer(inputs))
+    quantizer.set_range(-1.1, 0.9)
+    [call] = LayerGraph.of(model).calls
+    for shape in ((1, 2, 3), (7, 2, 3), (4, 3)):
+        values = draw(3, shape)
+        found = quick_calls.quick_call(call, [values])
+        assert found.shape == values.shape
+        np.testing.assert_allclose(found, quantizer(values), rtol=1e-6, atol=1e-7)
+    assert fused._flat_forward.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("sums_positions", [False, True])
@@ -51,9 +69,9 @@ def test_weighted_squares(shape, sums_positions):
             error = values - targets
             plain = 3.0 * plain_weighted_square(error, scores, sums_positions=sums_positions)
             weights = spread(scores, values.shape, sums_positions=sums_positions)
-            fused = 3.0 * weighted_square(values, targets, weights)
-        np.testing.assert_allclose(fused, plain, rtol=1e-5)
-        slopes = [tape.gradient(loss, values) for loss in (plain, fused)]
+            together = 3.0 * weighted_square(values, targets, weights)
+        np.testing.assert_allclose(together, plain, rtol=1e-5)
+        slopes = [tape.gradient(loss, values) for loss in (plain, together)]
         np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-4, atol=1e-7)
 
 

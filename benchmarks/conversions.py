@@ -1,0 +1,253 @@
+"""Whole conversions and choices of widths beside TFLiteConverter's, each in a process of its own.
+
+    python -m benchmarks.conversions [--models mobilenetv2@224 mobilenet@128] [--samples 512]
+
+Prints, for each model: seconds, processor seconds (user and system, which other programs on the
+machine change least) and the peak of memory of TFLiteConverter's int8 conversion and of ours with
+the same samples, as ratios to it; and of choices of widths, as ratios to 500 EPTQ steps of the
+model. Models are `keras.applications`', untrained, with statistics of batch normalization as after
+training; or those of the assets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+import tfeptq
+import tflite_export
+from benchmarks.models import Task, load
+from tfeptq.data.samples import take_samples
+from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.report.tables import show
+from tfeptq.selection.prepare import prepare_choice
+
+_UNTRAINED = {
+    "mobilenet": keras.applications.MobileNet,
+    "mobilenetv2": keras.applications.MobileNetV2,
+    "resnet50": keras.applications.ResNet50,
+}
+_RECIPES: dict[str, dict[str, Any]] = {
+    "W8A8 nearest": {"weight_bits": 8, "rounding": "nearest"},
+    "W4A8 nearest": {"weight_bits": 4, "rounding": "nearest"},
+    "W4A8 OPTQ": {"weight_bits": 4, "rounding": "optq"},
+}
+#: Candidates of a choice, and the steps that it may cost as much as.
+_CANDIDATES, _STEPS = (2, 3, 4, 8), 500
+#: Steps that are measured, after one that compiles.
+_MEASURED_STEPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one action in a process of its own; `stages` are seconds of a quantization's stages."""
+
+    seconds: float
+    processor: float
+    peak_gb: float
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def times(self, factor: float) -> Cost:
+        return dataclasses.replace(
+            self, seconds=factor * self.seconds, processor=factor * self.processor
+        )
+
+
+def task_of(name: str, samples: int = 64) -> Task:
+    """A task of the assets, or an untrained model at a size, such as "mobilenetv2@224"."""
+    kind, _, size = name.partition("@")
+    if kind not in _UNTRAINED:
+        return load(name)
+    side = int(size or 224)
+    keras.utils.set_random_seed(0)
+    model = _UNTRAINED[kind](weights=None, input_shape=(side, side, 3))
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    noise = generator.uniform(-1, 1, (max(samples, 16), side, side, 3)).astype("float32")
+    # Statistics as after training: otherwise the logits all but vanish.
+    model(noise[:16], training=True)
+    return Task(name, model, noise, noise, np.zeros(len(noise)), keras.layers.Identity())
+
+
+def converted_by_tflite(name: str, samples: int) -> Cost:
+    """TFLiteConverter's full integer conversion with a representative data set."""
+    import tensorflow as tf
+
+    task = task_of(name, samples)
+
+    def batches() -> Iterator[list[np.ndarray]]:
+        for index in range(samples):
+            yield [task.calibration[index : index + 1]]
+
+    def convert() -> None:
+        converter = tf.lite.TFLiteConverter.from_keras_model(task.model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = batches
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter.convert()
+
+    return _cost(convert)
+
+
+def converted_by_us(name: str, samples: int, settings: dict[str, Any]) -> Cost:
+    """From the Keras model to a file that is written and not yet verified."""
+    task = task_of(name, samples)
+    config = tfeptq.QuantizationConfig(samples=samples, **settings)
+    stages: dict[str, float] = {}
+
+    def convert() -> None:
+        quantized = tfeptq.quantize(task.model, task.calibration[:samples], config)
+        stages.update(quantized.report.seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.tflite"
+            tflite_export.export(quantized, path, target=config.target, verify=False)
+
+    return dataclasses.replace(_cost(convert), stages=stages)
+
+
+def choice_of_widths(name: str, samples: int, sensitivity: str) -> Cost:
+    """Sensitivities of all candidates, and the measured moves that improve a choice."""
+    task = task_of(name, samples)
+    config = tfeptq.QuantizationConfig(
+        samples=samples,
+        weight_bits=_CANDIDATES,
+        rounding="optq",
+        sensitivity=sensitivity,
+        budget=tfeptq.Budget(weight_bytes=0.5 * task.model.count_params()),
+    )
+    canonical = tfeptq.prepare(task.model)
+    arrays = take_samples(task.calibration, canonical.inputs, samples=samples, seed=0)
+
+    def choose() -> None:
+        assert config.budget is not None
+        plan = QuantizationPlan.of(canonical, config)
+        choice = prepare_choice(plan, arrays, config, limits=config.budget.limits)
+        choice.within(config.budget.limits)
+
+    return _cost(choose)
+
+
+def eptq_step(name: str, batch: int) -> Cost:
+    """One EPTQ step, in the mean over those behind the first."""
+    task = task_of(name)
+    config = tfeptq.QuantizationConfig(
+        weight_bits=4,
+        steps=_MEASURED_STEPS + 1,
+        batch_size=batch,
+        samples=max(batch, 32),
+        sample_layer_attention=False,
+        threshold="mse",
+    )
+    costs: list[Cost] = []
+
+    class Meter(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+            self.begin = time.perf_counter(), _processor()
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            wall, processor = self.begin
+            costs.append(Cost(time.perf_counter() - wall, _processor() - processor, _peak()))
+
+    tfeptq.quantize(task.model, task.calibration, config, callbacks=[Meter()])
+    later = costs[1:]
+    return Cost(
+        float(np.mean([each.seconds for each in later])),
+        float(np.mean([each.processor for each in later])),
+        later[-1].peak_gb,
+    )
+
+
+def _processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _cost(action: Callable[[], None]) -> Cost:
+    wall, processor = time.perf_counter(), _processor()
+    action()
+    return Cost(time.perf_counter() - wall, _processor() - processor, _peak())
+
+
+def _quiet(function: Callable[..., Cost], *arguments: Any) -> Cost:
+    warnings.simplefilter("ignore", UserWarning)
+    return function(*arguments)
+
+
+def alone(function: Callable[..., Cost], *arguments: Any) -> Cost:
+    """The cost of an action in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        found = pool.submit(_quiet, function, *arguments).result()
+    print(function.__name__, *arguments, found, flush=True)
+    return found
+
+
+def rows(title: str, costs: dict[str, Cost], beside: Cost) -> None:
+    """A table of ratios to one of the costs."""
+    columns = ("", "s", "ratio", "processor s", "ratio", "peak GB")
+    show(
+        title,
+        columns,
+        [
+            (
+                what,
+                f"{cost.seconds:.1f}",
+                f"{cost.seconds / beside.seconds:.2f}",
+                f"{cost.processor:.1f}",
+                f"{cost.processor / beside.processor:.2f}",
+                f"{cost.peak_gb:.2f}",
+            )
+            for what, cost in costs.items()
+        ],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["mobilenetv2@224"])
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=32, help="of an EPTQ step")
+    parser.add_argument("--recipes", nargs="*", default=list(_RECIPES), choices=list(_RECIPES))
+    parser.add_argument(
+        "--choices", nargs="*", default=["label_free", "hawq_v2", "inter_layer"], help="sensitivity"
+    )
+    options = parser.parse_args(arguments)
+    for name in options.models:
+        if options.recipes:
+            costs = {"TFLiteConverter int8": alone(converted_by_tflite, name, options.samples)}
+            for recipe in options.recipes:
+                costs[recipe] = alone(converted_by_us, name, options.samples, _RECIPES[recipe])
+            title = f"{name}, {options.samples} samples, to a file"
+            rows(title, costs, costs["TFLiteConverter int8"])
+        if options.choices:
+            steps = alone(eptq_step, name, options.batch).times(_STEPS)
+            costs = {f"{_STEPS} EPTQ steps": steps}
+            for method in options.choices:
+                costs[method] = alone(choice_of_widths, name, options.samples, method)
+            rows(f"{name}, {options.samples} samples, choice of widths", costs, steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Weight thresholds by what a layer computes: the squared error of its output.
+
+For one channel that is (w - Q(w))' C (w - Q(w)), C the covariance of the layer's inputs (their
+second moments, where no bias makes up for means). Errors of weights whose inputs go together add
+up in it or cancel, which no score of single weights tells. `tfeptq.calibrate.thresholds` has
+those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from tfeptq.calibrate.thresholds import fitted_grid, largest_weights
+from tfeptq.canonical import linear
+from tfeptq.config import QuantizationConfig
+from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.model import QuantizedModel
+from tfeptq.quantized.weight_grid import UniformGrid
+from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.rounding.gptq import damped
+from tfeptq.rounding.layerwise import fitting_samples, float_moments
+
+#: Candidates as fractions of the channel's largest weight. The error of few weights has a dent for
+#: each of them; that of many is smooth, and each candidate takes a product with their covariance.
+_LOWEST, _HIGHEST = 0.2, 1.2
+_MANY, _STEP_OF_FEW, _STEP_OF_MANY = 128, 0.01, 0.025
+#: Around the best of these, in their step.
+_REFINEMENT = np.linspace(-0.8, 0.8, 9)
+#: Widths with fewer values than that clip enough for thresholds to matter.
+_FINE_BITS = 8
+
+
+def looks_at(method: str, bits: int) -> str:
+    """What thresholds of a width are chosen by: "scores", "covariance" or "weights" alone."""
+    if bits >= _FINE_BITS:
+        return "weights"
+    return {"hmse": "scores", "output": "covariance"}.get(method, "weights")
+
+
+def suited_grid(
+    layer: keras.Layer,
+    *,
+    bits: int,
+    method: str,
+    per_channel: bool,
+    scores: np.ndarray | None = None,
+    covariance: np.ndarray | None = None,
+) -> UniformGrid:
+    """Grid of the kernel of a weighted primitive, with the steps that suit its weights best.
+
+    Args:
+        method: "output", "hmse", "mse" or "max"; of 8 bits, which clip next to nothing, the first
+            two are "mse".
+        scores, covariance: h_w in the kernel's shape, and of inputs, (groups, K, K): what
+            `looks_at` asks for.
+    """
+    source = looks_at(method, bits)
+    if source == "covariance":
+        assert covariance is not None
+        steps = _output_steps(layer, covariance, bits=bits, per_channel=per_channel)
+        shape = linear.scale_shape(layer, tuple(layer.kernel.shape), per_channel=per_channel)
+        return UniformGrid(bits, steps.reshape(shape), per_channel)
+    plain = "mse" if source == "weights" and method != "max" else method
+    used = scores if source == "scores" else None
+    return fitted_grid(layer, used, bits=bits, method=plain, per_channel=per_channel)
+
+
+def set_thresholds(
+    quantized: QuantizedModel,
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    scores: FloatScores,
+    config: QuantizationConfig,
+) -> None:
+    """Gives every weighted layer of `quantized` the steps that suit it best, by `config.clipping`.
+
+    Args:
+        model: the canonical float model with the same layer names.
+        samples: one array a model input, float32 (N, ...).
+        scores: of the float model, for layers that look at them.
+    """
+    layers = {layer.name: layer for layer in quantized.weighted_layers}
+    asked = {name: looks_at(config.clipping, layer.bits) for name, layer in layers.items()}
+    by_name = scores.weights if "scores" in asked.values() else {}
+    for name, layer in layers.items():
+        if asked[name] != "covariance":
+            _set(layer, config, scores=by_name.get(name))
+    names = {name for name, source in asked.items() if source == "covariance"}
+    if not names:
+        return
+    count = config.stages.covariances
+    scores.note("thresholds", fitting_samples(model, samples, count))
+    moments = float_moments(
+        model, samples, count=count, is_centered=config.bias_correction, names=names
+    )
+    for primitive, found in moments:
+        _set(layers[primitive.name], config, covariance=found.covariance())
+
+
+def _set(
+    layer: QuantizedWeights,
+    config: QuantizationConfig,
+    *,
+    scores: np.ndarray | None = None,
+    covariance: np.ndarray | None = None,
+) -> None:
+    grid = suited_grid(
+        layer.layer,
+        bits=layer.bits,
+        method=config.clipping,
+        per_channel=layer.per_channel,
+        scores=scores,
+        covariance=covariance,
+    )
+    layer.set_step(grid.step)
+
+
+def _output_steps(
+    layer: keras.Layer, covariance: np.ndarray, *, bits: int, per_channel: bool
+) -> np.ndarray:
+    """Steps, float32, one a channel in the order of the bias, or one in all."""
+    kernel = np.asarray(layer.kernel)
+    largest = largest_weights(linear.by_channel(layer, kernel))
+    if not per_channel:
+        largest = np.full_like(largest, largest.max())
+    weights = linear.by_group(layer, kernel)
+    # Inputs that never vary leave their weights the plain squared error.
+    matrix = damped(covariance).astype(np.float32)
+
+    def errors(thresholds: np.ndarray) -> np.ndarray:
+        """Of each channel, or of all together."""
+        spread = _by_group(layer, thresholds.astype(np.float32), kernel.shape)
+        error = UniformGrid.of_threshold(spread, bits=bits).error(weights)
+        square = np.sum(error * (matrix @ error), axis=1, keepdims=True, dtype=np.float64)
+        rows = np.broadcast_to(square, weights.shape)
+        found = linear.by_channel(layer, linear.from_groups(layer, rows))[:, 0]
+        return found if per_channel else np.full_like(found, found.sum())
+
+    best, least = np.zeros_like(largest), np.full(largest.shape, np.inf)
+    step = _STEP_OF_FEW if weights.shape[1] < _MANY else _STEP_OF_MANY
+    # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
+    highest = max(_HIGHEST, UniformGrid.holding(1.0, bits=bits).threshold)
+    for fractions in (np.arange(_LOWEST, highest + step / 2, step), step * _REFINEMENT):
+        center = best
+        for fraction in fractions:
+            candidate = center + fraction * largest
+            found = errors(candidate)
+            better = found < least
+            best, least = np.where(better, candidate, best), np.where(better, found, least)
+    steps = UniformGrid.of_threshold(best, bits=bits).step.astype(np.float32)
+    return steps if per_channel else steps[:1]
+
+
+def _by_group(layer: keras.Layer, by_channel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """One value a channel as it meets the kernel in groups, (groups, 1, channels of a group)."""
+    spread = np.broadcast_to(
+        by_channel.reshape(linear.scale_shape(layer, shape, per_channel=True)), shape
+    )
+    return linear.by_group(layer, spread)[:, :1]
