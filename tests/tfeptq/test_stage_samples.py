@@ -75,7 +75,6 @@ def test_some_stages_may_be_changed_and_the_others_stay():
             {"rounding": "nearest", "sensitivity": "hawq_v2", **BOUNDED}
             | {"activation_bits": (4, 8)},
             {
-                "thresholds": "covariances",
                 "bias correction": "bias_correction",
                 "quality": "quality",
                 "rounding errors": "covariances",
