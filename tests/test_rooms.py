@@ -22,6 +22,7 @@ ORDER = {
         "canonical",
         "data",
         "preparation",
+        "foreign",
         "plan",
         "quantized",
         "freeze",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
     from tfeptq.pareto import pareto_frontier
     from tfeptq.pipeline import quantize
-    from tfeptq.preparation import UnsupportedLayerError, prepare
+    from tfeptq.preparation import UnsupportedLayerError, prepare, register_layer
     from tfeptq.report.html import write_report
     from tfeptq.selection.frontier_point import FrontierPoint
     from tfeptq.stage_samples import StageSamples
@@ -35,6 +35,7 @@ _HOMES = {
     "pareto_frontier": "pareto",
     "prepare": "preparation",
     "quantize": "pipeline",
+    "register_layer": "preparation",
     "write_report": "report.html",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "pareto_frontier",
     "prepare",
     "quantize",
+    "register_layer",
     "write_report",
 ]
 

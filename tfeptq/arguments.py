@@ -7,19 +7,37 @@ from typing import Any
 
 import keras
 
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import InputShape, QuantizationConfig
+from tfeptq.data.sample_sizes import sizes_of
+from tfeptq.foreign.in_memory import converted, is_keras2_model
 from tfeptq.model import QuantizedModel
+from tfeptq.preparation import open_inputs
 from tfeptq.preparation.received import require_model
 from tfeptq.settings import shown
 
 
-def check_model(model: Any) -> None:
-    """Raises ValueError for what is no Keras model, or is quantized already."""
+def given_model(model: Any) -> keras.Model:
+    """The model, which one of Keras 2 (tf_keras) is turned into.
+
+    Raises:
+        ValueError: it is no Keras model, or is quantized already.
+    """
+    if is_keras2_model(model):
+        model = converted(model)
     require_model(model)
     if isinstance(model, QuantizedModel):
         raise ValueError(
             f"model {model.name!r} is quantized already: pass the float model that it was made of"
         )
+    return model
+
+
+def deployed_shape(
+    model: keras.Model, calibration: Any, config: QuantizationConfig
+) -> InputShape | None:
+    """`config.input_shape`, or the sizes of the samples where the model leaves sizes open."""
+    inputs = open_inputs(model) if config.input_shape is None else []
+    return sizes_of(calibration, inputs) if inputs else config.input_shape
 
 
 def given_config(config: Any) -> QuantizationConfig:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfeptq.arguments import check_model, given_config
+from tfeptq.arguments import deployed_shape, given_config, given_model
 from tfeptq.before_data import look_ahead
 from tfeptq.calibrate.sequences import single_steps
 from tfeptq.checkpoint.steps import open_checkpoint
@@ -55,7 +55,7 @@ def pareto_frontier(
         >>> [point.widths["middle"] for point in points]
         [2, 4, 8]
     """
-    check_model(model)
+    model = given_model(model)
     config = given_config(config)
     require_folder("checkpoint_dir", checkpoint_dir)
     if not config.has_candidates:
@@ -76,7 +76,8 @@ def _choice(
     checkpoint_dir: str | Path | None,
     labels: Any,
 ) -> Choice:
-    functional = as_functional(model, config.input_shape, config.outputs)
+    shape = deployed_shape(model, calibration, config)
+    functional = as_functional(model, shape, config.outputs)
     canonical = prepare(functional)
     plan = QuantizationPlan.of(canonical, config, original=functional)
     look_ahead(plan, config, cost=cost)

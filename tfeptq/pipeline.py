@@ -13,8 +13,9 @@ import numpy as np
 
 from tfeptq.arguments import (
     check_callbacks,
-    check_model,
+    deployed_shape,
     given_config,
+    given_model,
     require_goal,
 )
 from tfeptq.before_data import look_ahead
@@ -100,7 +101,7 @@ def quantize(
         (3, 2)
     """
     config = given_config(config)
-    check_model(model)
+    model = given_model(model)
     check_callbacks(callbacks)
     require_folder("checkpoint_dir", checkpoint_dir)
     require_goal(config)
@@ -121,7 +122,8 @@ def _quantize(
     # Who exports the result finds the runtimes that verify it ready.
     isolation.start(*targets.capabilities(config.target).runtimes)
     with watch("prepare"):
-        functional = as_functional(model, config.input_shape, config.outputs)
+        shape = deployed_shape(model, calibration, config)
+        functional = as_functional(model, shape, config.outputs)
         canonical = prepare(functional)
         plan = QuantizationPlan.of(canonical, config, original=functional)
         ahead = look_ahead(plan, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ class ExportResult:
         findings: rules of the target that the file breaks, though it is right: for "coral" the
             documented reasons why operators stay on the CPU. None: no known blocker.
         notes: what a reader of the widths should know, one sentence each.
+        gzip_bytes: size of the file as gzip packs it, as an update over the air would: zeros of
+            pruned and repetitions of clustered weights show there.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class ExportResult:
     target: str
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    gzip_bytes: int | None = None
 
 
 def export(
@@ -122,7 +126,9 @@ def export(
     write_atomically(path, content)
     layers = _layer_reports(graph, storage)
     findings = static_findings(parse(content), target)
-    return ExportResult(path, len(content), layers, proof, target, findings, _notes(layers))
+    packed = len(gzip.compress(content, compresslevel=6, mtime=0))
+    notes = _notes(layers)
+    return ExportResult(path, len(content), layers, proof, target, findings, notes, packed)
 
 
 def _require_quantized(model: Any) -> None:

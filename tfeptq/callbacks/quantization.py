@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 import tflite_export
-from tfeptq.arguments import given_config, require_goal
+from tfeptq.arguments import deployed_shape, given_config, require_goal
 from tfeptq.before_data import look_ahead
 from tfeptq.calibrate.sequences import single_steps
 from tfeptq.callbacks.last_callback import Logs, finish_last
@@ -95,7 +95,8 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.quantized = self.result = None
         if self._export_path is not None:
             destination(self._export_path)
-        functional = as_functional(self.model, self.config.input_shape, self.config.outputs)
+        shape = deployed_shape(self.model, self._calibration, self.config)
+        functional = as_functional(self.model, shape, self.config.outputs)
         canonical = prepare(functional)
         look_ahead(QuantizationPlan.of(canonical, self.config, original=functional), self.config)
         if self._taken is None:

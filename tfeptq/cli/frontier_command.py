@@ -22,6 +22,7 @@ from tfeptq.cli.npz import Npz
 from tfeptq.cli.request import ConfigFile, Prices, Settings, request
 from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
+from tfeptq.foreign.files import require_model_file
 from tfeptq.goals import COSTS
 from tflite_export.file.atomic import require_folder
 
@@ -49,14 +50,14 @@ def frontier(
     """Predicted loss against cost for every sensible choice of widths.
 
     Args:
-        model: The float model, .keras or .h5.
+        model: The float model: .keras, .h5 or the folder of a SavedModel.
         calibration: A few hundred unlabelled samples.
         resume: Keeps sensitivities in this folder.
     """
     asked = request(config, settings, prices or {})
     check_augmentation(asked.augmentation, random_flip, random_translation)
-    for path in (model, calibration):
-        require_file(path)
+    require_model_file(model)
+    require_file(calibration)
     require_folder("--resume", resume)
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source = source_model(model, trace_loss)

@@ -11,8 +11,9 @@ from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.source import source_model
-from tfeptq.cli.values import Model, one_of, require_file, sizes, typed, widths
+from tfeptq.cli.values import Model, one_of, sizes, typed, widths
 from tfeptq.config import TARGETS, QuantizationConfig
+from tfeptq.foreign.files import require_model_file
 from tflite_export.file.atomic import destination
 
 
@@ -57,7 +58,7 @@ def latency(
         first_last_bits=None,
     )
     destination(output)
-    require_file(model)
+    require_model_file(model)
     source = source_model(model)
     from tfeptq.preparation import as_functional, prepare
     from tfeptq.report.tables import show_latencies

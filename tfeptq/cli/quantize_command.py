@@ -36,6 +36,7 @@ from tfeptq.cli.results import print_findings
 from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.typed import typed_command
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
+from tfeptq.foreign.files import require_model_file
 from tflite_export.file.atomic import destination, require_folder
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def quantize(
     """Quantize a Keras model and write a TensorFlow Lite file.
 
     Args:
-        model: The float model, .keras or .h5.
+        model: The float model: .keras, .h5 or the folder of a SavedModel.
         calibration: A few hundred unlabelled samples.
         output: The file to write.
         validation: Labelled samples, to score the float model, the quantized one and the file on.
@@ -103,7 +104,8 @@ def quantize(
             "file with what you decode it by, or leave one of them out"
         )
     check_augmentation(asked.augmentation, random_flip, random_translation)
-    for path in (model, calibration, validation):
+    require_model_file(model)
+    for path in (calibration, validation):
         if path is not None:
             require_file(path)
     require_folder("--resume", resume)
@@ -270,7 +272,7 @@ def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Sco
     show_samples(quantized.report.samples)
     for name, value in scores.items():
         print(f"{name}: {value}")
-    print(f"{result.path}: {result.size_bytes} bytes")
+    print(f"{result.path}: {result.size_bytes} bytes, {result.gzip_bytes} gzipped")
     if result.verification is not None:
         print(result.verification.summary())
     if result.findings or result.target == "coral":
@@ -296,6 +298,7 @@ def _summary(
     return {
         "path": str(result.path),
         "size_bytes": result.size_bytes,
+        "gzip_bytes": result.gzip_bytes,
         "layers": [dataclasses.asdict(layer) for layer in result.layers],
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "notes": result.notes,

@@ -109,7 +109,9 @@ def require_file(path: Path) -> None:
 
 
 #: Options that several commands have.
-Model = Annotated[Path, Parameter(help="The float model, .keras or .h5.", metavar="MODEL")]
+Model = Annotated[
+    Path, Parameter(help="The float model: .keras, .h5 or a SavedModel.", metavar="MODEL")
+]
 File = Annotated[Path, Parameter(help="A TensorFlow Lite file.", metavar="F.tflite")]
 InputKey = Annotated[
     str | None,

@@ -1,23 +1,24 @@
 """Layers made of layers and operations, read by calling their `call` on symbolic tensors.
 
 The inner graph of a layer is that of its `call`: sub-layers are shared as they are, and what they
-are made of is read in the same way. A `call` that computes with TensorFlow itself, or that looks at
-values, cannot be read; the reason is said.
+are made of is read in the same way. A `call` that computes with TensorFlow itself is read from its
+TensorFlow graph. One that looks at values cannot be read; the reason is said.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import keras
 
-from tfeptq.preparation import variable_operators
+from tfeptq.preparation import tensorflow_graphs, variable_operators
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.operation_names import name_operations
 from tfeptq.preparation.recurrent import UnrolledError, stepwise
+from tfeptq.preparation.registered import decomposition
 from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
 
 _Read = TypeVar("_Read")
@@ -108,10 +109,12 @@ def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
 
     `Layer.__call__` would hide what is inside the layer.
 
+    A `call` of TensorFlow's own functions is read from the graph that TensorFlow makes of it.
+
     Raises:
-        UnreadableCallError: it does not run on symbolic tensors.
+        UnreadableCallError: neither is possible.
     """
-    call = stepwise(layer) or layer.call
+    call = decomposition(layer) or stepwise(layer) or layer.call
     if "training" in inspect.signature(call).parameters:
         keywords["training"] = False
     try:
@@ -120,8 +123,41 @@ def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
     except UnrolledError as error:
         raise UnreadableCallError(str(error)) from error
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableCallError(f"{type(error).__name__}: {reason[:200]}") from error
+        names = {part for variable in layer.variables for part in variable.path.split("/")}
+        return _through_tensorflow(call, arguments, keywords, names, error)
+
+
+def _through_tensorflow(
+    call: Callable[..., Any],
+    arguments: Any,
+    keywords: Any,
+    names: Collection[str],
+    refusal: Exception,
+) -> Any:
+    """Outputs of what takes no symbolic tensors, from its TensorFlow graph."""
+    leaves = keras.tree.flatten((arguments, keywords))
+    given = [leaf for leaf in leaves if is_symbol(leaf)]
+
+    def function(*tensors: Any) -> Any:
+        waiting = iter(tensors)
+        filled = [next(waiting) if is_symbol(leaf) else leaf for leaf in leaves]
+        positional, named = keras.tree.pack_sequence_as((arguments, keywords), filled)
+        return call(*positional, **named)
+
+    try:
+        return tensorflow_graphs.read(function, given, names)
+    except tensorflow_graphs.UnreadableGraphError as error:
+        reason = str(error)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    first, second = _in_line(f"{type(refusal).__name__}: {refusal}"), _in_line(reason)
+    # That TensorFlow takes no symbolic tensors is why its graph was read.
+    said = second if "A KerasTensor cannot be used" in first else f"{first}; traced: {second}"
+    raise UnreadableCallError(said) from refusal
+
+
+def _in_line(message: str) -> str:
+    return " ".join(message.split())[:200]
 
 
 def functional(inputs: Any, outputs: Any, layer: keras.Layer) -> keras.Model:

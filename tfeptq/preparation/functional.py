@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfeptq.config import InputShape, Outputs
 from tfeptq.preparation.chosen_outputs import with_outputs
@@ -15,8 +16,12 @@ from tfeptq.preparation.expansion import (
     functional,
     of_any_batch,
 )
+from tfeptq.preparation.proof import nearly_equal
 from tfeptq.preparation.received import require_model
 from tfeptq.preparation.trace import input_names, shows_its_graph, symbolic_endpoints
+
+#: Of the largest value: half precision and long sums included, another function is not.
+_SHARE = 1e-2
 
 
 def as_functional(
@@ -47,7 +52,10 @@ def _as_functional(model: keras.Model, input_shape: InputShape | None) -> keras.
     if has_graph and input_shape is None:
         return model
     try:
-        return of_any_batch(lambda batch: _read(model, input_shape, batch, has_graph=has_graph))
+        found = of_any_batch(lambda batch: _read(model, input_shape, batch, has_graph=has_graph))
+        if not has_graph:
+            _require_equal(model, found)
+        return found
     except UnreadableCallError as error:
         raise ValueError(
             f"model {model.name!r} ({type(model).__name__}) is no functional model, and its call "
@@ -61,6 +69,39 @@ def _as_functional(model: keras.Model, input_shape: InputShape | None) -> keras.
             f"model {model.name!r} does not take inputs of input_shape={input_shape!r} "
             f"({' '.join(str(error).split())[:200]}); give the size that you deploy"
         ) from error
+
+
+def _require_equal(model: keras.Model, functional: keras.Model) -> None:
+    """Compares what was read from a `call` with the call itself, on samples drawn at random.
+
+    Raises:
+        UnreadableCallError: they differ.
+    """
+    generator = np.random.default_rng(0)
+
+    def sample(tensor: keras.KerasTensor) -> np.ndarray:
+        shape = (tensor.shape[0] or 2, *tensor.shape[1:])
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
+        values = generator.normal(size=shape) if is_float else generator.integers(0, 2, shape)
+        return values.astype(tensor.dtype)
+
+    inputs = keras.tree.map_structure(sample, functional.input)
+    pairs = zip(_arrays(model(inputs)), _arrays(functional(inputs)), strict=True)
+    if not all(nearly_equal(left, right, _SHARE) for left, right in pairs):
+        raise UnreadableCallError("what was read of it computes other values")
+
+
+def _arrays(outputs: Any) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
+
+
+def open_inputs(model: keras.Model) -> list[tuple[int | None, ...]]:
+    """Shapes of the inputs, without the batch, where the model leaves a size open; else none."""
+    known, _ = symbolic_endpoints(model)
+    shapes: list[Any] = [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(known or [])]
+    if not shapes:
+        _map_shapes(shapes.append, _built_shapes(model) or [])
+    return shapes if any(None in shape for shape in shapes) else []
 
 
 def _read(
@@ -80,6 +121,9 @@ def _inputs(model: keras.Model, input_shape: InputShape | None, batch: int | Non
         structure = known[0] if isinstance(model, keras.Sequential) else model.input
         fitted = None if input_shape is None else _fitted(model, structure, input_shape)
         return _symbols(model, structure, fitted, batch)
+    specs = getattr(model, "input_specs", None)
+    if specs is not None:
+        return _of_specs(model, specs, input_shape, batch)
     shapes = _built_shapes(model) if input_shape is None else input_shape
     if shapes is None:
         raise ValueError(
@@ -89,12 +133,35 @@ def _inputs(model: keras.Model, input_shape: InputShape | None, batch: int | Non
     return _named_inputs("input", shapes, batch)
 
 
+def _of_specs(
+    model: keras.Model,
+    specs: Mapping[str, keras.KerasTensor],
+    input_shape: InputShape | None,
+    batch: int | None,
+) -> Any:
+    """Inputs of a model that describes them itself: one, or a dictionary where there are more."""
+    fitted = [tuple(spec.shape[1:]) for spec in specs.values()]
+    if input_shape is not None:
+        fitted = _by_name(model, list(specs), input_shape)
+    made = {
+        name: keras.Input(shape, batch, dtype=spec.dtype, name=name)
+        for (name, spec), shape in zip(specs.items(), fitted, strict=True)
+    }
+    return made if len(made) > 1 else made.popitem()[1]
+
+
 def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list[tuple[int, ...]]:
     """One shape a leaf of the structure, in the order of the leaves."""
+    known = input_names(model)
     leaves = keras.tree.flatten(structure)
+    return _by_name(model, [known.get(id(leaf), leaf.name) for leaf in leaves], input_shape)
+
+
+def _by_name(
+    model: keras.Model, names: Sequence[str], input_shape: InputShape
+) -> list[tuple[int, ...]]:
+    """One shape for each of the inputs."""
     if isinstance(input_shape, Mapping):
-        known = input_names(model)
-        names = [known.get(id(leaf), leaf.name) for leaf in leaves]
         missing = [name for name in names if name not in input_shape]
         if missing:
             raise ValueError(
@@ -103,10 +170,10 @@ def _fitted(model: keras.Model, structure: Any, input_shape: InputShape) -> list
             )
         return [tuple(input_shape[name]) for name in names]
     shapes: list[Any] = [input_shape] if is_shape(input_shape) else list(input_shape)
-    if len(shapes) != len(leaves):
+    if len(shapes) != len(names):
         raise ValueError(
             f"input_shape={input_shape!r} has {len(shapes)} shapes, model {model.name!r} has "
-            f"{len(leaves)} inputs; give one shape for each"
+            f"{len(names)} inputs; give one shape for each"
         )
     return [tuple(shape) for shape in shapes]
 

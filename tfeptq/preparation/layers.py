@@ -83,7 +83,6 @@ _NEAREST = {
     "AveragePooling3D": _FEWER_DIMENSIONS,
     "CategoryEncoding": "compute it before the model and pass its result",
     "Conv3D": _FEWER_DIMENSIONS,
-    "Lambda": "write it with keras.ops in a functional model",
     "MaxPooling3D": _FEWER_DIMENSIONS,
 }
 

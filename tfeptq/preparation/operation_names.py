@@ -6,6 +6,8 @@ import collections
 
 import keras
 
+from tfeptq.preparation.tensorflow_graphs import NAMELESS
+
 #: Operations that take their weights as an argument.
 _WEIGHTED = ("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "Einsum", "Matmul", "SeparableConv")
 
@@ -26,14 +28,18 @@ def name_operations(model: keras.Model, name: str, old: set[int] | None = None) 
         for operation in model.operations
         if id(operation) not in (old or ()) and not isinstance(operation, keras.layers.InputLayer)
     ]
-    weighted = [part for part in parts if type(part).__name__ in _WEIGHTED]
-    has_layers = any(isinstance(part, keras.Layer) for part in parts)
+    named = [part for part in parts if isinstance(part, keras.Layer) and part not in NAMELESS]
+    weighted = [part for part in parts if type(part).__name__ in _WEIGHTED or _is_weighted(part)]
     counts: collections.Counter[str] = collections.Counter()
     for part in parts:
-        if isinstance(part, keras.Layer):
+        if part in named:
             continue
         kind = type(part).__name__.lower()
         number = f"_{counts[kind]}" if counts[kind] else ""
         counts[kind] += 1
-        is_whole = [part] in (parts, weighted) and not has_layers
+        is_whole = [part] in (parts, weighted) and not named
         part.name = name if is_whole else f"{name}_{kind}{number}"
+
+
+def _is_weighted(part: keras.Operation) -> bool:
+    return isinstance(part, keras.Layer) and bool(part.weights)

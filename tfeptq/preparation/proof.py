@@ -118,12 +118,13 @@ def _first_apart(
     """Index of the first array that differs."""
     for index, (left, right) in enumerate(zip(wanted, found, strict=True)):
         allowed = noise[index] if noise else 0.0
-        if not _equal(left, right, tolerance, allowed):
+        if not nearly_equal(left, right, tolerance, allowed):
             return index
     return None
 
 
-def _equal(left: np.ndarray, right: np.ndarray, tolerance: float, noise: float = 0.0) -> bool:
+def nearly_equal(left: np.ndarray, right: np.ndarray, tolerance: float, noise: float = 0.0) -> bool:
+    """Whether arrays differ by no more than a share of the largest value of the first."""
     if left.shape != right.shape:
         return False
     known = np.isfinite(left)

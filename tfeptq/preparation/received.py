@@ -27,13 +27,13 @@ def _way_out(model: Any) -> str:
         return "pass a model made of it"
     if type(model).__module__.startswith(_KERAS_2):
         return (
-            "it is a model of Keras 2 (tf_keras): save it as .h5 and read that with "
-            "tfeptq.load_model"
+            "it is a model of Keras 2 (tf_keras): tfeptq.quantize takes it; elsewhere save it as "
+            ".h5 and read that with tfeptq.load_model"
         )
     if isinstance(model, np.ndarray):
         return "the model comes first, then the calibration samples"
     if isinstance(model, keras.Layer):
         return "wrap the layer in keras.Sequential([keras.Input(shape), layer])"
     if hasattr(model, "signatures"):
-        return "a SavedModel has lost its layers: save the Keras model as .keras or .h5"
+        return "read the SavedModel with tfeptq.load_model(folder) and pass the result"
     return "pass a functional model, or a Sequential model built on an Input"

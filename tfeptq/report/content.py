@@ -189,11 +189,13 @@ def _elements(result: ExportResult) -> int:
 
 
 def _sizes(result: ExportResult, elements: int) -> list[tuple[str, int]]:
+    packed = [] if result.gzip_bytes is None else [("file, gzipped", result.gzip_bytes)]
     return [
         ("weights in float32", 4 * elements),
         ("weights in int8", elements),
         ("weights as stored", sum(layer.weight_bytes for layer in result.layers)),
         (f"file {result.path.name}", result.size_bytes),
+        *packed,
     ]
 
 

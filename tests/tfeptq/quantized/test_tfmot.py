@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tfeptq
+import tflite_export
 
 TFMOT_PYTHON = "TFMOT_PYTHON"
 
@@ -34,24 +35,27 @@ schedule = prune.ConstantSparsity(0.7, 0, frequency=1)
 pruned = prune.prune_low_magnitude(model, pruning_schedule=schedule)
 pruned.compile("adam", "mse")
 pruned.fit(x, y, epochs=2, verbose=0, callbacks=[prune.UpdatePruningStep()])
+pruned.save(sys.argv[3])
 prune.strip_pruning(pruned).save(sys.argv[1])
 cluster = tfmot.clustering.keras
 start = cluster.CentroidInitialization.KMEANS_PLUS_PLUS
 clustered = cluster.cluster_weights(model, number_of_clusters=6, cluster_centroids_init=start)
 clustered.compile("adam", "mse")
 clustered.fit(x, y, epochs=1, verbose=0)
+clustered.save(sys.argv[4])
 cluster.strip_clustering(clustered).save(sys.argv[2])
 """
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A pruned and a clustered model as the package saves them."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """A pruned and a clustered model as the package saves them, stripped and in wrappers."""
     python = os.environ.get(TFMOT_PYTHON)
     if not python:
         pytest.skip(f"set {TFMOT_PYTHON} to a Python that has tensorflow-model-optimization")
     folder = tmp_path_factory.mktemp("tfmot")
-    paths = folder / "pruned.h5", folder / "clustered.h5"
+    names = ("pruned", "clustered", "pruned_wrapped", "clustered_wrapped")
+    paths = tuple(folder / f"{name}.h5" for name in names)
     made = subprocess.run([python, "-c", _MAKE, *map(str, paths)], capture_output=True, text=True)
     assert not made.returncode, made.stderr[-2000:]
     return paths
@@ -85,6 +89,39 @@ def test_pruned_zeros_stay_zero(files, recipe, bits):
     for name, kernel in kernels(model).items():
         assert np.mean(kernel == 0) > 0.6
         assert not found.get_layer(name).integers()[kernel == 0].any()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(recipe.values()))
+def test_pruned_zeros_stay_zero_on_grids_of_whole_tensors(files, recipe):
+    model = tfeptq.load_model(files[0])
+    found = quantized(model, weight_bits=4, target="microcontroller", **recipe)
+    dense = found.get_layer("dense")
+    assert not dense.per_channel
+    assert not dense.integers()[kernels(model)["dense"] == 0].any()
+
+
+def test_zeros_show_in_the_gzipped_size(files, tmp_path):
+    model = tfeptq.load_model(files[0])
+    pruned = quantized(model, rounding="optq")
+    generator = np.random.default_rng(0)
+    for name, kernel in kernels(model).items():
+        layer = model.get_layer(name)
+        full = np.where(kernel == 0, generator.normal(size=kernel.shape) * kernel.std(), kernel)
+        layer.set_weights([full, layer.get_weights()[1]])
+    full = quantized(model, rounding="optq")
+    sparse, dense = (
+        tflite_export.export(found, tmp_path / f"{name}.tflite")
+        for name, found in (("pruned", pruned), ("full", full))
+    )
+    assert abs(sparse.size_bytes - dense.size_bytes) < 64
+    assert sparse.gzip_bytes < 0.9 * dense.gzip_bytes
+
+
+def test_wrappers_left_on_are_refused_with_the_function_that_takes_them_off(files):
+    with pytest.raises(ValueError, match=r"PruneLowMagnitude .*strip_pruning\(model\)"):
+        tfeptq.load_model(files[2])
+    with pytest.raises(ValueError, match=r"ClusterWeights .*strip_clustering\(model\)"):
+        tfeptq.load_model(files[3])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(recipe.values()))

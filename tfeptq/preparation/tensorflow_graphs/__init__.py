@@ -1,0 +1,10 @@
+"""Functions of TensorFlow as graphs of Keras layers and `keras.ops`.
+
+What computes with TensorFlow itself takes no symbolic Keras tensors. It is traced by
+`tf.function`, and the graph is read operator by operator.
+"""
+
+from tfeptq.preparation.tensorflow_graphs.reading import UnreadableGraphError, read
+from tfeptq.preparation.tensorflow_graphs.scope import NAMELESS
+
+__all__ = ["NAMELESS", "UnreadableGraphError", "read"]

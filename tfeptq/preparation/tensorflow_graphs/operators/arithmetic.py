@@ -1,0 +1,178 @@
+"""Functions of one tensor, value by value, and arithmetic of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfeptq.preparation.tensorflow_graphs.operators.gelu import (
+    error_function,
+    product_of,
+    sum_of,
+)
+from tfeptq.preparation.tensorflow_graphs.operators.handler import (
+    Handler,
+    constant,
+    require_channels_last,
+)
+from tfeptq.preparation.tensorflow_graphs.scope import Scope
+from tfeptq.preparation.tensorflow_graphs.values import (
+    Rows,
+    UnreadableGraphError,
+    is_tensor,
+    per_sample,
+    symbol,
+)
+
+
+def _one(function: Callable[[Any], Any]) -> Handler:
+    def handler(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+        return read[0].of(function) if isinstance(read[0], Rows) else function(read[0])
+
+    return handler
+
+
+def _two(function: Callable[[Any, Any], Any]) -> Handler:
+    def handler(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+        return _joined(function, per_sample(read[0]), per_sample(read[1]))
+
+    return handler
+
+
+def _joined(function: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        return Rows(function(left.tensor, right.tensor))
+    if isinstance(left, Rows):
+        return left.of(lambda tensor: function(tensor, _of_features(right)))
+    if isinstance(right, Rows):
+        return right.of(lambda tensor: function(_of_features(left), tensor))
+    return function(left, right)
+
+
+def _of_features(value: Any) -> Any:
+    """A constant that joined axes broadcast: one number, or one a feature."""
+    array = np.asarray(symbol(value))
+    if array.ndim > 1 and array.shape[0] != 1:
+        raise UnreadableGraphError("a constant meets the samples' axis joined with another")
+    return array.reshape(-1) if array.ndim else array
+
+
+def _add(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    left, right = (per_sample(value) for value in read)
+    return sum_of(left, right) or _joined(ops.add, left, right)
+
+
+def _multiply(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    left, right = (per_sample(value) for value in read)
+    found = product_of(left, right, scope)
+    if found is not None:
+        return found
+    made = _joined(ops.multiply, left, right)
+    for number, tensor in ((left, right), (right, left)):
+        if not is_tensor(number) and np.size(number) == 1:
+            scope.note_multiple(made, tensor, float(np.ravel(number)[0]))
+    return made
+
+
+def _divide(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    left, right = (per_sample(value) for value in read)
+    made = _joined(ops.divide, left, right)
+    if not is_tensor(right) and np.size(right) == 1:
+        scope.note_multiple(made, left, 1.0 / float(np.ravel(right)[0]))
+    return made
+
+
+def _negative(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    made = _one(ops.negative)(operation, read, scope)
+    scope.note_multiple(made, read[0], -1.0)
+    return made
+
+
+def _bias(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    require_channels_last(operation)
+    return _joined(ops.add, read[0], constant(operation, read[1]))
+
+
+def _leaky_relu(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    slope = operation.get_attr("alpha")
+    return ops.leaky_relu(symbol(read[0]), negative_slope=slope)
+
+
+def _cast(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    return ops.cast(symbol(read[0]), operation.get_attr("DstT").name)
+
+
+def _batch_normalization(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    """y = gain * (x - mean) / sqrt(variance + epsilon) + offset."""
+    require_channels_last(operation)
+    if operation.get_attr("is_training"):
+        raise UnreadableGraphError(f"{operation.name!r} normalizes by the statistics of its batch")
+    gain, offset, mean, variance = (
+        constant(operation, value).astype(np.float64) for value in read[1:5]
+    )
+    scale = gain / np.sqrt(variance + operation.get_attr("epsilon"))
+    shift = offset - mean * scale
+    scaled = ops.multiply(symbol(read[0]), scale.astype(np.float32))
+    return [ops.add(scaled, shift.astype(np.float32))]
+
+
+def _squared_difference(left: Any, right: Any) -> Any:
+    return ops.square(ops.subtract(left, right))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _all(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    return list(read)
+
+
+def _softmax(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    return ops.softmax(symbol(read[0]), axis=-1)
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(
+        ("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics"), _one(_same)
+    ),
+    "Abs": _one(ops.absolute),
+    "Add": _add,
+    "AddV2": _add,
+    "BiasAdd": _bias,
+    "Cast": _cast,
+    "Div": _divide,
+    "DivNoNan": _two(ops.divide_no_nan),
+    "Elu": _one(ops.elu),
+    "Erf": error_function,
+    "Erfc": error_function,
+    "Exp": _one(ops.exp),
+    "FusedBatchNormV3": _batch_normalization,
+    "IdentityN": _all,
+    "LeakyRelu": _leaky_relu,
+    "Log": _one(ops.log),
+    "Maximum": _two(ops.maximum),
+    "Minimum": _two(ops.minimum),
+    "Mul": _multiply,
+    "Neg": _negative,
+    "Pow": _two(ops.power),
+    "RealDiv": _divide,
+    "Reciprocal": _one(lambda x: ops.divide(1.0, x)),
+    "Relu": _one(ops.relu),
+    "Relu6": _one(ops.relu6),
+    "Rsqrt": _one(ops.rsqrt),
+    "Selu": _one(ops.selu),
+    "Sigmoid": _one(ops.sigmoid),
+    "Softmax": _softmax,
+    "Softplus": _one(ops.softplus),
+    "Softsign": _one(ops.softsign),
+    "Sqrt": _one(ops.sqrt),
+    "Square": _one(ops.square),
+    "SquaredDifference": _two(_squared_difference),
+    "Sub": _two(ops.subtract),
+    "Tanh": _one(ops.tanh),
+}

@@ -1,0 +1,128 @@
+"""Convolutions and poolings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfeptq.preparation.tensorflow_graphs.operators.handler import (
+    Handler,
+    constant,
+    integers,
+    require_channels_last,
+)
+from tfeptq.preparation.tensorflow_graphs.scope import Scope
+from tfeptq.preparation.tensorflow_graphs.values import UnreadableGraphError, symbol
+
+_L = keras.layers
+
+
+def _in_plane(operation: tf.Operation, attribute: str) -> tuple[int, int]:
+    """Strides, dilations or sizes along height and width."""
+    samples, height, width, channels = operation.get_attr(attribute)
+    if (samples, channels) != (1, 1):
+        raise UnreadableGraphError(
+            f"{operation.type} ({operation.name!r}) has {attribute} {operation.get_attr(attribute)}"
+        )
+    return int(height), int(width)
+
+
+def _padded(operation: tf.Operation, tensor: Any) -> tuple[Any, str]:
+    """The tensor with explicit zeros around it, and the padding that is left to the layer."""
+    require_channels_last(operation)
+    padding = operation.get_attr("padding").decode().lower()
+    if padding != "explicit":
+        return symbol(tensor), padding
+    pairs = np.reshape(operation.get_attr("explicit_paddings"), (4, 2))
+    return keras.ops.pad(symbol(tensor), [tuple(int(n) for n in pair) for pair in pairs]), "valid"
+
+
+def _convolution(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor, padding = _padded(operation, read[0])
+    kernel = constant(operation, read[1])
+    settings = {
+        "strides": _in_plane(operation, "strides"),
+        "dilation_rate": _in_plane(operation, "dilations"),
+        "padding": padding,
+    }
+
+    def make(name: str) -> keras.Layer:
+        return _L.Conv2D(
+            kernel.shape[-1],
+            kernel.shape[:2],
+            groups=tensor.shape[-1] // kernel.shape[2],
+            use_bias=False,
+            name=name,
+            **settings,
+        )
+
+    return scope.call(operation, make, tensor, [kernel], settings)
+
+
+def _depthwise(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor, padding = _padded(operation, read[0])
+    kernel = constant(operation, read[1])
+    settings = {
+        "strides": _in_plane(operation, "strides"),
+        "dilation_rate": _in_plane(operation, "dilations"),
+        "padding": padding,
+    }
+
+    def make(name: str) -> keras.Layer:
+        return _L.DepthwiseConv2D(
+            kernel.shape[:2],
+            depth_multiplier=kernel.shape[-1],
+            use_bias=False,
+            name=name,
+            **settings,
+        )
+
+    return scope.call(operation, make, tensor, [kernel], settings)
+
+
+def _transposed(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    """The gradient of a convolution, which is the transposed convolution."""
+    kernel, (tensor, padding) = constant(operation, read[1]), _padded(operation, read[2])
+    wanted = tuple(integers(operation, read[0])[1:])
+    settings = {"strides": _in_plane(operation, "strides"), "padding": padding}
+
+    def make(name: str) -> keras.Layer:
+        return _L.Conv2DTranspose(
+            kernel.shape[2], kernel.shape[:2], use_bias=False, name=name, **settings
+        )
+
+    output = scope.call(operation, make, tensor, [kernel], settings)
+    if tuple(output.shape[1:]) != wanted or _in_plane(operation, "dilations") != (1, 1):
+        raise UnreadableGraphError(
+            f"{operation.name!r} is a transposed convolution to {wanted}, Keras's gives "
+            f"{tuple(output.shape[1:])}"
+        )
+    return output
+
+
+def _pooling(kind: type) -> Handler:
+    def handler(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+        require_channels_last(operation)
+        padding = operation.get_attr("padding").decode().lower()
+        if padding == "explicit":
+            raise UnreadableGraphError(f"{operation.name!r} has explicit padding")
+        size, strides = _in_plane(operation, "ksize"), _in_plane(operation, "strides")
+
+        def make(name: str) -> keras.Layer:
+            return kind(size, strides=strides, padding=padding, name=name)
+
+        return scope.call(operation, make, symbol(read[0]))
+
+    return handler
+
+
+HANDLERS: dict[str, Handler] = {
+    "AvgPool": _pooling(_L.AveragePooling2D),
+    "Conv2D": _convolution,
+    "Conv2DBackpropInput": _transposed,
+    "DepthwiseConv2dNative": _depthwise,
+    "MaxPool": _pooling(_L.MaxPooling2D),
+}
