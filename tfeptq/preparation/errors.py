@@ -25,6 +25,16 @@ def check_layout(layer: Any) -> None:
     check_data_format(layer, getattr(layer, "data_format", None))
 
 
+def check_dimensions(operation: Any, shape: tuple[int, ...]) -> None:
+    """Refuses a convolution or pooling over more than height and width; shape without batch."""
+    if len(shape) > 3:
+        raise UnsupportedLayerError(
+            operation,
+            f"works over {len(shape) - 1} dimensions",
+            "the runtimes' kernels know one and two: make the others batch, channels or layers",
+        )
+
+
 def check_data_format(operation: Any, data_format: str | None) -> None:
     """Refuses the channels-first layout; None stands for Keras's default."""
     if (data_format or keras.config.image_data_format()) == "channels_first":

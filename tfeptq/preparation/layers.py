@@ -77,13 +77,9 @@ def refuse_masking(operations: Iterable[Any]) -> None:
             )
 
 
-_FEWER_DIMENSIONS = "only one- and two-dimensional layers are supported"
 _NEAREST = {
     "AdditiveAttention": "use Attention",
-    "AveragePooling3D": _FEWER_DIMENSIONS,
     "CategoryEncoding": "compute it before the model and pass its result",
-    "Conv3D": _FEWER_DIMENSIONS,
-    "MaxPooling3D": _FEWER_DIMENSIONS,
 }
 
 
@@ -244,6 +240,22 @@ def _frame(kind: type, setting: str) -> Handler:
     return handler
 
 
+def _center_crop(layer: Any, node: Node, shared: Shared) -> Node:
+    """Of an image that is large enough; a smaller one is resized, which depends on its size."""
+    check_layout(layer)
+    rest = [
+        have - want for have, want in zip(node.shape, (layer.height, layer.width), strict=False)
+    ]
+    if len(node.shape) != 3 or min(rest) < 0:
+        raise UnsupportedLayerError(
+            layer,
+            f"enlarges {node.shape[:2]} to {(layer.height, layer.width)}",
+            "use Resizing, and crop what is too much by Cropping2D",
+        )
+    amounts = tuple((each // 2, each - each // 2) for each in rest)
+    return primitive(_L.Cropping2D, layer.name, [node], cropping=amounts)
+
+
 def _up_sampling(layer: Any, node: Node, shared: Shared) -> Node:
     check_layout(layer)
     if layer.interpolation not in ("nearest", "bilinear"):
@@ -359,6 +371,7 @@ LAYERS: dict[type, Handler] = {
     _L.ZeroPadding2D: _frame(_L.ZeroPadding2D, "padding"),
     _L.Cropping1D: _frame(_L.Cropping2D, "cropping"),
     _L.Cropping2D: _frame(_L.Cropping2D, "cropping"),
+    _L.CenterCrop: _one(_center_crop),
     _L.Resizing: _one(_resizing),
     _L.UpSampling1D: _one(_up_sampling_1d),
     _L.UpSampling2D: _one(_up_sampling),

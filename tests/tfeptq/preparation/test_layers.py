@@ -55,6 +55,9 @@ IMAGE_STACKS = {
     "average pooling with the image's size but padding": [
         L.AveragePooling2D((H, W), strides=4, padding="same")
     ],
+    "adaptive average pooling": [L.Resizing(6, 9), L.AdaptiveAveragePooling2D((3, 3))],
+    "adaptive max pooling": [L.Resizing(6, 9), L.AdaptiveMaxPooling2D((2, 9))],
+    "center crop": [L.CenterCrop(H - 3, W - 2), L.CenterCrop(H - 3, W - 3)],
     "global pooling": [L.GlobalAveragePooling2D()],
     "global pooling kept": [L.GlobalAveragePooling2D(keepdims=True)],
     "global max pooling": [L.GlobalMaxPooling2D()],

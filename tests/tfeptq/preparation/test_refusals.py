@@ -33,6 +33,37 @@ def test_refusals_name_the_layer_its_class_and_the_way_out(kind):
     assert advice in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        L.Conv3D(2, 2, name="culprit"),
+        L.AveragePooling3D(2, name="culprit"),
+        L.MaxPooling3D(2, name="culprit"),
+        L.ConvLSTM3D(2, 2, name="culprit"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_volumes_are_refused_by_name(layer):
+    shape = (5, 4, 6, 3) if not isinstance(layer, L.ConvLSTM3D) else (2, 5, 4, 6, 3)
+    inputs = keras.Input(shape)
+    with pytest.raises(UnsupportedLayerError, match=r"works over 3 dimensions") as refusal:
+        prepare(keras.Model(inputs, layer(inputs)))
+    assert "'culprit'" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "advice"),
+    [
+        (L.CenterCrop(H + 1, W, name="culprit"), "use Resizing"),
+        (L.AdaptiveAveragePooling2D((H - 1, 1), name="culprit"), "output_size that divides"),
+    ],
+    ids=["crop", "pooling"],
+)
+def test_what_depends_on_sizes_is_refused_with_them(layer, advice):
+    with pytest.raises(UnsupportedLayerError, match=advice):
+        prepare(image_model(layer))
+
+
 def test_unsupported_operations_are_refused_by_name():
     inputs = keras.Input((H, W, C))
     with pytest.raises(UnsupportedLayerError, match=r"\(Cos\)"):

@@ -16,7 +16,11 @@ from tfeptq.preparation.convolutions import (
     convolve_separable,
     planar,
 )
-from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
+from tfeptq.preparation.errors import (
+    UnsupportedLayerError,
+    check_data_format,
+    check_dimensions,
+)
 from tfeptq.preparation.nodes import Node, Weights, primitive
 from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
 
@@ -24,6 +28,7 @@ from tfeptq.preparation.operations.arguments import Handler, only_tensor, weight
 def _conv(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     check_data_format(operation, config["data_format"])
     node = only_tensor(operation, arguments[0])
+    check_dimensions(operation, node.shape)
     raw = weights(operation, arguments[1])
     kernel_and_bias = Weights([planar(raw), np.zeros(raw.shape[-1])])
     return convolve(operation.name, node, kernel_and_bias, _window(config, node, raw))
@@ -32,6 +37,7 @@ def _conv(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
 def _depthwise(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     check_data_format(operation, config["data_format"])
     node = only_tensor(operation, arguments[0])
+    check_dimensions(operation, node.shape)
     raw = weights(operation, arguments[1])
     return convolve_depthwise(operation.name, node, _without_bias(raw), _window(config, node, raw))
 
@@ -39,6 +45,7 @@ def _depthwise(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, 
 def _separable(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     check_data_format(operation, config["data_format"])
     node = only_tensor(operation, arguments[0])
+    check_dimensions(operation, node.shape)
     raw = weights(operation, arguments[1])
     pointwise = planar(weights(operation, arguments[2]))
     return convolve_separable(
