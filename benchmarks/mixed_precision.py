@@ -58,7 +58,7 @@ from tfeptq.selection.prepare import prepare_choice
 from tfeptq.selection.variables import of_kind
 from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.sensitivity.measured import MeasuredDivergence
-from tfeptq.sensitivity.sensitivity import Losses
+from tfeptq.sensitivity.method import Losses
 
 RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)

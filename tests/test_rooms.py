@@ -15,6 +15,7 @@ ORDER = {
         "settings",
         "stage_samples",
         "goals",
+        "registry",
         "config",
         "progress",
         "quantization_report",

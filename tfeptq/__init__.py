@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tfeptq.pareto import pareto_frontier
     from tfeptq.pipeline import quantize
     from tfeptq.preparation import UnsupportedLayerError, prepare, register_layer
+    from tfeptq.preparation import UnsupportedLayerError, prepare
+    from tfeptq.report.comparison import LayerComparison, ModelComparison, Restoration, compare
     from tfeptq.report.html import write_report
     from tfeptq.selection.frontier_point import FrontierPoint
     from tfeptq.stage_samples import StageSamples
@@ -26,11 +28,15 @@ _HOMES = {
     "AccuracyTarget": "goals",
     "Budget": "goals",
     "FrontierPoint": "selection.frontier_point",
+    "LayerComparison": "report.comparison",
+    "ModelComparison": "report.comparison",
     "QuantizationCallback": "callbacks.quantization",
     "QuantizationConfig": "config",
     "QuantizedModel": "model",
+    "Restoration": "report.comparison",
     "StageSamples": "stage_samples",
     "UnsupportedLayerError": "preparation",
+    "compare": "report.comparison",
     "load_model": "loading",
     "pareto_frontier": "pareto",
     "prepare": "preparation",
@@ -43,12 +49,16 @@ __all__ = [
     "AccuracyTarget",
     "Budget",
     "FrontierPoint",
+    "LayerComparison",
+    "ModelComparison",
     "QuantizationCallback",
     "QuantizationConfig",
     "QuantizedModel",
+    "Restoration",
     "StageSamples",
     "UnsupportedLayerError",
     "__version__",
+    "compare",
     "load_model",
     "pareto_frontier",
     "prepare",

@@ -15,14 +15,13 @@ from tfeptq.selection.outline import outline
 from tfeptq.selection.prepare import check_costs
 from tfeptq.selection.prices import prices
 from tfeptq.selection.width_notes import by_tables, dropped, unrewarded
+from tflite_export import targets
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph
 from tflite_export.targets.checks import static_findings
 from tflite_export.targets.containers import plan_storage
 
-#: Targets whose own compiler may leave operators of a right file on the CPU.
-_COMPILED = ("coral", "ethos-u")
 #: Findings that a sentence lists.
 _FINDINGS = 3
 
@@ -74,7 +73,7 @@ def _left_on_the_cpu(
     graph: IntegerGraph, storage: Mapping[str, str], target: str
 ) -> tuple[str, ...]:
     """A sentence about the operators that the target's own processor does not take, if any."""
-    if target not in _COMPILED:
+    if not targets.capabilities(target).compiler:
         return ()
     findings = static_findings(parse(write(graph, storage)), target)
     if not findings:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.goals import AccuracyTarget, Budget
+from tfeptq.registry import Registry
 from tfeptq.settings import (
     bounds,
     layer_names,
@@ -22,17 +23,32 @@ from tfeptq.settings import (
     widths,
 )
 from tfeptq.stage_samples import DEFAULT_STAGES, StageSamples, stage_samples
+from tflite_export.targets import TARGETS, able
 
 if TYPE_CHECKING:
     import keras
 
+    from tfeptq.quantized.weight_grid import WeightGrid
+    from tfeptq.sensitivity.method import Method
+
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (4, 5, 6, 7, 8, 16)
-TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 THRESHOLDS = ("output", "hmse", "mse", "max")
 ROUNDINGS = ("eptq", "optq", "nearest")
 INITIAL_ROUNDINGS = ("optq", "nearest")
-SENSITIVITIES = ("label_free", "hawq_v2", "inter_layer")
+#: One line a method; what it is asked: `tfeptq.sensitivity.method`.
+SENSITIVITIES: Registry[type[Method]] = Registry(
+    "sensitivity",
+    {
+        "label_free": "tfeptq.sensitivity.label_free:LabelFree",
+        "hawq_v2": "tfeptq.sensitivity.hawq_v2:HawqV2",
+        "inter_layer": "tfeptq.sensitivity.inter_layer:InterLayer",
+    },
+)
+#: One line a grid; what it is asked: `tfeptq.quantized.weight_grid`.
+WEIGHT_GRIDS: Registry[type[WeightGrid]] = Registry(
+    "weight_grid", {"uniform": "tfeptq.quantized.uniform_grid:UniformGrid"}
+)
 #: Measurements that improve predicted widths which are not trained afterwards.
 DEFAULT_MOVES = 32
 
@@ -78,6 +94,8 @@ class QuantizationConfig:
             graph; name what comes behind each call for another order. "parts": where an output is a
             concatenation along its last axis, every part is an output with a scale of its own.
             None: the model's outputs.
+        weight_grid: which values weights may have: "uniform", the integers of their width times
+            a scale.
         first_last_bits: weights of the first and last weighted layers; None: as the others. A
             layer named in a `weight_bits` mapping keeps the width given there.
         sensitivity: what tells how much a layer's width matters when candidates are given:
@@ -142,6 +160,7 @@ class QuantizationConfig:
     input_shape: InputShape | None = None
     states: Mapping[str | int, str] | None = None
     outputs: Outputs | None = None
+    weight_grid: str = "uniform"
     first_last_bits: int | None = 8
     threshold: str | None = None
     rounding: str = "eptq"
@@ -230,10 +249,11 @@ class QuantizationConfig:
         return dataclasses.replace(self, activation_bits=bits, weight_bits=weights, **goals)
 
     def _check_goals(self) -> None:
-        if self.budget is not None and self.budget.compressed and self.target != "microcontroller":
+        is_compressed = self.budget is not None and self.budget.compressed
+        if is_compressed and self.target not in (readers := able("reads_tables")):
             raise ValueError(
-                f"budget: compressed files run on target 'microcontroller' only, not "
-                f"{self.target!r}"
+                f"budget: compressed files run on target {' or '.join(map(repr, readers))} only, "
+                f"not {self.target!r}"
             )
         for name in ("budget", "accuracy_target"):
             if getattr(self, name) is not None and not self.has_candidates:
@@ -327,6 +347,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "input_shape": _or_none(shapes),
     "states": _or_none(state_names),
     "outputs": _or_none(layer_names),
+    "weight_grid": partial(member, allowed=WEIGHT_GRIDS),
     "first_last_bits": _or_none(partial(width, allowed=WEIGHT_BITS)),
     "threshold": _or_none(partial(member, allowed=THRESHOLDS)),
     "rounding": partial(member, allowed=ROUNDINGS),

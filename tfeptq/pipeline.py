@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from tfeptq.calibrate.activation_ranges import set_activation_ranges
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.lost_features import warn_of_lost_features
 from tfeptq.calibrate.sequences import single_steps
-from tfeptq.checkpoint.steps import Checkpoint, numbered, open_checkpoint
+from tfeptq.checkpoint.results import changed_or_kept, decisive, measured_or_kept
+from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken, configured_samples
 from tfeptq.freeze.kernel_scales import settle
@@ -161,7 +162,7 @@ def _quantize(
         return learn(planned(plan, widths), recipe, shown, Stopwatch(), is_final=is_final)
 
     def keep(widths: Widths, *of: Any) -> np.ndarray:
-        return _kept_evaluation(checkpoint, planned(plan, widths), samples, *of)
+        return measured_or_kept(checkpoint, planned(plan, widths), samples, *of)
 
     with watch("search"):
         quantized, search = hold_accuracy(model, choice, config, attempt, keep, baseline)
@@ -201,18 +202,17 @@ def _learn(
     has_weights = bool(quantized.weighted_layers)
     if has_weights and config.untrained_rounding == "optq":
         with watch("layer by layer"):
-            report, *weights = checkpoint.arrays(
+            changed_or_kept(
+                checkpoint,
                 "layer_by_layer",
-                _rounded_layer_by_layer,
-                quantized=quantized,
+                round_layer_by_layer,
+                quantized,
                 model=canonical,
                 samples=samples,
                 count=config.stages.layer_by_layer,
                 corrects_biases=config.bias_correction,
                 is_trained_later=config.rounding == "eptq",
-            ).values()
-            quantized.set_weights(weights)
-            quantized.report.restate(str(report))
+            )
     elif config.bias_correction:
         with watch("bias correction"):
             correct_biases(quantized, canonical, samples, count=config.stages.bias_correction)
@@ -220,7 +220,7 @@ def _learn(
         with watch("attention"):
             attention = distillation_weights(canonical, samples, scores, config)
         with watch("distillation"):
-            inputs = _inputs(plan, samples, config)
+            inputs = decisive(plan, samples, config)
             # One evaluation of a search follows the other; only its outcome is needed again.
             path = (
                 checkpoint.path("training", **inputs)
@@ -263,46 +263,6 @@ def _train(
         count = config.stages.bias_correction
         correct = functools.partial(correct_biases, quantized, canonical, samples, count=count)
         kept_if_nearer(correct, quantized, canonical, samples, count=count)
-
-
-def _kept_evaluation(
-    checkpoint: Checkpoint,
-    plan: QuantizationPlan,
-    samples: Sequence[np.ndarray],
-    config: QuantizationConfig,
-    metric: Callable[..., Any],
-    float_values: np.ndarray,
-    measure: Callable[[], np.ndarray],
-) -> np.ndarray:
-    """What a metric measures with fixed widths; its own data show in the float model's values."""
-    return checkpoint.arrays(
-        "evaluation",
-        lambda **_: {"values": measure()},
-        **_inputs(plan, samples, config),
-        metric=metric,
-        float_values=float_values,
-    )["values"]
-
-
-def _inputs(
-    plan: QuantizationPlan, samples: Sequence[np.ndarray], config: QuantizationConfig
-) -> dict[str, Any]:
-    """What a result depends on: of the request what neither widths nor samples hold already."""
-    recipe = dataclasses.replace(
-        config,
-        weight_bits=8,
-        activation_bits=8,
-        budget=None,
-        accuracy_target=None,
-        augmentation=None,
-    )
-    widths = dict(plan.weight_bits), dict(plan.activation_bits)
-    return {"model": plan.model, "samples": samples, "config": recipe, "widths": widths}
-
-
-def _rounded_layer_by_layer(*, quantized: QuantizedModel, **inputs: Any) -> dict[str, np.ndarray]:
-    round_layer_by_layer(quantized, **inputs)
-    return {"report": np.array(quantized.report.stated()), **numbered(quantized.get_weights())}
 
 
 def _wrapped(plan: QuantizationPlan, samples: Sequence[np.ndarray]) -> QuantizedModel:

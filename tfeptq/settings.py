@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def switch(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def member(name: str, value: Any, allowed: Sequence[str]) -> str:
+def member(name: str, value: Any, allowed: Collection[str]) -> str:
     """One of `allowed`.
 
     Raises:

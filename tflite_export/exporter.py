@@ -115,10 +115,11 @@ def export(
     _require_quantized(model)
     target = _target(model, target)
     check_ends(target, input_type, output_type)
+    runtimes = targets.capabilities(target).runtimes
     if verify:
-        isolation.start(*targets.capabilities(target).runtimes)
+        isolation.start(*runtimes)
     graph = validated(model if isinstance(model, IntegerGraph) else model.freeze())
-    graph = prove(validated(wide_softmax.executable(graph, target)), target=target)
+    graph = prove(validated(wide_softmax.executable(graph, target)), runtimes=runtimes)
     storage = plan_storage(graph, target)
     content = write(graph, storage)
     proof = _verified(content, graph, storage, target, samples) if verify else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: Known name -> how the names begin, in small letters and digits, that people write for it.
@@ -31,7 +31,7 @@ _ELSEWHERE = {
 }
 
 
-def meant(value: Any, allowed: Sequence[str]) -> str | None:
+def meant(value: Any, allowed: Iterable[str]) -> str | None:
     """The one of `allowed` that `value` may stand for, if any."""
     if not isinstance(value, str):
         return None

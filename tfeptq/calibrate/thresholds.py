@@ -1,7 +1,7 @@
 """Weight thresholds: how far a channel's weights reach before they are clipped.
 
 tau_c minimises the mean of h_w * (w - Q_tau(w))^2 over the channel (Hmse; EPTQ, section 4.1); with
-h_w = 1 that is the plain squared error. Step = tau / 2^(bits - 1).
+h_w = 1 that is the plain squared error. What Q_tau is, the weight grid says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from tfeptq.canonical import linear
-from tfeptq.quantized.weight_grid import UniformGrid, WeightGrid
+from tfeptq.config import WEIGHT_GRIDS
+from tfeptq.quantized.weight_grid import WeightGrid
 from tflite_export.graph import limits
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
@@ -24,34 +25,42 @@ _TOGETHER = 2**15
 
 
 def fitted_grid(
-    layer: keras.Layer, scores: np.ndarray | None, *, bits: int, method: str, per_channel: bool
-) -> UniformGrid:
+    layer: keras.Layer,
+    scores: np.ndarray | None,
+    *,
+    grid: str,
+    bits: int,
+    method: str,
+    per_channel: bool,
+) -> WeightGrid:
     """Grid of the kernel of a weighted primitive, with the steps that suit its weights best.
 
     Args:
-        scores: h_w in the kernel's shape; see `weight_steps`, for `method` too.
+        scores: h_w in the kernel's shape; see `fitted_rows`, for `method` too.
+        grid: its kind, by its name in `tfeptq.config.WEIGHT_GRIDS`.
     """
     kernel = np.asarray(layer.kernel)
-    steps = weight_steps(
+    rows = fitted_rows(
         linear.by_channel(layer, kernel),
         None if scores is None else linear.by_channel(layer, scores),
+        kind=WEIGHT_GRIDS.find(grid),
         bits=bits,
         method=method,
         per_channel=per_channel,
     )
-    shape = linear.scale_shape(layer, kernel.shape, per_channel=per_channel)
-    return UniformGrid(bits, steps.reshape(shape), per_channel)
+    return of_kernel(layer, rows)
 
 
-def weight_steps(
+def fitted_rows(
     weights: np.ndarray,
     scores: np.ndarray | None,
     *,
+    kind: type[WeightGrid],
     bits: int,
     method: str,
     per_channel: bool = True,
-) -> np.ndarray:
-    """Quantization steps, float32, one a channel (or one in all when not `per_channel`).
+) -> WeightGrid:
+    """The grid of weights in rows, one float32 step a row, or one in all.
 
     Args:
         weights: (channels, weights of a channel).
@@ -68,7 +77,8 @@ def weight_steps(
         weights, importance = weights.reshape(1, -1), importance.reshape(1, -1)
     largest = largest_weights(weights)
     if method == "max":
-        return UniformGrid.holding(largest, bits=bits).step.astype(np.float32)
+        grid = kind.holding(largest[:, None], bits=bits, per_channel=per_channel)
+        return settled(grid, weights, importance)
     rows = max(1, _TOGETHER // weights.shape[1])
     parts = [slice(begin, begin + rows) for begin in range(0, len(weights), rows)]
     thresholds = np.concatenate(
@@ -78,11 +88,29 @@ def weight_steps(
                 importance[part].astype(np.float64),
                 largest[part],
                 bits,
+                kind,
             )
             for part in parts
         ]
     )
-    return UniformGrid.of_threshold(thresholds, bits=bits).step.astype(np.float32)
+    grid = kind.of_threshold(thresholds[:, None], bits=bits, per_channel=per_channel)
+    return settled(grid, weights, importance)
+
+
+def settled(grid: WeightGrid, weights: np.ndarray, importance: np.ndarray) -> WeightGrid:
+    """A grid of rows with float32 steps, and what else it learns of the weights.
+
+    Args:
+        weights, importance: in rows, as `WeightGrid.adapted` takes them.
+    """
+    single = grid.arranged(lambda array: array.astype(np.float32))
+    return single.adapted(weights.astype(np.float64), importance.astype(np.float64))
+
+
+def of_kernel(layer: keras.Layer, rows: WeightGrid) -> WeightGrid:
+    """A grid of rows as it is for the kernel of a weighted primitive."""
+    shape = linear.scale_shape(layer, tuple(layer.kernel.shape), per_channel=rows.per_channel)
+    return rows.arranged(lambda by_row: by_row.reshape(shape))
 
 
 def largest_weights(weights: np.ndarray) -> np.ndarray:
@@ -97,17 +125,21 @@ def largest_weights(weights: np.ndarray) -> np.ndarray:
 
 
 def _search(
-    weights: np.ndarray, importance: np.ndarray, largest: np.ndarray, bits: int
+    weights: np.ndarray,
+    importance: np.ndarray,
+    largest: np.ndarray,
+    bits: int,
+    kind: type[WeightGrid],
 ) -> np.ndarray:
     # A channel that no output depends on has no scores: fall back to its plain squared error.
     dead = importance.sum(axis=1, keepdims=True) <= 0.0
     importance = np.where(dead, 1.0, importance)
     thresholds, errors = np.zeros_like(largest), np.full(len(weights), np.inf)
-    for fractions in (_coarse(bits), *_REFINEMENTS):
+    for fractions in (_coarse(kind, bits), *_REFINEMENTS):
         center = thresholds
         for fraction in fractions:
             candidate = center + fraction * largest
-            grid = UniformGrid.of_threshold(candidate[:, None], bits=bits)
+            grid = kind.of_threshold(candidate[:, None], bits=bits)
             error = weighted_error(weights, importance, grid)
             better = error < errors
             thresholds = np.where(better, candidate, thresholds)
@@ -115,9 +147,9 @@ def _search(
     return thresholds
 
 
-def _coarse(bits: int) -> np.ndarray:
+def _coarse(kind: type[WeightGrid], bits: int) -> np.ndarray:
     # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
-    highest = max(_HIGHEST, UniformGrid.holding(1.0, bits=bits).threshold)
+    highest = max(_HIGHEST, float(kind.holding(1.0, bits=bits).threshold))
     return np.arange(_LOWEST, highest + _COARSE_STEP / 2, _COARSE_STEP)
 
 

@@ -32,8 +32,8 @@ class Validation:
             data = [tuple(data)]
         self._batches = list(data) if isinstance(data, Iterator) else data
 
-    def require_scorable(self, model: keras.Model) -> None:
-        """Tries the beginning of the data with the float model itself.
+    def require_scorable(self, model: keras.Model) -> list[str]:
+        """Tries the beginning of the data with the float model itself; names of its scores.
 
         Raises:
             ValueError: there is none, or the model's loss or metrics cannot take it.
@@ -53,6 +53,7 @@ class Validation:
             np.isfinite(each).all() for each in model.get_weights()
         ):
             raise ValueError(f"{_UNFIT}: the loss is NaN; are there labels out of range?")
+        return list(scores)
 
     def scores(self, model: keras.Model, quantized: keras.Model) -> dict[str, float]:
         """The float model's own loss and metrics, also custom ones, of the quantized outputs."""

@@ -37,7 +37,7 @@ def latency(
     input_shape: Annotated[Any, typed(sizes, metavar="N,N,...|INPUT=N,N,...")] = None,
     target: Annotated[
         str, one_of(TARGETS, "Vela's estimates for ethos-u, for others LiteRT on this computer:")
-    ] = "android",
+    ] = QuantizationConfig.target,
     accelerator: Annotated[str, Parameter(metavar="NAME")] = "ethos-u55-128",
 ) -> int:
     """Times of every layer at every width, for --latency-table.
@@ -64,9 +64,10 @@ def latency(
     from tfeptq.report.tables import show_latencies
     from tfeptq.selection.latency import measure_latencies, write_latencies
     from tflite_export.packaging.vela import vela_times
+    from tflite_export.targets import capabilities
 
     times = None
-    if target == "ethos-u":
+    if capabilities(target).compiler == "vela":
         times = functools.partial(vela_times, target=target, accelerator=accelerator)
     canonical = prepare(as_functional(source, config.input_shape))
     table = measure_latencies(canonical, config, times=times)

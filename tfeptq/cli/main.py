@@ -11,6 +11,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from tfeptq import __version__
+from tfeptq.cli.compare_command import compare
 from tfeptq.cli.demo_command import demo
 from tfeptq.cli.exit_codes import BAD_INPUT, DONE, STOPPED
 from tfeptq.cli.file_commands import check, evaluate, inspect
@@ -50,6 +51,7 @@ Settings of a file, one of them overridden (F.yaml: `weight_bits: [2, 4, 8]`, a 
     evaluate: "tfeptq evaluate m.tflite --data test.npz --runtime tflm",
     check: "tfeptq check m.tflite --target coral",
     package: "tfeptq package m.tflite --target microcontroller --compress --output firmware",
+    compare: "tfeptq compare m.keras quantized.keras --data x.npz",
     frontier: "tfeptq frontier m.keras --calibration x.npz --weight-bits 2,3,4,8",
     latency: "tfeptq latency m.keras --target ethos-u --output t.csv",
 }

@@ -80,7 +80,7 @@ def package(
     if job.options.output is not None:
         require_folder("--output", job.options.output)
         job.options.output.mkdir(parents=True, exist_ok=True)
-    return _BY_TARGET[target](job)
+    return _BY_TARGET.get(target, _as_it_is)(job)
 
 
 def _require_taken(job: _Job) -> None:
@@ -230,6 +230,11 @@ def _for_coral(job: _Job) -> int:
     )
 
 
+def _as_it_is(job: _Job) -> int:
+    raise ValueError(f"--target {job.target} has no tools of its own: it takes the file as it is")
+
+
+#: Targets with tools of their own.
 _BY_TARGET = {
     "android": _for_android,
     "coral": _for_coral,

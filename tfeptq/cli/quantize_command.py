@@ -38,6 +38,7 @@ from tfeptq.cli.typed import typed_command
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
 from tfeptq.foreign.files import require_model_file
 from tflite_export.file.atomic import destination, require_folder
+from tflite_export.targets import capabilities
 
 if TYPE_CHECKING:
     import keras
@@ -275,7 +276,7 @@ def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Sco
     print(f"{result.path}: {result.size_bytes} bytes, {result.gzip_bytes} gzipped")
     if result.verification is not None:
         print(result.verification.summary())
-    if result.findings or result.target == "coral":
+    if result.findings or capabilities(result.target).only_own_rules:
         print_findings(result.findings)
 
 

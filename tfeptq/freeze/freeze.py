@@ -23,6 +23,7 @@ from tfeptq.canonical.primitives import primitive_of
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel, WrittenSlopes
+from tflite_export import targets
 from tflite_export.graph import limits
 from tflite_export.graph.activations import RELU, RELU6
 from tflite_export.graph.case import largest_distance
@@ -49,7 +50,8 @@ def freeze(model: keras.Model, *, target: str | None = None) -> IntegerGraph:
     Raises:
         ValueError: some kernel cannot hold what it would have to, naming the layer.
     """
-    return prove(validated(_Freezer(model).graph()), target=target)
+    runtimes = () if target is None else targets.capabilities(target).runtimes
+    return prove(validated(_Freezer(model).graph()), runtimes=runtimes)
 
 
 def bit_widths(model: keras.Model) -> dict[str, tuple[int | None, int]]:

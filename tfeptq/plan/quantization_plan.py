@@ -70,6 +70,7 @@ class QuantizationPlan:
         model: the canonical float model.
         graph: its calls.
         target: what it is quantized for.
+        weight_grid: which values weights may have, see `tfeptq.config.WEIGHT_GRIDS`.
         asked: layer name -> widths of its weights that were asked for, ascending.
         candidates: the same without those that the target cannot store.
         weights: layer name -> how its weights are held; of candidates the widest.
@@ -89,6 +90,7 @@ class QuantizationPlan:
     model: keras.Model
     graph: LayerGraph
     target: str
+    weight_grid: str
     asked: Mapping[str, tuple[int, ...]]
     candidates: Mapping[str, tuple[int, ...]]
     weights: Mapping[str, WeightStorage]
@@ -133,7 +135,11 @@ class QuantizationPlan:
         asked = asked_widths(model, topology.graph, config)
         storable = {
             name: storable_widths(
-                model.get_layer(name), widths, activation_dtype(bits[name]), config.target
+                model.get_layer(name),
+                widths,
+                activation_dtype(bits[name]),
+                config.target,
+                config.weight_grid,
             )
             for name, widths in asked.items()
         }
@@ -143,12 +149,15 @@ class QuantizationPlan:
             model=model,
             graph=topology.graph,
             target=config.target,
+            weight_grid=config.weight_grid,
             asked=MappingProxyType(asked),
             candidates=MappingProxyType(storable),
             groups=MappingProxyType(groups),
             input_ranges=MappingProxyType(bounds),
             _topology=topology,
-            **_decided(model, topology, config.target, widest, bits, bounds, ranges),
+            **_decided(
+                model, topology, config.target, config.weight_grid, widest, bits, bounds, ranges
+            ),
         )
 
     def with_widths(
@@ -190,7 +199,9 @@ class QuantizationPlan:
             ValueError: a width that the target cannot store; names the layer.
         """
         dtype = dtype or self.weights[layer].dtype
-        return weight_storage(self.model.get_layer(layer), bits, dtype, self.target)
+        return weight_storage(
+            self.model.get_layer(layer), bits, dtype, self.target, self.weight_grid
+        )
 
     def storable(self, layer: str, dtype: str) -> tuple[int, ...]:
         """Those of a layer's candidates that a kernel of an integer type can read.
@@ -199,7 +210,8 @@ class QuantizationPlan:
             ValueError: there is none; names the layer.
         """
         held = self.model.get_layer(layer)
-        return storable_widths(held, self.candidates[layer], dtype, self.target)
+        widths = self.candidates[layer]
+        return storable_widths(held, widths, dtype, self.target, self.weight_grid)
 
     def fixed_parameters(self, quantizer: Quantizer, bits: int) -> tuple[float, int] | None:
         """Scale and zero point of one of the plan's quantizers at a width, if they are fixed."""
@@ -244,7 +256,7 @@ class QuantizationPlan:
         activation_bits: Mapping[str, int],
         ranges: Ranges | None,
     ) -> QuantizationPlan:
-        facts = self.model, self._topology, self.target
+        facts = self.model, self._topology, self.target, self.weight_grid
         decided = _decided(*facts, weight_bits, activation_bits, self.input_ranges, ranges)
         return dataclasses.replace(self, **decided)
 
@@ -253,6 +265,7 @@ def _decided(
     model: keras.Model,
     topology: Topology,
     target: str,
+    weight_grid: str,
     weight_bits: Mapping[str, int],
     activation_bits: Mapping[str, int],
     input_ranges: Mapping[str, Range],
@@ -261,7 +274,7 @@ def _decided(
     """The parts of a plan that follow from widths and ranges."""
     dtypes = {name: activation_dtype(bits) for name, bits in activation_bits.items()}
     weights = {
-        name: weight_storage(model.get_layer(name), bits, dtypes[name], target)
+        name: weight_storage(model.get_layer(name), bits, dtypes[name], target, weight_grid)
         for name, bits in weight_bits.items()
     }
     means = {

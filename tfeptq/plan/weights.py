@@ -10,7 +10,7 @@ import keras
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.names import by_legal_name
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import WEIGHT_GRIDS, QuantizationConfig
 from tfeptq.plan.layer_names import refuse_unknown
 from tflite_export import targets
 
@@ -22,7 +22,9 @@ class WeightStorage:
     Attributes:
         name: of the layer.
         kind: of the operator that reads them.
-        bits: width of the integers.
+        bits: width of a weight, as it was asked for.
+        grid: which values it may have, by its name in `tfeptq.config.WEIGHT_GRIDS`.
+        code_bits: width of the integers in the file.
         dtype: integer type in which the kernel computes: "int8" or "int16".
         per_channel: one scale an output channel, otherwise one in all.
         container: type in which they are stored: "int8", "int4" or "int2".
@@ -32,29 +34,39 @@ class WeightStorage:
     name: str
     kind: str
     bits: int
+    grid: str
+    code_bits: int
     dtype: str
     per_channel: bool
     container: str
     requantization: str
 
 
-def weight_storage(layer: keras.Layer, bits: int, dtype: str, target: str) -> WeightStorage:
+def weight_storage(
+    layer: keras.Layer, bits: int, dtype: str, target: str, grid: str
+) -> WeightStorage:
     """What the target's kernels need for the narrowest container.
+
+    Args:
+        grid: by its name in `tfeptq.config.WEIGHT_GRIDS`.
 
     Raises:
         ValueError: a width that the target cannot store; names the layer.
     """
     kind = linear.operator_kind(layer)
-    granularity = targets.weight_granularity(target, kind, bits=bits, activation_dtype=dtype)
+    codes = WEIGHT_GRIDS.find(grid).code_bits(bits)
+    granularity = targets.weight_granularity(target, kind, bits=codes, activation_dtype=dtype)
     per_channel = granularity == "per_channel"
     try:
         container = targets.storage(
-            target, kind, bits=bits, per_channel=per_channel, activation_dtype=dtype
+            target, kind, bits=codes, per_channel=per_channel, activation_dtype=dtype
         )
     except ValueError as error:
         raise ValueError(f"layer {layer.name!r}, weight_bits={bits}: {error}") from error
     rounding = requantization(kind, dtype, target, container=container)
-    return WeightStorage(layer.name, kind, bits, dtype, per_channel, container, rounding)
+    return WeightStorage(
+        layer.name, kind, bits, grid, codes, dtype, per_channel, container, rounding
+    )
 
 
 def requantization(kind: str, dtype: str, target: str, *, container: str | None = None) -> str:
@@ -90,7 +102,7 @@ def asked_widths(
 
 
 def storable_widths(
-    layer: keras.Layer, widths: Sequence[int], dtype: str, target: str
+    layer: keras.Layer, widths: Sequence[int], dtype: str, target: str, grid: str
 ) -> tuple[int, ...]:
     """The widths among `widths` that the target can store.
 
@@ -100,7 +112,7 @@ def storable_widths(
     fitting, refusal = [], None
     for bits in widths:
         try:
-            weight_storage(layer, bits, dtype, target)
+            weight_storage(layer, bits, dtype, target, grid)
         except ValueError as error:
             refusal = error
         else:

@@ -3,18 +3,17 @@
 Thresholds, GPTQ, training, sensitivities and freeze ask the grid of a kernel and round nothing
 themselves. A grid is integers times the step of their channel; nothing outside of a grid's own
 class may count on integers that follow each other by one, or that are the same in every channel.
+
+A kind of grid is one class and a line in `tfeptq.config.WEIGHT_GRIDS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from keras import ops
-
-from tfeptq.canonical.integer_types import weight_range
 
 #: Lowest and highest integer of every weight, broadcast against the weights.
 Bounds = tuple[Any, Any]
@@ -36,7 +35,7 @@ class StoredWeights:
 
 
 class WeightGrid(Protocol):
-    """What is asked of the grid of a kernel.
+    """What is asked of the grid of a kernel, and of its kind.
 
     Zero is one of its values. Weights come in the arrangement that the grid is in: everything that
     it keeps by channel (steps; the entries of a codebook) broadcasts against them, and follows them
@@ -45,7 +44,49 @@ class WeightGrid(Protocol):
     Two neighbouring values are told apart by a *place*, a float32 number that means something to
     the grid only, so that training can keep one a weight. Beyond the bounds both neighbours of a
     place are the last value.
+
+    Thresholds try grids of one kind, one threshold a channel (`of_threshold`); the best then takes
+    what else it learns from the weights (`adapted`). A layer keeps the step and the `tables` of its
+    grid as variables, and makes it again of them (`restored`), of tensors inside a compiled step.
     """
+
+    @classmethod
+    def of_threshold(cls, threshold: Any, *, bits: int, per_channel: bool = True) -> WeightGrid:
+        """The one that reaches from minus the threshold, positive, where weights are clipped."""
+
+    @classmethod
+    def holding(cls, largest: Any, *, bits: int, per_channel: bool = True) -> WeightGrid:
+        """The finest that clips no weight up to the magnitude `largest`."""
+
+    @classmethod
+    def restored(
+        cls, step: Any, tables: Mapping[str, Any], *, bits: int, per_channel: bool
+    ) -> WeightGrid:
+        """The grid with this step and these `tables`."""
+
+    @staticmethod
+    def code_bits(bits: int) -> int:
+        """Width of the integers in the file, which the target must have a container for."""
+
+    @staticmethod
+    def table_shapes(scales: tuple[int, ...], *, bits: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of `tables` by name, of a kernel whose steps have the shape `scales`."""
+
+    @property
+    def tables(self) -> Mapping[str, Any]:
+        """What it keeps beside the step, by name."""
+
+    @property
+    def threshold(self) -> Any:
+        """Where weights are clipped below zero, positive."""
+
+    def adapted(self, weights: np.ndarray, importance: np.ndarray) -> WeightGrid:
+        """The grid with what else it learns of the weights; its step stays.
+
+        Args:
+            weights: in rows, (channels, weights of a channel) or (1, weights).
+            importance: of each weight's squared error, in the same shape.
+        """
 
     @property
     def bits(self) -> int:
@@ -109,88 +150,3 @@ class WeightGrid(Protocol):
             arrange: gives an array that broadcasts against the weights as they are one that does so
                 against them as they will be.
         """
-
-
-@dataclasses.dataclass(frozen=True)
-class UniformGrid:
-    """All integers of a width: step * n with n in [-2^(b-1), 2^(b-1) - 1], of 8 bits from -127 on.
-
-    See `WeightGrid`. A place is the integer below, beyond the bounds too.
-
-    Args:
-        bits: 2 to 8.
-        step: positive, an array or a tensor that broadcasts against the weights.
-        per_channel: one step an output channel, otherwise one in all.
-    """
-
-    bits: int
-    step: Any
-    per_channel: bool = True
-
-    @classmethod
-    def of_threshold(cls, threshold: Any, *, bits: int, per_channel: bool = True) -> UniformGrid:
-        """Of the threshold tau, where weights are clipped: the step is tau / 2^(b-1)."""
-        return cls(bits, threshold / 2 ** (bits - 1), per_channel)
-
-    @classmethod
-    def holding(cls, largest: Any, *, bits: int, per_channel: bool = True) -> UniformGrid:
-        """The finest that clips no weight up to the magnitude `largest`."""
-        return cls(bits, largest / weight_range(bits)[1], per_channel)
-
-    @property
-    def threshold(self) -> Any:
-        return self.step * 2 ** (self.bits - 1)
-
-    @property
-    def levels(self) -> int:
-        return 2**self.bits
-
-    def bounds(self) -> Bounds:
-        return weight_range(self.bits)
-
-    def nearest(self, weights: Any, *, within: Bounds | None = None) -> Any:
-        return self._nearest(weights / self.step, within or self.bounds())
-
-    def _nearest(self, scaled: Any, within: Bounds) -> Any:
-        functions = _functions(scaled)
-        return functions.clip(functions.round(scaled), *within)
-
-    def neighbours(self, weights: Any) -> Bounds:
-        below, _ = self.place(weights)
-        return self.between(below, 0.0), self.between(below, 1.0)
-
-    def place(self, weights: Any) -> tuple[Any, Any]:
-        scaled = weights / self.step
-        below = _functions(scaled).floor(scaled)
-        return below, scaled - below
-
-    def place_beside(self, integers: Any, weights: Any) -> tuple[Any, Any, Any]:
-        functions, scaled = _functions(weights), weights / self.step
-        below = functions.where(scaled < integers, integers - 1.0, integers)
-        return below, functions.clip(scaled - below, 0.0, 1.0), integers - below
-
-    def place_above(self, integers: Any) -> Any:
-        return integers
-
-    def between(self, place: Any, share: Any) -> Any:
-        reached = place + share
-        return _functions(reached).clip(reached, *self.bounds())
-
-    def values(self, integers: Any) -> Any:
-        return integers * self.step
-
-    def error(self, weights: Any) -> Any:
-        scaled = weights / self.step
-        return (self._nearest(scaled, self.bounds()) - scaled) * self.step
-
-    def stored(self, integers: np.ndarray) -> StoredWeights:
-        scale = np.asarray(self.step, np.float32).reshape(-1)
-        return StoredWeights(np.asarray(integers).astype(np.int8), scale, self.bits)
-
-    def arranged(self, arrange: Callable[[Any], Any]) -> UniformGrid:
-        return dataclasses.replace(self, step=arrange(self.step))
-
-
-def _functions(values: Any) -> Any:
-    """NumPy's functions for its arrays, Keras's for tensors."""
-    return np if isinstance(values, (np.ndarray, np.generic)) else ops

@@ -54,7 +54,14 @@ def _quantized_copy(layer: keras.Layer, plan: QuantizationPlan, *, calls: int) -
     copy = type(layer).from_config(layer.get_config())
     if layer.name in plan.weights:
         held = plan.weights[layer.name]
-        return QuantizedWeights(copy, held.bits, held.per_channel, held.requantization, calls)
+        return QuantizedWeights(
+            copy,
+            held.bits,
+            held.per_channel,
+            held.requantization,
+            calls,
+            grid_name=held.grid,
+        )
     if layer.name in plan.requantizations:
         return QuantizedMean(copy, plan.requantizations[layer.name])
     return _WRAPPERS[type(copy)](copy) if type(copy) in _WRAPPERS else copy

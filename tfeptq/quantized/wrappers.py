@@ -6,6 +6,7 @@ function and before the `ActivationQuantizer` that follows in the quantized mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras import ops
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.own_dtype import DTYPE
+from tfeptq.config import WEIGHT_GRIDS
 from tfeptq.quantized.integer_bias import integer_bias
 from tfeptq.quantized.quantizers import (
     given_unit,
@@ -21,7 +23,8 @@ from tfeptq.quantized.quantizers import (
     rectified_sigmoid_inverse,
     straight_through,
 )
-from tfeptq.quantized.weight_grid import StoredWeights, UniformGrid
+from tfeptq.quantized.uniform_grid import UniformGrid
+from tfeptq.quantized.weight_grid import StoredWeights, WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 
 #: Slopes have a scale even where all of them are zero.
@@ -75,6 +78,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         calls: how many times a shared layer is called. The file has one set of weights, but a bias
             a call: each `call_index` has its own integer bias and accumulator grid.
         scale_unit: of `log_scale`; None: that of `bits`, see `tfeptq.quantized.quantizers`.
+        grid_name: of the values that weights may have, in `tfeptq.config.WEIGHT_GRIDS`.
 
     Attributes:
         structure: of the float weights, which training keeps; None: every weight is on its own.
@@ -90,6 +94,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         requantization: str = "once",
         calls: int = 1,
         scale_unit: float | None = None,
+        grid_name: str = "uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **{"name": layer.name, "dtype": DTYPE, **kwargs})
@@ -98,6 +103,8 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.requantization = requantization
         self.calls = calls
         self.scale_unit = given_unit(bits, scale_unit)
+        self.grid_name = grid_name
+        self._kind = WEIGHT_GRIDS.find(grid_name)
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
@@ -118,6 +125,10 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.bias_offset = self._weight("bias_offset", channels, "zeros")
         if self.calls > 1:
             self.bias_residue = self._weight("bias_residue", by_call, "zeros", trainable=False)
+        self.tables = {
+            name: self._weight(name, table, "zeros", trainable=False)
+            for name, table in self._kind.table_shapes(scales, bits=self.bits).items()
+        }
         self.built = True
 
     def _weight(self, name: str, shape: Any, initializer: str, trainable: bool = True) -> Any:
@@ -128,12 +139,19 @@ class QuantizedWeights(keras.layers.Wrapper):
         return ops.convert_to_numpy(self.layer.kernel)
 
     @property
-    def weight_grid(self) -> UniformGrid:
+    def weight_grid(self) -> WeightGrid:
         """Of the kernel, with float32 steps; factors that are learned are not in them yet."""
-        return self._grid_of(ops.convert_to_numpy(self.step))
+        tables = {name: ops.convert_to_numpy(table) for name, table in self.tables.items()}
+        return self._grid_of(ops.convert_to_numpy(self.step), tables)
 
-    def _grid_of(self, step: Any) -> UniformGrid:
-        return UniformGrid(self.bits, step, self.per_channel)
+    def _grid_of(self, step: Any, tables: Mapping[str, Any]) -> WeightGrid:
+        return self._kind.restored(step, tables, bits=self.bits, per_channel=self.per_channel)
+
+    def set_grid(self, grid: WeightGrid) -> None:
+        """Starts from nearest rounding on a grid of this layer's kind, width and granularity."""
+        for name, table in self.tables.items():
+            table.assign(grid.tables[name])
+        self.set_step(grid.step)
 
     def set_step(self, step: np.ndarray) -> None:
         """Starts from nearest rounding with the given scales.
@@ -209,7 +227,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         soft = rectified_sigmoid(rounding * self.rounding_unit)
         hard = ops.cast(rounding >= 0.0, soft.dtype)
         chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
-        grid = self._grid_of(self.step * ops.exp(self.scale_unit * self.log_scale))
+        grid = self._grid_of(self.step * ops.exp(self.scale_unit * self.log_scale), self.tables)
         return grid.values(grid.between(self.place, chosen))
 
     def quantized_bias(self) -> Any:
@@ -346,8 +364,8 @@ class QuantizedWeights(keras.layers.Wrapper):
         """Values of the integer weights, float64, in the kernel's shape. Call `fold` first."""
         return self._precise_grid().values(self.integers())
 
-    def _precise_grid(self) -> UniformGrid:
-        return self.weight_grid.arranged(lambda step: step.astype(np.float64))
+    def _precise_grid(self) -> WeightGrid:
+        return self.weight_grid.arranged(lambda array: array.astype(np.float64))
 
     def stored(self) -> StoredWeights:
         """The weights as they ship. Call `fold` first."""
@@ -368,6 +386,7 @@ class QuantizedWeights(keras.layers.Wrapper):
             "requantization": self.requantization,
             "calls": self.calls,
             "scale_unit": self.scale_unit,
+            "grid_name": self.grid_name,
         }
 
     @classmethod

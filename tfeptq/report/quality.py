@@ -29,6 +29,7 @@ from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.report.nearness import cosine, sqnr, tensor_cosine, tensor_sqnr
 from tfeptq.stage_samples import first
 
 #: dB of an output, and of one of its channels.
@@ -130,8 +131,8 @@ def measure(
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
     left, right = graph.execute(batch), wrapped.execute(batch)
     pairs = _pairs(graph, wrapped)
-    layers = {name: _layer_sqnr(left[a], right[b]) for name, a, b in pairs}
-    cosines = {name: _layer_cosine(left[a], right[b]) for name, a, b in pairs}
+    layers = {name: tensor_sqnr(left[a], right[b]) for name, a, b in pairs}
+    cosines = {name: tensor_cosine(left[a], right[b]) for name, a, b in pairs}
     lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}
     outputs = tuple(
         _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))
@@ -156,61 +157,20 @@ def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> list[tuple[str, Key, Key]]
     return result
 
 
-def _layer_sqnr(expected: tf.Tensor, found: tf.Tensor) -> float:
-    """In float32, where TensorFlow uses all cores; large tensors are most of the work."""
-    if expected.shape != found.shape:
-        return float("inf")
-    largest = float(tf.reduce_max(tf.abs(expected)))
-    if not largest > 0.0:
-        return float("inf")
-    # In units in which no square leaves float32.
-    unit = tf.constant(1.0 / largest, expected.dtype)
-    signal = tf.math.reduce_variance(expected * unit)
-    noise = tf.reduce_mean(tf.square((expected - found) * unit))
-    return _decibels(*(float(value) * largest**2 for value in (signal, noise)))
-
-
-def _layer_cosine(expected: tf.Tensor, found: tf.Tensor) -> float:
-    if expected.shape != found.shape:
-        return 1.0
-    left, right = (tf.reshape(tensor, [-1]) for tensor in (expected, found))
-    # Without overflow: both in units of their largest magnitude.
-    units = [tf.reduce_max(tf.abs(tensor)) for tensor in (left, right)]
-    if not all(float(unit) > 0.0 for unit in units):
-        return float(all(float(unit) == 0.0 for unit in units))
-    left, right = left / units[0], right / units[1]
-    return float(tf.reduce_sum(left * right) / (tf.norm(left) * tf.norm(right)))
-
-
-def _decibels(signal: float, noise: float) -> float:
-    """Of the variance of a signal and the mean square of an error."""
-    if noise == 0.0 or signal <= 1e-12:
-        # Nothing differs, or nothing varies that could be lost.
-        return float("inf")
-    return float(10.0 * np.log10(max(signal, 1e-300) / noise))
-
-
-def _sqnr(expected: np.ndarray, found: np.ndarray) -> float:
-    left, right = expected.astype(np.float64), found.astype(np.float64)
-    return _decibels(float(left.var()), float(np.square(left - right).mean()))
-
-
 def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality:
     channels = expected.shape[-1] if expected.ndim > 1 else 1
     left, right = expected.reshape(-1, channels), found.reshape(-1, channels)
-    norms = np.linalg.norm(left.astype(np.float64)) * np.linalg.norm(right.astype(np.float64))
-    dot = float(np.sum(left.astype(np.float64) * right))
     agreement = None
     if channels > 1:
         agreement = float(np.mean(left.argmax(axis=-1) == right.argmax(axis=-1)))
     return OutputQuality(
         name,
-        _sqnr(left, right),
-        float(dot / norms) if norms > 0 else float(np.array_equal(left, right)),
+        sqnr(left, right),
+        cosine(left, right),
         agreement,
         len(left),
         len(np.unique(right)),
-        tuple(_sqnr(left[:, i], right[:, i]) for i in range(channels)),
+        tuple(sqnr(left[:, i], right[:, i]) for i in range(channels)),
         tuple(len(np.unique(right[:, i])) for i in range(channels)),
     )
 

@@ -34,11 +34,13 @@ class TargetSection:
 def target_section(file: Path, target: str) -> TargetSection:
     """Measures a `.tflite` file for "android", "coral", "ethos-u" or "microcontroller".
 
-    Tools that are not installed, or that refuse the file, are named in the remarks.
+    Of other targets there is nothing to measure. Tools that are not installed, or that refuse the
+    file, are named in the remarks.
     """
     section = TargetSection(f"Target {target}")
     try:
-        _BY_TARGET[target](file, section)
+        if target in _BY_TARGET:
+            _BY_TARGET[target](file, section)
     except (RuntimeUnavailableError, ValueError) as error:
         section.remarks.append(f"not measured: {error}")
     return section
@@ -126,6 +128,7 @@ def _microcontroller(file: Path, section: TargetSection) -> None:
     ]
 
 
+#: Targets with tools of their own.
 _BY_TARGET: dict[str, Callable[[Path, TargetSection], None]] = {
     "android": _android,
     "coral": _coral,

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfeptq.calibrate.thresholds import fitted_grid, largest_weights
+from tfeptq.calibrate.thresholds import fitted_grid, largest_weights, of_kernel, settled
 from tfeptq.canonical import linear
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import WEIGHT_GRIDS, QuantizationConfig
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.model import QuantizedModel
-from tfeptq.quantized.weight_grid import UniformGrid
+from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.gptq import damped
 from tfeptq.rounding.layerwise import fitting_samples, float_moments
@@ -43,15 +43,17 @@ def looks_at(method: str, bits: int) -> str:
 def suited_grid(
     layer: keras.Layer,
     *,
+    grid: str,
     bits: int,
     method: str,
     per_channel: bool,
     scores: np.ndarray | None = None,
     covariance: np.ndarray | None = None,
-) -> UniformGrid:
+) -> WeightGrid:
     """Grid of the kernel of a weighted primitive, with the steps that suit its weights best.
 
     Args:
+        grid: its kind, by its name in `tfeptq.config.WEIGHT_GRIDS`.
         method: "output", "hmse", "mse" or "max"; of 8 bits, which clip next to nothing, the first
             two are "mse".
         scores, covariance: h_w in the kernel's shape, and of inputs, (groups, K, K): what
@@ -60,12 +62,11 @@ def suited_grid(
     source = looks_at(method, bits)
     if source == "covariance":
         assert covariance is not None
-        steps = _output_steps(layer, covariance, bits=bits, per_channel=per_channel)
-        shape = linear.scale_shape(layer, tuple(layer.kernel.shape), per_channel=per_channel)
-        return UniformGrid(bits, steps.reshape(shape), per_channel)
+        kind = WEIGHT_GRIDS.find(grid)
+        return _by_output(layer, covariance, kind=kind, bits=bits, per_channel=per_channel)
     plain = "mse" if source == "weights" and method != "max" else method
     used = scores if source == "scores" else None
-    return fitted_grid(layer, used, bits=bits, method=plain, per_channel=per_channel)
+    return fitted_grid(layer, used, grid=grid, bits=bits, method=plain, per_channel=per_channel)
 
 
 def set_thresholds(
@@ -109,19 +110,25 @@ def _set(
 ) -> None:
     grid = suited_grid(
         layer.layer,
+        grid=layer.grid_name,
         bits=layer.bits,
         method=config.clipping,
         per_channel=layer.per_channel,
         scores=scores,
         covariance=covariance,
     )
-    layer.set_step(grid.step)
+    layer.set_grid(grid)
 
 
-def _output_steps(
-    layer: keras.Layer, covariance: np.ndarray, *, bits: int, per_channel: bool
-) -> np.ndarray:
-    """Steps, float32, one a channel in the order of the bias, or one in all."""
+def _by_output(
+    layer: keras.Layer,
+    covariance: np.ndarray,
+    *,
+    kind: type[WeightGrid],
+    bits: int,
+    per_channel: bool,
+) -> WeightGrid:
+    """The grid of a kind under which the layer's output is wrong by least."""
     kernel = np.asarray(layer.kernel)
     largest = largest_weights(linear.by_channel(layer, kernel))
     if not per_channel:
@@ -133,7 +140,7 @@ def _output_steps(
     def errors(thresholds: np.ndarray) -> np.ndarray:
         """Of each channel, or of all together."""
         spread = _by_group(layer, thresholds.astype(np.float32), kernel.shape)
-        error = UniformGrid.of_threshold(spread, bits=bits).error(weights)
+        error = kind.of_threshold(spread, bits=bits).error(weights)
         square = np.sum(error * (matrix @ error), axis=1, keepdims=True, dtype=np.float64)
         rows = np.broadcast_to(square, weights.shape)
         found = linear.by_channel(layer, linear.from_groups(layer, rows))[:, 0]
@@ -142,7 +149,7 @@ def _output_steps(
     best, least = np.zeros_like(largest), np.full(largest.shape, np.inf)
     step = _STEP_OF_FEW if weights.shape[1] < _MANY else _STEP_OF_MANY
     # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
-    highest = max(_HIGHEST, UniformGrid.holding(1.0, bits=bits).threshold)
+    highest = max(_HIGHEST, float(kind.holding(1.0, bits=bits).threshold))
     for fractions in (np.arange(_LOWEST, highest + step / 2, step), step * _REFINEMENT):
         center = best
         for fraction in fractions:
@@ -150,8 +157,15 @@ def _output_steps(
             found = errors(candidate)
             better = found < least
             best, least = np.where(better, candidate, best), np.where(better, found, least)
-    steps = UniformGrid.of_threshold(best, bits=bits).step.astype(np.float32)
-    return steps if per_channel else steps[:1]
+    thresholds = best if per_channel else best[:1]
+    grid = kind.of_threshold(thresholds[:, None], bits=bits, per_channel=per_channel)
+    squares = np.broadcast_to(np.diagonal(matrix, axis1=1, axis2=2)[..., None], weights.shape)
+    rows, importance = (
+        linear.by_channel(layer, each) for each in (kernel, linear.from_groups(layer, squares))
+    )
+    if not per_channel:
+        rows, importance = rows.reshape(1, -1), importance.reshape(1, -1)
+    return of_kernel(layer, settled(grid, rows, importance))
 
 
 def _by_group(layer: keras.Layer, by_channel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

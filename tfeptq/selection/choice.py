@@ -17,7 +17,7 @@ from tfeptq.selection.refinement import refined
 from tfeptq.selection.refusals import contradictory, unmet
 from tfeptq.selection.skeleton import peak_activation_bytes, skeleton
 from tfeptq.selection.variables import of_kind, planned
-from tfeptq.sensitivity.sensitivity import Sensitivity
+from tfeptq.sensitivity.method import Sensitivity
 
 #: Layer name -> (weight bits or None, bits of its output).
 BitWidths = Mapping[str, tuple[int | None, int]]

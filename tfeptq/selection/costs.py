@@ -25,6 +25,7 @@ from tfeptq.plan.weights import WeightStorage
 from tfeptq.selection.factor import Factor, constant, tabled, weights
 from tfeptq.selection.latency import LatencyTable
 from tfeptq.selection.variables import Variables
+from tflite_export import targets
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.packaging.compression import WIDEST_INDEX
 
@@ -34,9 +35,6 @@ _SCALE_BYTES = 4
 _TABLE_OVERHEAD = 256
 #: Bytes of a bias, by the integer type of the kernel.
 _BIAS_BYTES = {"int8": 4, "int16": 8}
-#: Targets whose compiler entropy-codes weights. Measured with Vela on normal weights: 2.1, 3.1,
-#: 4.1, 5.1 and 7.4 bits a weight for 2, 3, 4, 5 and 8 learned bits: the learned width, in short.
-_ENTROPY_CODED = ("ethos-u",)
 #: What look-up tables save of the file, to be told from what is written before compression.
 TABLE_SAVINGS = "table_savings"
 
@@ -147,9 +145,10 @@ def weight_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | N
     """Bytes of a layer's weights and their scales as they occupy the target's memory.
 
     Those of the file, but where the target's compiler entropy-codes the weights: there the learned
-    width counts, not its container.
+    width counts, not its container. Measured with Vela on normal weights: 2.1, 3.1, 4.1, 5.1 and
+    7.4 bits a weight for 2, 3, 4, 5 and 8 learned bits.
     """
-    if plan.target in _ENTROPY_CODED:
+    if targets.capabilities(plan.target).entropy_codes:
         return _bytes(plan, held, held.bits) + _scales(plan, held)
     return _stored_bytes(plan, held, budget)
 

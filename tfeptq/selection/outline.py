@@ -100,10 +100,11 @@ class _Outline:
             return []
         held = self._plan.weights[layer.name]
         channels = layer.bias.shape[0]
+        bits = held.code_bits
         stored, axis = linear.in_file(layer, np.empty(layer.kernel.shape, np.int8))
         scales = channels if held.per_channel else 1
         return [
-            self._constant(f"{layer.name}/weights", stored.shape, "int8", scales, axis, held.bits),
+            self._constant(f"{layer.name}/weights", stored.shape, "int8", scales, axis, bits),
             self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales),
         ]
 

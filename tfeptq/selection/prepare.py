@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfeptq.checkpoint.steps import Checkpoint
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import SENSITIVITIES, QuantizationConfig
 from tfeptq.data.samples import label_array
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
@@ -22,7 +22,8 @@ from tfeptq.selection.program import Program
 from tfeptq.selection.variables import of_kind
 from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.sensitivity.measured import MeasuredDivergence
-from tfeptq.sensitivity.sensitivity import Losses, Sensitivity, sensitivity
+from tfeptq.sensitivity.method import Losses, Sensitivity
+from tfeptq.sensitivity.sensitivity import sensitivity
 
 
 def prepare_choice(
@@ -39,7 +40,7 @@ def prepare_choice(
 
     Args:
         checkpoint: where sensitivities are kept for every later choice, whatever its budget.
-        labelled: the loss behind the traces of "hawq_v2"; None: self-distillation.
+        labelled: the loss that a method which takes labels looks at; None: self-distillation.
         scores: of the plan's model, where somebody else needs them too.
         limits: a budget that will be asked for: what nothing meets is refused at once.
     """
@@ -138,7 +139,7 @@ def check_costs(
 def labelled_loss(
     model: keras.Model, labels: Any, config: QuantizationConfig
 ) -> LabelledLoss | None:
-    """What labels are for: the traces of "hawq_v2" in the model's own loss.
+    """What labels are for: sensitivities in the model's own loss, by methods that take it.
 
     Args:
         labels: as they were given, one array; those of the samples that are taken come later.
@@ -148,9 +149,12 @@ def labelled_loss(
     """
     if labels is None:
         return None
-    if config.sensitivity != "hawq_v2" or not config.has_candidates:
+    takes_labels = SENSITIVITIES.find(config.sensitivity).takes_labels
+    if not takes_labels or not config.has_candidates:
+        able = [name for name in SENSITIVITIES if SENSITIVITIES.find(name).takes_labels]
         raise ValueError(
-            "labels are taken by sensitivity='hawq_v2' alone, to choose widths from a tuple "
+            f"labels are taken by sensitivity={' or '.join(map(repr, able))} alone, to choose "
+            "widths from a tuple "
             f"of candidates; received sensitivity={config.sensitivity!r}, "
             f"weight_bits={config.weight_bits!r}, activation_bits={config.activation_bits!r}"
         )

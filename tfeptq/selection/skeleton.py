@@ -35,9 +35,14 @@ def rounded(plan: QuantizationPlan) -> IntegerGraph:
     quantized = _uncalibrated(plan)
     for layer in quantized.weighted_layers:
         grid = fitted_grid(
-            layer.layer, None, bits=layer.bits, method="mse", per_channel=layer.per_channel
+            layer.layer,
+            None,
+            grid=layer.grid_name,
+            bits=layer.bits,
+            method="mse",
+            per_channel=layer.per_channel,
         )
-        layer.set_step(grid.step)
+        layer.set_grid(grid)
     return quantized.freeze()
 
 

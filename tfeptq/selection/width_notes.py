@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tfeptq.goals import Budget
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import least_compressed_bytes, weight_bytes
+from tflite_export import targets
 
 #: Layers that a sentence lists by name.
 _NAMES = 3
@@ -49,14 +50,15 @@ def unrewarded(plan: QuantizationPlan, budget: Budget | None) -> list[str]:
 
 
 def _tables(target: str) -> str:
-    if target != "microcontroller":
+    if not targets.capabilities(target).reads_tables:
         return ""
     return "; look-up tables make it smaller (Budget(compressed=True), `tfeptq package --compress`)"
 
 
 def by_tables(plan: QuantizationPlan, budget: Budget | None) -> str:
     """What to add to the refusal of a budget that look-up tables alone can meet, or nothing."""
-    if plan.target != "microcontroller" or budget is None or budget.compressed:
+    reads_tables = targets.capabilities(plan.target).reads_tables
+    if not reads_tables or budget is None or budget.compressed:
         return ""
     least = least_compressed_bytes(plan, budget)
     if budget.weight_bytes is None or least > budget.weight_bytes:

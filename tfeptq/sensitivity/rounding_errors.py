@@ -96,6 +96,7 @@ def weight_errors(
             bits = held.bits
             grid = suited_grid(
                 layer,
+                grid=held.grid,
                 bits=bits,
                 method=config.clipping,
                 per_channel=held.per_channel,
@@ -135,7 +136,7 @@ def _covariances(
 
 def _nearest(layer: keras.Layer, grid: WeightGrid) -> np.ndarray:
     kernel = np.asarray(layer.kernel)
-    return grid.values(grid.nearest(kernel)) - kernel
+    return (grid.values(grid.nearest(kernel)) - kernel).astype(np.float32)
 
 
 def _optq(

@@ -25,8 +25,6 @@ LOWEST_UNIT = 2.0**-120
 SUM_RATIO = {"int8": 2.0**20, "int16": 2.0**15}
 #: HARD_SWISH: input scale / output scale is below this.
 HARD_SWISH_RATIO = 128.0
-#: Targets whose runtime is TFLM.
-TFLM_TARGETS = ("microcontroller", "ethos-u")
 #: Output scales under a fused or single RELU6 are above this: kernels hold 6 / scale as int32.
 RELU6_SCALE = 6.0 / RESULT
 

@@ -7,7 +7,7 @@ in exact integers and in the float64 arithmetic with which kernels derive their 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -25,11 +25,11 @@ _ADVICE = (
 )
 
 
-def prove(graph: IntegerGraph, *, target: str | None = None) -> IntegerGraph:
+def prove(graph: IntegerGraph, *, runtimes: Collection[str] = ()) -> IntegerGraph:
     """Returns `graph` if no integers at its inputs can overflow anything.
 
     Args:
-        target: adds what only its runtime cannot hold; None: what holds in all of them.
+        runtimes: adds what only one of these cannot hold; without: what holds in all of them.
 
     Raises:
         ValueError: names the tensor, or the operator and its layer, what was found and what is
@@ -39,7 +39,7 @@ def prove(graph: IntegerGraph, *, target: str | None = None) -> IntegerGraph:
         for problem in _scale_problems(tensor):
             raise ValueError(f"tensor {tensor.name!r}: {problem}; {_ADVICE}")
     for operator in graph.operators:
-        for problem in problems(graph, operator, target=target):
+        for problem in problems(graph, operator, runtimes=runtimes):
             raise ValueError(
                 f"operator {operator.kind} of layer {operator.layer!r}: {problem}; {_ADVICE}"
             )
@@ -47,13 +47,13 @@ def prove(graph: IntegerGraph, *, target: str | None = None) -> IntegerGraph:
 
 
 def problems(
-    graph: IntegerGraph, operator: Operator, *, target: str | None = None
+    graph: IntegerGraph, operator: Operator, *, runtimes: Collection[str] = ()
 ) -> Iterator[str]:
     """What the kernel of an operator cannot hold, one sentence each."""
     case = Case.of(operator, graph.tensors)
     if case.kind.overflow is not None:
         yield from case.kind.overflow(case)
-    yield from _input_scale(case, target)
+    yield from _input_scale(case, runtimes)
     yield from _relu6(case)
     for role in case.kind.positive:
         name = operand(operator, role)
@@ -73,9 +73,9 @@ def _scale_problems(tensor: Tensor) -> Iterator[str]:
         )
 
 
-def _input_scale(case: Case, target: str | None) -> Iterator[str]:
+def _input_scale(case: Case, runtimes: Collection[str]) -> Iterator[str]:
     bounds = case.kind.input_scales.get(case.dtype)
-    if bounds is None or (bounds.tflm_only and target not in limits.TFLM_TARGETS):
+    if bounds is None or (bounds.tflm_only and "tflm" not in runtimes):
         return
     if not bounds.low <= case.scale() <= bounds.high:
         yield said(case.scale(), "its input scale", f"{bounds.low:.3g} to {bounds.high:.3g}")

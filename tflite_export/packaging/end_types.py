@@ -17,7 +17,7 @@ from tflite_export.file.writer import serialize
 from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
-from tflite_export.targets import capabilities
+from tflite_export.targets import able, capabilities
 from tflite_export.targets.forbidden import executes
 
 #: Types that ends can have; "int8" keeps what the graph has.
@@ -37,9 +37,10 @@ def check_ends(target: str, input_type: str | None, output_type: str | None) -> 
     for name, kind in (("input_type", input_type), ("output_type", output_type)):
         if kind is not None and kind not in ENDS:
             raise ValueError(f"{name}={kind!r} is unknown; allowed are {', '.join(ENDS)}")
-        if kind == "float32" and target != "android":
+        if kind == "float32" and not capabilities(target).takes_float_ends:
             raise ValueError(
-                f"{name}='float32' is for target 'android' only: on {target!r} floats would be "
+                f"{name}='float32' is for target {' or '.join(map(repr, able('takes_float_ends')))}"
+                " only: on {target!r} floats would be "
                 "converted outside of the accelerator or cost floating-point code; use 'int8' or "
                 "'uint8' and convert with the scale and zero point that `inspect` shows"
             )

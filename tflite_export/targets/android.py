@@ -14,8 +14,26 @@ from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.latency import Latency, latency
 from tflite_export.targets import tflite_runtime
 from tflite_export.targets.capabilities import capabilities
+from tflite_export.targets.findings import Finding
 
 _DELEGATE = "DELEGATE"
+
+
+def findings(model: StoredModel) -> list[Finding]:
+    """LiteRT wants as many zero points as scales; TFLM does not count them."""
+    return [
+        Finding(
+            f"tensor {tensor.name!r}",
+            f"has {tensor.zero_point.size} zero points for {tensor.scale.size} scales, which "
+            "LiteRT refuses",
+            "compressed files run in TFLM only: take the file as it was before",
+            "LiteRT's check when it loads a file, measured",
+        )
+        for tensor in model.tensors
+        if tensor.scale is not None
+        and tensor.zero_point is not None
+        and tensor.zero_point.size != tensor.scale.size
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

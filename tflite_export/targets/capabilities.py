@@ -11,6 +11,7 @@ from importlib import resources
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.near_names import require_known
 
+#: Of each there is a TOML file here, and a module of the same name with its own `findings`.
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 GRANULARITIES = ("per_channel", "per_tensor")
 
@@ -53,6 +54,12 @@ class Capabilities:
         resolver_methods: operator -> what registers it in the target's runtime, where that is not
             its name in camel case.
         slower_when_packed: operators that run slower with weights below 8 bits.
+        compiler: of the vendor, which may leave operators of a right file on the CPU: "edgetpu",
+            "vela" or "", for none.
+        only_own_rules: whether foreign files are judged by its module alone, not by this table.
+        entropy_codes: whether its compiler stores weights in about their learned width.
+        reads_tables: whether its runtime expands weights from look-up tables.
+        takes_float_ends: whether files may convert floats at their ends there.
     """
 
     target: str
@@ -69,6 +76,21 @@ class Capabilities:
     excluded: Mapping[str, str]
     resolver_methods: Mapping[str, str]
     slower_when_packed: tuple[str, ...]
+    compiler: str = ""
+    only_own_rules: bool = False
+    entropy_codes: bool = False
+    reads_tables: bool = False
+    takes_float_ends: bool = False
+
+
+def module_name(target: str) -> str:
+    """Of its files."""
+    return target.replace("-", "_")
+
+
+def able(fact: str) -> list[str]:
+    """Targets of which an attribute of `Capabilities` holds."""
+    return [target for target in TARGETS if getattr(capabilities(target), fact)]
 
 
 def capabilities(target: str) -> Capabilities:
@@ -79,7 +101,7 @@ def capabilities(target: str) -> Capabilities:
 
 @functools.cache
 def _capabilities(target: str) -> Capabilities:
-    name = f"{target.replace('-', '_')}.toml"
+    name = f"{module_name(target)}.toml"
     table = tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
     rows = [row for entry in table["weights"] for row in _rows(entry)]
     return Capabilities(
@@ -97,7 +119,12 @@ def _capabilities(target: str) -> Capabilities:
         table.get("excluded", {}),
         table.get("resolver_methods", {}),
         tuple(table.get("slower_when_packed", ())),
+        **{name: table[name] for name in _FACTS if name in table},
     )
+
+
+#: What is as it stands in the file.
+_FACTS = ("compiler", "only_own_rules", "entropy_codes", "reads_tables", "takes_float_ends")
 
 
 def _rows(entry: Mapping[str, object]) -> list[WeightRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import importlib
 from pathlib import Path
 
 from tflite_export import targets
@@ -11,8 +11,8 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
 from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.operators.rescaling import QUANTIZE
-from tflite_export.operators.softmax import SOFTMAX
-from tflite_export.targets import coral, edgetpu_compiler, npu
+from tflite_export.targets import edgetpu_compiler
+from tflite_export.targets.capabilities import module_name
 from tflite_export.targets.findings import Finding
 
 __all__ = ["CheckResult", "Finding", "check", "static_findings"]
@@ -51,11 +51,11 @@ def check(path: str | Path, *, target: str) -> CheckResult:
         >>> result.ok, [finding.operator for finding in result.findings]
         (False, ['FULLY_CONNECTED (middle)'])
     """
-    targets.capabilities(target)
+    compiler = targets.capabilities(target).compiler
     content = read_bytes(path)
     found = list(static_findings(parse(content), target))
-    compiler = _compiled(content, found) if target == "coral" else None
-    return CheckResult(not found, tuple(found), compiler)
+    report = _compiled(content, found) if compiler == "edgetpu" else None
+    return CheckResult(not found, tuple(found), report)
 
 
 @names_damage
@@ -72,53 +72,11 @@ def _of_the_model(model: StoredModel) -> list[Finding]:
 
 
 def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
-    if target == "coral":
-        return list(coral.findings(model))
+    own = importlib.import_module(f"{__package__}.{module_name(target)}").findings(model)
+    if targets.capabilities(target).only_own_rules:
+        return list(own)
     found = [finding for operator in model.operators for finding in _check(operator, model, target)]
-    if target == "ethos-u":
-        found += npu.findings(model)
-    return [*found, *_MORE_RULES.get(target, lambda model: [])(model)]
-
-
-def _zero_points(model: StoredModel) -> list[Finding]:
-    """LiteRT wants as many zero points as scales; TFLM does not count them."""
-    return [
-        Finding(
-            f"tensor {tensor.name!r}",
-            f"has {tensor.zero_point.size} zero points for {tensor.scale.size} scales, which "
-            "LiteRT refuses",
-            "compressed files run in TFLM only: take the file as it was before",
-            "LiteRT's check when it loads a file, measured",
-        )
-        for tensor in model.tensors
-        if tensor.scale is not None
-        and tensor.zero_point is not None
-        and tensor.zero_point.size != tensor.scale.size
-    ]
-
-
-def _wide_softmax(model: StoredModel) -> list[Finding]:
-    """The NPU of "ethos-u" and LiteRT's optimized kernel take any number of values."""
-    limit, tensors = SOFTMAX.most_values["int8", "int8"], model.tensors
-    return [
-        Finding(
-            f"{SOFTMAX.name} ({tensors[operator.outputs[0]].name})",
-            f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
-            "export the Keras model with tflite_export, which gives its results 16 bits",
-            "TFLM's kernel, measured",
-        )
-        for operator in model.operators
-        if operator.kind == SOFTMAX.name
-        and tensors[operator.inputs[0]].type == tensors[operator.outputs[0]].type == "int8"
-        and tensors[operator.inputs[0]].shape[-1:] > (limit,)
-    ]
-
-
-#: Target -> what its table does not say.
-_MORE_RULES: dict[str, Callable[[StoredModel], list[Finding]]] = {
-    "android": _zero_points,
-    "microcontroller": _wide_softmax,
-}
+    return [*found, *own]
 
 
 def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:
@@ -135,11 +93,11 @@ def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuR
 
 
 def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
-    if operator.kind == _DECODE and target == "microcontroller":
+    table = targets.capabilities(target)
+    if operator.kind == _DECODE and table.reads_tables:
         return []
-    if _converts_an_end(
-        operator, model, ("uint8", "float32") if target == "android" else ("uint8",)
-    ):
+    ends = ("uint8", "float32") if table.takes_float_ends else ("uint8",)
+    if _converts_an_end(operator, model, ends):
         return []
     outputs = [model.tensors[index] for index in operator.outputs if index >= 0]
     where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
@@ -166,7 +124,6 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     )
     if problem is None:
         return []
-    table = targets.capabilities(target)
     evidence = f"capability table of {table.title}, measured"
     return [Finding(where, problem, table.advice, evidence)]
 

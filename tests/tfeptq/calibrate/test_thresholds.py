@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfeptq.calibrate.thresholds import weight_steps, weighted_error
-from tfeptq.quantized.weight_grid import UniformGrid
+from tfeptq.calibrate.thresholds import fitted_rows, weighted_error
+from tfeptq.quantized.uniform_grid import UniformGrid
 
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = (GENERATOR.normal(size=(5, 21)) ** 3).astype("float32")
 SCORES = GENERATOR.uniform(0.01, 4.0, WEIGHTS.shape).astype("float32")
+
+
+def weight_steps(weights, scores, **settings) -> np.ndarray:
+    """Of uniform integers, one a channel."""
+    return fitted_rows(weights, scores, kind=UniformGrid, **settings).step.reshape(-1)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -319,7 +319,7 @@ def test_nothing_that_takes_long_is_computed_twice(tmp_path, monkeypatch):
         "hessian.float_scores.calibration_histograms",
         "hessian.float_scores.weight_scores",
         "sensitivity.rounding_errors.weight_errors",
-        "sensitivity.sensitivity.pair_terms",
+        "sensitivity.inter_layer.pair_terms",
         "selection.prepare.MeasuredDivergence.__call__",
         "pipeline.round_layer_by_layer",
     ):

@@ -21,7 +21,17 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.goals import COSTS, AccuracyTarget, Budget
 from tfeptq.stage_samples import StageSamples
 
-COMMANDS = ("demo", "quantize", "inspect", "evaluate", "check", "package", "frontier", "latency")
+COMMANDS = (
+    "demo",
+    "quantize",
+    "inspect",
+    "evaluate",
+    "check",
+    "package",
+    "compare",
+    "frontier",
+    "latency",
+)
 #: Fields whose options are those of their own dataclass.
 NESTED = {"budget": Budget, "accuracy_target": AccuracyTarget}
 #: Option of a field that is not called like it.

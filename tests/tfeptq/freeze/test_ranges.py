@@ -15,7 +15,7 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
-from tfeptq.calibrate.thresholds import weight_steps
+from tfeptq.calibrate.thresholds import fitted_grid
 from tfeptq.canonical import linear
 from tfeptq.freeze.kernel_scales import settle
 from tfeptq.model import QuantizedModel
@@ -99,11 +99,15 @@ class Extremes:
 
 def with_steps(model: QuantizedModel, method: str) -> None:
     for layer in model.weighted_layers:
-        rows = linear.by_channel(layer.layer, layer.float_kernel)
-        steps = weight_steps(
-            rows, None, bits=layer.bits, method=method, per_channel=layer.per_channel
+        grid = fitted_grid(
+            layer.layer,
+            None,
+            grid=layer.grid_name,
+            bits=layer.bits,
+            method=method,
+            per_channel=layer.per_channel,
         )
-        layer.set_step(steps)
+        layer.set_grid(grid)
 
 
 def exact(value: float) -> Fraction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from pathlib import Path
 
 import keras
@@ -15,9 +14,11 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import tfeptq
+from tests.tfeptq.codebook import Codebook
 from tfeptq.calibrate.thresholds import weighted_error
 from tfeptq.canonical import linear
-from tfeptq.quantized.weight_grid import StoredWeights, UniformGrid, WeightGrid
+from tfeptq.quantized.uniform_grid import UniformGrid
+from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.gptq import compensated_integers
@@ -31,78 +32,6 @@ LAYERS = {
     ),
     "dense": lambda: L.Dense(5, kernel_initializer="zeros"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Codebook:
-    """What learned grids will be like: a few integers, others in every channel, with gaps.
-
-    Args:
-        entries: ascending integers; its last axis counts them, the others broadcast against
-            the weights.
-    """
-
-    bits: int
-    step: np.ndarray
-    entries: np.ndarray
-    per_channel: bool = True
-
-    @property
-    def levels(self):
-        return self.entries.shape[-1]
-
-    def bounds(self):
-        return self.entries[..., 0], self.entries[..., -1]
-
-    def _entry(self, places):
-        chosen = np.clip(places, 0, self.levels - 1).astype(int)
-        entries = np.broadcast_to(self.entries, (*chosen.shape, self.levels))
-        return np.take_along_axis(entries, chosen[..., None], axis=-1)[..., 0].astype(float)
-
-    def _gap(self, place):
-        gap = self._entry(place + 1) - self._entry(place)
-        return np.where(gap > 0, gap, 1.0)
-
-    def nearest(self, weights, *, within=None):
-        distance = np.abs((weights / self.step)[..., None] - self.entries)
-        return np.clip(self._entry(distance.argmin(axis=-1)), *(within or self.bounds()))
-
-    def place(self, weights):
-        scaled = weights / self.step
-        place = np.sum(scaled[..., None] >= self.entries, axis=-1) - 1.0
-        return place, (scaled - self._entry(place)) / self._gap(place) % 1.0
-
-    def neighbours(self, weights):
-        place, _ = self.place(weights)
-        return self.between(place, 0.0), self.between(place, 1.0)
-
-    def place_above(self, integers):
-        return np.sum(np.asarray(integers)[..., None] >= self.entries, axis=-1) - 1.0
-
-    def place_beside(self, integers, weights):
-        scaled = weights / self.step
-        place = np.where(scaled < integers, self.place_above(integers) - 1, 0)
-        place = np.where(scaled < integers, place, self.place_above(integers))
-        share = (scaled - self._entry(place)) / self._gap(place)
-        return place, np.clip(share, 0.0, 1.0), self.place_above(integers) - place
-
-    def between(self, place, share):
-        return self._entry(place) + share * (self._entry(place + 1) - self._entry(place))
-
-    def values(self, integers):
-        return integers * self.step
-
-    def error(self, weights):
-        return self.values(self.nearest(weights)) - weights
-
-    def stored(self, integers):
-        return StoredWeights(integers.astype(np.int8), self.step.reshape(-1), self.bits)
-
-    def arranged(self, arrange):
-        by_entry = [arrange(entry) for entry in np.moveaxis(self.entries, -1, 0)]
-        return dataclasses.replace(
-            self, step=arrange(self.step), entries=np.stack(by_entry, axis=-1)
-        )
 
 
 @st.composite
@@ -343,7 +272,7 @@ OTHERS = {
     "quantized/quantizers.py: asymmetric_parameters": "a zero point",
     "quantized/quantizers.py: fake_quantize": "activations",
     "quantized/quantizers.py: rectified_sigmoid": "the share of the way between two neighbours",
-    "quantized/weight_grid.py": "the one place where weights are rounded",
+    "quantized/uniform_grid.py": "the one place where weights are rounded",
     "quantized/wrappers.py: multiplier_exponent": "a kernel's multiplier",
     "quantized/wrappers.py: rounded_to_grid": "an accumulator",
     "quantized/wrappers.py: shrink": "a bias, to the ends of the output",
@@ -373,7 +302,7 @@ def roundings(path):
 
 def test_nobody_else_rounds_weights():
     found = {place for path in PACKAGE.rglob("*.py") for place in roundings(path)}
-    assert "quantized/weight_grid.py: _nearest" in found
+    assert "quantized/uniform_grid.py: _nearest" in found
     unknown = sorted(place for place in found if not place.startswith(tuple(OTHERS)))
     assert not unknown, f"{unknown}: ask the weight grid; or say in OTHERS what is rounded there"
 

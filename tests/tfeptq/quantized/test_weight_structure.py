@@ -14,7 +14,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.integer_types import weight_range
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
-from tfeptq.quantized.weight_grid import UniformGrid
+from tfeptq.quantized.uniform_grid import UniformGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding import gptq as optq

@@ -15,7 +15,7 @@ from tests.tfeptq import small_models
 from tfeptq.data import memory
 from tfeptq.data.memory import fitting_batch
 from tfeptq.preparation import prepare
-from tfeptq.report import quality as quality_module
+from tfeptq.report.nearness import tensor_sqnr
 from tfeptq.report.quality import LEAST_CODES
 
 NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
@@ -103,9 +103,9 @@ def test_the_ratio_of_a_layer_is_the_definition_in_any_unit():
         scaled = [tf.constant(array * np.float32(size)) for array in (signal, found)]
         if size < 1e-6:
             # Nothing varies that could be lost.
-            assert quality_module._layer_sqnr(*scaled) == np.inf
+            assert tensor_sqnr(*scaled) == np.inf
         else:
-            assert quality_module._layer_sqnr(*scaled) == pytest.approx(expected, abs=1e-3)
+            assert tensor_sqnr(*scaled) == pytest.approx(expected, abs=1e-3)
 
 
 def test_with_nothing_left_calibration_samples_are_measured():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfeptq.canonical.integer_types import weight_range
-from tfeptq.quantized.weight_grid import UniformGrid
+from tfeptq.quantized.uniform_grid import UniformGrid
 from tfeptq.rounding import gptq as optq
 
 GROUPS, K, CHANNELS = 3, 7, 4

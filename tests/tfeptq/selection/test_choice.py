@@ -159,7 +159,7 @@ def test_candidates_without_a_goal_and_a_frontier_without_candidates_are_refused
 def test_sensitivities_are_kept_for_every_budget(tmp_path, model, monkeypatch):
     config = configuration(sensitivity="hawq_v2")
     first = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
-    monkeypatch.setattr("tfeptq.sensitivity.sensitivity.average_traces", None)
+    monkeypatch.setattr("tfeptq.sensitivity.hawq_v2.average_traces", None)
     config = dataclasses.replace(config, budget=tfeptq.Budget(weight_bytes=9), steps=7)
     second = tfeptq.pareto_frontier(model, small_models.images(32), config, checkpoint_dir=tmp_path)
     assert first == second

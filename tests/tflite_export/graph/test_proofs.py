@@ -46,12 +46,12 @@ def scaled(graph: IntegerGraph, name: str, factor: float) -> IntegerGraph:
 
 
 #: Its bounds are the strictest.
-TARGET = "microcontroller"
+RUNTIMES = ("litert-reference", "tflm")
 
 
 def is_proven(graph: IntegerGraph) -> bool:
     try:
-        prove(graph, target=TARGET)
+        prove(graph, runtimes=RUNTIMES)
     except ValueError:
         return False
     return True
@@ -301,10 +301,10 @@ BOUNDS = {
 def test_bounds_are_where_kernels_fail(name):
     """Not only refused beyond, but wrong or dead there: the bounds refuse little for nothing."""
     within, beyond, words, runtime = BOUNDS[name]
-    prove(within, target=TARGET)
+    prove(within, runtimes=RUNTIMES)
     assert deviation(within, runtime) <= 1
     with pytest.raises(ValueError, match=rf"layer 'layer': .*{words}.* allowed is"):
-        prove(beyond, target=TARGET)
+        prove(beyond, runtimes=RUNTIMES)
     if runtime in INSTALLED:
         assert deviation(beyond, runtime) > 1
 
@@ -380,10 +380,10 @@ def test_scales_beyond_float32s_products_are_refused():
 
 def test_what_only_tflm_cannot_hold_is_no_matter_elsewhere():
     graph = activation_pair("LOGISTIC", "int8", 8.0, 1.0)
-    prove(graph, target="android")
+    prove(graph, runtimes=("litert-reference", "litert"))
     assert deviation(graph, "litert") <= 1
     with pytest.raises(ValueError, match="its input scale"):
-        prove(graph, target="ethos-u")
+        prove(graph, runtimes=RUNTIMES)
 
 
 def root_behind(kind: str, dtype: str) -> IntegerGraph:

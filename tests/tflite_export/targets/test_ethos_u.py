@@ -14,7 +14,7 @@ from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.packaging import vela_report
-from tflite_export.targets import npu
+from tflite_export.targets import ethos_u
 from tflite_export.targets.checks import static_findings
 
 HAS_VELA = importlib.util.find_spec("ethosu") is not None
@@ -287,13 +287,13 @@ def file_of(cases: Iterable[Case]) -> bytes:
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_operators_stay_on_the_cpu_as_vela_leaves_there(name):
     content = file_of(CASES[name])
-    ours = {finding.operator for finding in npu.findings(parse(content))}
+    ours = {finding.operator for finding in ethos_u.findings(parse(content))}
     vela = {finding.operator for finding in vela_report(content).cpu_operators}
     assert ours == vela
 
 
 def test_every_limit_is_met_on_both_sides():
-    broken = {name: len(npu.findings(parse(file_of(cases)))) for name, cases in CASES.items()}
+    broken = {name: len(ethos_u.findings(parse(file_of(cases)))) for name, cases in CASES.items()}
     without = {"dilation", "large kernels", "weights"}
     assert {name for name, count in broken.items() if not count} == without
     assert all(count < len(CASES[name]) for name, count in broken.items())
@@ -304,8 +304,8 @@ def test_vela_fails_on_layers_that_are_found_before():
     wide, heavy = file_of([dense(65537, 1)]), file_of([dense(65537, 127)])
     with pytest.raises(ValueError, match="Vela does not compile the file"):
         vela_report(wide)
-    assert "65537 inputs" in npu.findings(parse(wide))[0].rule
-    assert any("add up to 8323199" in found.rule for found in npu.findings(parse(heavy)))
+    assert "65537 inputs" in ethos_u.findings(parse(wide))[0].rule
+    assert any("add up to 8323199" in found.rule for found in ethos_u.findings(parse(heavy)))
     assert vela_report(heavy).cpu_operators
 
 

@@ -1,0 +1,353 @@
+"""The callback in every kind of training: best epochs, forms of data, tuners, strategies."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfeptq
+import tflite_export
+from tfeptq.callbacks.best_epoch import BestEpoch
+
+NEAREST = tfeptq.QuantizationConfig(rounding="nearest", samples=32)
+LEARNED = tfeptq.QuantizationConfig(weight_bits=4, steps=6, samples=32, batch_size=8)
+
+
+def classifier(width: int = 8) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), name="features")
+    x = keras.layers.Dense(width, "relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="ends")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture
+def data():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(48, 6)).astype("float32")
+    return features, generator.integers(0, 3, 48)
+
+
+class Scripted(keras.callbacks.Callback):
+    """A training whose weights are bad but after one epoch: the labels are nearly known there."""
+
+    def __init__(self, best: int) -> None:
+        super().__init__()
+        self.best = best
+
+    def on_epoch_end(self, epoch, logs=None):
+        bias = self.model.get_layer("ends").bias
+        bias.assign([0.0, 0.0, 0.0] if epoch + 1 == self.best else [0.0, 50.0, 0.0])
+
+
+@pytest.mark.parametrize("best", [1, 2, 4])
+@pytest.mark.parametrize("config", [NEAREST, LEARNED], ids=["nearest", "eptq"])
+def test_the_file_is_of_the_best_epoch(best, config, data, tmp_path):
+    features, _ = data
+    model = classifier()
+    labels = model.predict(features, verbose=0).argmax(1)
+    assert len(np.unique(labels)) > 1
+    model.optimizer.learning_rate = 1e-9
+    path = tmp_path / "m.tflite"
+    callback = tfeptq.QuantizationCallback(
+        features,
+        config,
+        export_path=path,
+        validation_data=(features, labels),
+        save_best="quantized_accuracy",
+    )
+    history = model.fit(
+        features, labels, epochs=4, verbose=0, callbacks=[Scripted(best), callback]
+    ).history
+    scores = history["quantized_accuracy"]
+    assert len(scores) == 4
+    assert int(np.argmax(scores)) + 1 == best
+    (final,) = history["final_quantized_accuracy"]
+    assert final >= scores[best - 1] > 0.85
+    answers = tflite_export.run(path, features).argmax(1)
+    assert np.mean(answers == labels) == pytest.approx(final, abs=1e-6)
+    # The float model is as training left it.
+    assert np.abs(model.get_layer("ends").bias.numpy()).max() == (0.0 if best == 4 else 50.0)
+
+
+def test_the_whole_recipe_is_not_taken_where_it_scores_worse(data, tmp_path, monkeypatch):
+    features, _ = data
+    model = classifier()
+    labels = model.predict(features, verbose=0).argmax(1)
+    callback = tfeptq.QuantizationCallback(
+        features,
+        LEARNED,
+        export_path=tmp_path / "m.tflite",
+        validation_data=(features, labels),
+        save_best="quantized_loss",
+    )
+    spoiled = callback._quantize
+
+    def spoil(*, rounding):
+        quantized = spoiled(rounding=rounding)
+        if rounding == "eptq":
+            quantized.get_layer("ends").shift_bias(np.array([9.0, 0.0, 0.0], "float32"))
+        return quantized
+
+    monkeypatch.setattr(callback, "_quantize", spoil)
+    history = model.fit(features, labels, epochs=2, verbose=0, callbacks=[callback]).history
+    assert history["final_quantized_loss"] == [pytest.approx(min(history["quantized_loss"]))]
+    assert "calibration alone" in callback.quantized.report.warnings[-1]
+
+
+def test_a_recipe_that_fails_at_the_end_leaves_the_best_epochs_file(data, tmp_path, monkeypatch):
+    features, labels = data
+    model, path = classifier(), tmp_path / "m.tflite"
+    callback = tfeptq.QuantizationCallback(
+        features,
+        LEARNED,
+        export_path=path,
+        validation_data=data,
+        save_best="quantized_loss",
+    )
+    working = callback._quantize
+
+    def failing(*, rounding):
+        if rounding == "eptq":
+            raise RuntimeError("no memory")
+        return working(rounding=rounding)
+
+    monkeypatch.setattr(callback, "_quantize", failing)
+    with pytest.warns(UserWarning, match="by calibration alone is taken: no memory"):
+        model.fit(features, labels, epochs=1, verbose=0, callbacks=[callback])
+    assert callback.result.path == path
+    assert callback.quantized is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "scores", "best"),
+    [
+        ("quantized_accuracy", "auto", [0.1, 0.5, 0.4, 0.5], 2),
+        ("quantized_loss", "auto", [3.0, 1.0, 1.0, 2.0], 2),
+        ("quantized_mean_absolute_error", "auto", [3.0, np.nan, 1.0], 3),
+        ("quantized_strange", "max", [-3.0, -1.0], 2),
+        ("quantized_strange", "min", [-3.0, -1.0], 1),
+    ],
+)
+def test_what_is_best_goes_by_name_or_mode(name, mode, scores, best):
+    model, found = classifier(), BestEpoch(name, mode)
+    for epoch, score in enumerate(scores):
+        found.offer(epoch + 1, {name: score}, model, None)
+    assert found.epoch == best
+
+
+def test_names_that_do_not_tell_and_unknown_ones_are_refused(data):
+    features, labels = data
+    with pytest.raises(ValueError, match="does not tell whether more is better; give mode='max'"):
+        tfeptq.QuantizationCallback(features, save_best="quantized_x", validation_data=data)
+    with pytest.raises(ValueError, match="save_best needs validation_data"):
+        tfeptq.QuantizationCallback(features, save_best="quantized_accuracy")
+    callback = tfeptq.QuantizationCallback(
+        features, NEAREST, save_best="quantised_accuracy", validation_data=data
+    )
+    with pytest.raises(ValueError, match="did you mean 'quantized_accuracy'"):
+        classifier().fit(features, labels, verbose=0, callbacks=[callback])
+
+
+def test_scores_of_epochs_and_of_the_end_do_not_mix(data):
+    """One weight of 2 bits more: another recipe, other numbers, under names of their own."""
+    features, labels = data
+    model = classifier()
+    config = tfeptq.QuantizationConfig(weight_bits=2, first_last_bits=2, steps=12, samples=32)
+    callback = tfeptq.QuantizationCallback(features, config, validation_data=data, every_epochs=1)
+    history = model.fit(features, labels, epochs=2, verbose=0, callbacks=[callback]).history
+    quick = tfeptq.quantize(
+        model, features[:32], tfeptq.QuantizationConfig(**{**vars(config), "rounding": "optq"})
+    )
+    assert len(history["quantized_loss"]) == 2
+    assert history["final_quantized_loss"] != history["quantized_loss"][-1:]
+    loss = keras.losses.sparse_categorical_crossentropy
+    of_final = loss(labels, callback.quantized.predict(features, verbose=0))
+    assert history["final_quantized_loss"] == [pytest.approx(float(np.mean(of_final)), rel=1e-4)]
+    assert quick.name == callback.quantized.name
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, features, labels, weights=None):
+        super().__init__()
+        self._arrays = [each for each in (features, labels, weights) if each is not None]
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return tuple(each[12 * index : 12 * (index + 1)] for each in self._arrays)
+
+
+FORMS = {
+    "arrays": lambda x, y: ((x, y), {"x": x, "y": y}),
+    "tf.data": lambda x, y: (
+        tf.data.Dataset.from_tensor_slices((x, y)).batch(12),
+        {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(12).prefetch(1)},
+    ),
+    "PyDataset": lambda x, y: (Batches(x, y), {"x": Batches(x, y)}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_data_gives_the_same_scores(form, data):
+    validation, given = FORMS[form](*data)
+    calibration = data[0] if form == "arrays" else validation
+    callback = tfeptq.QuantizationCallback(
+        calibration, NEAREST, validation_data=validation, every_epochs=1
+    )
+    model = classifier()
+    history = model.fit(**given, verbose=0, shuffle=False, callbacks=[callback]).history
+    answers = callback.quantized.predict(data[0], verbose=0)
+    (accuracy,) = history["final_quantized_accuracy"]
+    assert accuracy == pytest.approx(np.mean(answers.argmax(1) == data[1]), abs=1e-6)
+    assert history["quantized_accuracy"] == [pytest.approx(accuracy)]
+
+
+@pytest.mark.parametrize("form", ["arrays", "PyDataset", "tf.data"])
+def test_sample_weights_count_as_in_evaluate(form, data):
+    features, labels = data
+    weights = np.random.default_rng(1).uniform(0.0, 3.0, 48).astype("float32")
+    given = {
+        "arrays": lambda: (features, labels, weights),
+        "PyDataset": lambda: Batches(features, labels, weights),
+        "tf.data": lambda: tf.data.Dataset.from_tensor_slices((features, labels, weights)).batch(
+            12
+        ),
+    }[form]
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    model = classifier()
+    model.compile("sgd", loss, weighted_metrics=["accuracy"])
+    callback = tfeptq.QuantizationCallback(features, NEAREST, validation_data=given())
+    history = model.fit(features, labels, verbose=0, callbacks=[callback]).history
+    copy_ = callback.quantized
+    copy_.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(), weighted_metrics=["accuracy"]
+    )
+    expected = copy_.evaluate(
+        features, labels, sample_weight=weights, batch_size=48, verbose=0, return_dict=True
+    )
+    assert history["final_quantized_accuracy"] == [pytest.approx(expected["accuracy"], abs=1e-5)]
+    assert history["final_quantized_loss"] == [pytest.approx(expected["loss"], rel=1e-4)]
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_several_inputs_and_outputs(by_name):
+    keras.utils.set_random_seed(0)
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate(name="joined")([left, right])
+    outputs = {
+        "kind": keras.layers.Dense(3, activation="softmax", name="kind")(joined),
+        "size": keras.layers.Dense(1, name="size")(joined),
+    }
+    model = keras.Model([left, right], outputs)
+    model.compile(
+        "sgd",
+        loss={"kind": "sparse_categorical_crossentropy", "size": "mse"},
+        metrics={"kind": "accuracy", "size": "mae"},
+    )
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=(32, size)).astype("float32") for size in (4, 3)]
+    inputs = dict(zip(("left", "right"), arrays, strict=True)) if by_name else arrays
+    labels = {"kind": generator.integers(0, 3, 32), "size": generator.normal(size=(32, 1))}
+    callback = tfeptq.QuantizationCallback(
+        inputs if by_name else tuple(arrays),
+        NEAREST,
+        validation_data=(inputs, labels),
+        save_best="quantized_kind_accuracy",
+    )
+    history = model.fit(inputs, labels, epochs=2, verbose=0, callbacks=[callback]).history
+    answers = callback.quantized.predict(inputs, verbose=0)
+    expected = np.mean(answers["kind"].argmax(1) == labels["kind"])
+    assert history["final_quantized_kind_accuracy"] == [pytest.approx(expected, abs=1e-6)]
+    error = np.abs(answers["size"] - labels["size"]).mean()
+    assert history["final_quantized_size_mae"] == [pytest.approx(error, rel=1e-4)]
+
+
+def test_a_tuner_copies_the_callback_for_every_trial(data, tmp_path):
+    """As KerasTuner does: a deep copy a trial, models of other widths, one file each."""
+    features, labels = data
+    read = []
+
+    def batches():
+        read.append(1)
+        yield features
+
+    original = tfeptq.QuantizationCallback(
+        batches(), NEAREST, validation_data=data, save_best="quantized_accuracy"
+    )
+    widths, found = (2, 8, 5), []
+    for width in widths:
+        callback = copy.deepcopy(original)
+        model = classifier(width)
+        model.fit(features, labels, epochs=2, verbose=0, callbacks=[callback])
+        found.append(callback)
+    assert original.quantized is None
+    assert read == [1]
+    hidden = [callback.quantized.get_layer("hidden").layer.units for callback in found]
+    assert hidden == list(widths)
+    assert len({id(callback._best) for callback in (original, *found)}) == 4
+
+
+def test_one_callback_serves_models_of_other_inputs_one_after_another(data):
+    features, labels = data
+    callback = tfeptq.QuantizationCallback(features, NEAREST)
+    for _ in range(2):
+        model = classifier()
+        model.fit(features, labels, verbose=0, callbacks=[callback])
+        assert callback.quantized.input_shape == (None, 6)
+    inputs = keras.Input((6,))
+    other = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="ends")(inputs))
+    other.compile("sgd", "sparse_categorical_crossentropy")
+    other.fit(features, labels, verbose=0, callbacks=[callback])
+    assert callback.quantized.get_layer("ends").layer.units == 3
+
+
+_MIRRORED = """
+import sys
+import numpy as np
+import tensorflow as tf
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+import tfeptq, tflite_export
+keras.utils.set_random_seed(0)
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(8, "relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+generator = np.random.default_rng(0)
+x, y = generator.normal(size=(32, 6)).astype("float32"), generator.integers(0, 3, 32)
+config = tfeptq.QuantizationConfig(weight_bits=4, steps=4, samples=32, batch_size=8)
+path = sys.argv[1]
+callback = tfeptq.QuantizationCallback(
+    x, config, export_path=path, validation_data=(x, y), save_best="quantized_accuracy"
+)
+history = model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[callback]).history
+(final,) = history["final_quantized_accuracy"]
+answers = tflite_export.run(path, x).argmax(1)
+assert abs(np.mean(answers == y) - final) < 1e-6, (answers, final)
+assert len(history["quantized_accuracy"]) == 2
+print("done", callback.result.size_bytes > 0)
+"""
+
+
+def test_mirrored_variables_over_two_devices(tmp_path):
+    """Devices are cut in a process of its own, before TensorFlow begins."""
+    command = [sys.executable, "-W", "error::UserWarning:tfeptq", "-c", _MIRRORED]
+    done = subprocess.run(
+        [*command, str(tmp_path / "m.tflite")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith("done True")
+    assert "QuantizationCallback" not in done.stderr
