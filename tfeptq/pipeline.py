@@ -37,6 +37,7 @@ from tfeptq.progress import Stopwatch, Verbosity, check_verbose, shown
 from tfeptq.quantized.correspondence import require_equal
 from tfeptq.quantized.wrap import wrap
 from tfeptq.report.quality import report_quality
+from tfeptq.report.tensorboard import write_summaries
 from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
@@ -240,6 +241,7 @@ def _learn(
     if is_final:
         with watch("quality"):
             report_quality(quantized, canonical, taken, count=config.stages.quality)
+        write_summaries(callbacks, quantized, samples)
     quantized.report.seconds = watch.seconds
     return quantized
 
