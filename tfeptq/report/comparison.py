@@ -134,10 +134,11 @@ def compare(
     both.run([tf.constant(array[:count]) for array in arrays])
     layers = tuple(both.layer(kernel) for kernel in both.kernels)
     base = both.noise(both.right)
-    worst = sorted({layer.layer: layer.alone for layer in layers}.items(), key=lambda e: e[1])
+    by_loss = sorted(layers, key=lambda layer: layer.alone)
+    worst = list(dict.fromkeys(layer.layer for layer in by_loss))
     restorations = [
         Restoration(name, way, _of_noise(noise), _of_noise(noise) - _of_noise(base))
-        for name, way, noise in both.restored([name for name, _ in worst[:restored]])
+        for name, way, noise in both.restored(worst[:restored])
     ]
     restorations.sort(key=lambda restoration: -restoration.won)
     breaks_at = next((layer.layer for layer in layers if layer.sqnr < LEAST_SQNR), None)

@@ -35,33 +35,21 @@ class Comparison:
         return self.margin >= -1e-12
 
 
-#: (widths, the float model's values, how to measure) -> values of the quantized model, which may
-#: have been kept.
-Keep = Callable[[Widths, np.ndarray, Callable[[], np.ndarray]], np.ndarray]
-
-
 class Judge:
     """Decides whether widths hold an accuracy target; each choice is evaluated once.
 
     Args:
-        model: the float model, in the form that the metric takes.
-        quantize: widths -> quantized model, as quickly as a search needs it.
-        keep: remembers evaluations of earlier runs; None: nobody does.
-        known: `float_values`, where somebody has them.
+        of_float: what the metric says of the float model, see `float_values`.
+        measure: widths -> what it says of a model with these, as quickly as a search needs it.
     """
 
     def __init__(
         self,
         target: AccuracyTarget,
-        model: keras.Model,
-        quantize: Callable[[Widths], keras.Model],
-        keep: Keep | None = None,
-        known: np.ndarray | None = None,
+        of_float: np.ndarray,
+        measure: Callable[[Widths], np.ndarray],
     ) -> None:
-        self._target = target
-        self._quantize = quantize
-        self._keep = keep
-        self._float = float_values(target, model) if known is None else known
+        self._target, self._float, self._measure = target, of_float, measure
         self._known: dict[tuple[tuple[Variable, int], ...], Comparison] = {}
         self.float_score = float(self._float.mean())
 
@@ -71,7 +59,7 @@ class Judge:
 
     def compare(self, model: keras.Model) -> Comparison:
         """The score of one quantized model."""
-        return self._compared(_values(self._target, model))
+        return self._compared(metric_values(self._target, model))
 
     def _compared(self, values: np.ndarray) -> Comparison:
         if values.shape != self._float.shape:
@@ -85,14 +73,8 @@ class Judge:
     def holds(self, widths: Widths) -> bool:
         key = tuple(widths.items())
         if key not in self._known:
-            self._known[key] = self._compared(self._evaluated(widths))
+            self._known[key] = self._compared(self._measure(widths))
         return self._known[key].holds
-
-    def _evaluated(self, widths: Widths) -> np.ndarray:
-        def measure() -> np.ndarray:
-            return _values(self._target, self._quantize(widths))
-
-        return measure() if self._keep is None else self._keep(widths, self._float, measure)
 
     def warn_if_too_fine(self, comparison: Comparison) -> None:
         """A drop that is allowed but smaller than the noise cannot be told from none."""
@@ -122,7 +104,7 @@ def float_values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
     Raises:
         ValueError: the metric fails, returns no numbers, or nothing that can be held a part of.
     """
-    values = _values(target, model)
+    values = metric_values(target, model)
     if not values.mean() > 0.0:
         raise ValueError(
             f"accuracy_target is relative to the float model's score, which is "
@@ -131,8 +113,12 @@ def float_values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
     return values
 
 
-def _values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
-    """One value a sample, or one in all, float64 (n,)."""
+def metric_values(target: AccuracyTarget, model: keras.Model) -> np.ndarray:
+    """What the metric says of a model: one value a sample, or one in all, float64 (n,).
+
+    Raises:
+        ValueError: it fails, or returns no finite numbers.
+    """
     try:
         result: Any = target.metric(model)
     except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import AccuracyTarget
 from tfeptq.model import QuantizedModel
-from tfeptq.selection.accuracy import Comparison, Judge
+from tfeptq.selection.accuracy import Comparison, Judge, float_values, metric_values
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.selection.choice import Choice
 from tfeptq.selection.factor import Widths
@@ -70,15 +70,16 @@ def hold_accuracy(
     target = config.accuracy_target
     assert target is not None
 
-    def kept(
-        widths: Widths, float_values: np.ndarray, measure: Callable[[], np.ndarray]
-    ) -> np.ndarray:
-        if keep is None:
-            return measure()
-        return keep(widths, brief, target.metric, float_values, measure)
-
+    of_float = float_values(target, model) if known is None else known
     brief = _searching(config, target)
-    judge = Judge(target, model, lambda widths: learn(widths, brief, False), kept, known)
+
+    def measured(widths: Widths) -> np.ndarray:
+        def measure() -> np.ndarray:
+            return metric_values(target, learn(widths, brief, False))
+
+        return measure() if keep is None else keep(widths, brief, target.metric, of_float, measure)
+
+    judge = Judge(target, of_float, measured)
     ladder = searched(choice, target, judge)
     if ladder is None:
         raise judge.unreachable()

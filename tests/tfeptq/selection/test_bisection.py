@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tfeptq.selection.programs import choices, named, programs, separable
 from tfeptq.goals import AccuracyTarget
-from tfeptq.selection.accuracy import Judge
+from tfeptq.selection.accuracy import Judge, float_values, metric_values
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 
 LAYERS = 16
@@ -168,8 +168,14 @@ def model_named(name):
     return keras.Model(inputs, inputs, name=name)
 
 
-def judge(target, quantized="quantized"):
-    return Judge(target, model_named("float"), lambda widths: model_named(quantized))
+def judge(target, measured=lambda widths: None):
+    """Of a float model; whatever widths give is measured on one called "quantized"."""
+
+    def measure(widths):
+        measured(widths)
+        return metric_values(target, model_named("quantized"))
+
+    return Judge(target, float_values(target, model_named("float")), measure)
 
 
 def test_scores_are_compared_paired():
@@ -199,9 +205,7 @@ def test_a_score_that_just_meets_the_target_holds():
 def test_evaluations_are_counted_and_remembered():
     runs = []
     target = AccuracyTarget(Scores(float=1.0, quantized=0.5), 0.9)
-    found = Judge(
-        target, model_named("float"), lambda w: runs.append(w) or model_named("quantized")
-    )
+    found = judge(target, runs.append)
     for widths in ({"a": 2}, {"a": 4}, {"a": 2}):
         assert not found.holds(widths)
     assert found.evaluations == len(runs) == 2
