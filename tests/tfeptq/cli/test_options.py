@@ -17,7 +17,7 @@ from tests.tfeptq import small_models
 from tfeptq.cli.fields import attribute_docs
 from tfeptq.cli.main import app, main
 from tfeptq.cli.request import request
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import WEIGHT_GRIDS, QuantizationConfig
 from tfeptq.goals import COSTS, AccuracyTarget, Budget
 from tfeptq.stage_samples import StageSamples
 
@@ -77,6 +77,14 @@ def test_every_option_of_every_command_has_a_help_text():
                 assert len(text) > 5, (command, argument.names)
 
 
+@pytest.fixture
+def _another_grid():
+    """There is one, and a value that is not the default is needed."""
+    WEIGHT_GRIDS.register("another", object)
+    yield
+    WEIGHT_GRIDS.forget("another")
+
+
 def other(field: dataclasses.Field, tmp_path) -> tuple[list[str], object]:
     """A value that is not the default, as it is typed and as it arrives."""
     special = {
@@ -91,6 +99,7 @@ def other(field: dataclasses.Field, tmp_path) -> tuple[list[str], object]:
         "rounding": (["optq"], "optq"),
         "initial_rounding": (["optq"], "optq"),
         "sensitivity": (["label_free"], "label_free"),
+        "weight_grid": (["another"], "another"),
         "search": (["layers"], "layers"),
         "cost": (["bit_operations"], "bit_operations"),
         "relative": (["0.5"], 0.5),
@@ -144,6 +153,7 @@ def found_in(kind: type, field: dataclasses.Field, request_):
     return getattr(config if kind is QuantizationConfig else config.budget, field.name)
 
 
+@pytest.mark.usefixtures("_another_grid")
 @pytest.mark.parametrize(("kind", "field"), FIELDS, ids=NAMES)
 def test_what_is_typed_arrives_and_a_file_says_the_same(kind, field, tmp_path):
     words, value = other(field, tmp_path)
