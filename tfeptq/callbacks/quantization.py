@@ -25,6 +25,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
+from tfeptq.progress import Verbosity, check_verbose
 from tfeptq.settings import member, whole
 from tflite_export.file.atomic import destination, path_of
 
@@ -58,6 +59,7 @@ class QuantizationCallback(keras.callbacks.Callback):
             the best so far; at the end its weights go through the whole recipe, whose result is
             taken unless it scores worse. The float model keeps the weights that training left.
         mode: "max" or "min", what is best; "auto" goes by the name of the score.
+        verbose: what quantizations say, see `tfeptq.quantize`.
 
     Attributes:
         quantized: the quantized model, after training.
@@ -83,8 +85,10 @@ class QuantizationCallback(keras.callbacks.Callback):
         every_epochs: int | None = None,
         save_best: str | None = None,
         mode: str = "auto",
+        verbose: Verbosity = "auto",
     ) -> None:
         super().__init__()
+        check_verbose(verbose)
         if every_epochs is not None:
             every_epochs = whole("every_epochs", every_epochs, 1)
         if (every_epochs is not None or save_best is not None) and validation_data is None:
@@ -106,6 +110,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         self._every_epochs = 1 if save_best is not None and every_epochs is None else every_epochs
         self._taken: Taken | None = None
         self._ends_last = False
+        self._verbose = verbose
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuantizationCallback:
         """A copy for another training, as tuners make them; data are shared, and read once."""
@@ -204,7 +209,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         config = dataclasses.replace(
             self.config, rounding=rounding, samples=len(samples[0]), augmentation=None
         )
-        quantized = quantize(self.model, samples, config)
+        quantized = quantize(self.model, samples, config, verbose=self._verbose)
         quantized.report.warnings.extend(self._taken.notes)
         return quantized
 

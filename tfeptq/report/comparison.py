@@ -21,7 +21,8 @@ from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import take_samples
 from tfeptq.preparation import as_functional, prepare
-from tfeptq.progress import progress
+from tfeptq.progress import Verbosity, check_verbose, progress
+from tfeptq.progress import shown as shown_by
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
@@ -103,6 +104,7 @@ def compare(
     *,
     samples: int = 64,
     restored: int = 16,
+    verbose: Verbosity = "auto",
 ) -> ModelComparison:
     """Compares a quantized model with the float model that it was made of, layer by layer.
 
@@ -113,6 +115,7 @@ def compare(
         samples: at most so many of them are looked at, and as many as fit into memory.
         restored: so many layers, those that lose most by themselves, are given more bits, one at a
             time; each takes up to three forward passes. 0: none.
+        verbose: see `tfeptq.quantize`.
 
     Raises:
         ValueError: not a float model and its own quantized copy, or data that do not fit.
@@ -126,6 +129,7 @@ def compare(
     """
     check_model(model)
     samples, restored = whole("samples", samples, 1), whole("restored", restored, 0)
+    check_verbose(verbose)
     _require_quantized(quantized)
     canonical = prepare(as_functional(model, _open_sizes(model, quantized)))
     both = _Both(canonical, quantized)
@@ -136,9 +140,11 @@ def compare(
     base = both.noise(both.right)
     by_loss = sorted(layers, key=lambda layer: layer.alone)
     worst = list(dict.fromkeys(layer.layer for layer in by_loss))
+    with shown_by(verbose):
+        found = both.restored(worst[:restored])
     restorations = [
         Restoration(name, way, _of_noise(noise), _of_noise(noise) - _of_noise(base))
-        for name, way, noise in both.restored(worst[:restored])
+        for name, way, noise in found
     ]
     restorations.sort(key=lambda restoration: -restoration.won)
     breaks_at = next((layer.layer for layer in layers if layer.sqnr < LEAST_SQNR), None)
