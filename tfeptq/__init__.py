@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tfeptq.pareto import pareto_frontier
     from tfeptq.pipeline import quantize
     from tfeptq.preparation import UnsupportedLayerError, prepare, register_layer
-    from tfeptq.preparation import UnsupportedLayerError, prepare
     from tfeptq.report.comparison import LayerComparison, ModelComparison, Restoration, compare
     from tfeptq.report.html import write_report
     from tfeptq.selection.frontier_point import FrontierPoint

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq.arguments import check_model
+from tfeptq.arguments import given_model
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import take_samples
@@ -28,12 +28,13 @@ from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel
 from tfeptq.report.nearness import tensor_cosine, tensor_sqnr
-from tfeptq.report.quality import LEAST_SQNR
 from tfeptq.report.restoration import WAYS, Restored, applicable
 from tfeptq.settings import shown, whole
 
 #: dB above which nobody tells two tensors apart.
 _INAUDIBLE = 60.0
+#: Lost in one layer, and left after it, in dB, where a model breaks.
+BREAK, SOUND = 6.0, 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,8 @@ class ModelComparison:
     Attributes:
         sqnr: of the model's outputs in dB; of several outputs their mean noise.
         layers: in execution order.
-        breaks_at: the first layer whose output is less than 10 dB above its error, so that a third
-            of its deviation is error; None: there is none.
+        breaks_at: the first layer that loses `BREAK` dB or more and leaves less than `SOUND`: its
+            error is twice what came in, and more than a tenth of its output; None: there is none.
         restorations: those that win most first.
         samples: how many were looked at.
     """
@@ -127,11 +128,12 @@ def compare(
         >>> found.restorations[0].layer
         'middle'
     """
-    check_model(model)
+    model = given_model(model)
     samples, restored = whole("samples", samples, 1), whole("restored", restored, 0)
     check_verbose(verbose)
     _require_quantized(quantized)
-    canonical = prepare(as_functional(model, _open_sizes(model, quantized)))
+    sizes, outputs = _open_sizes(model, quantized), _outputs(quantized)
+    canonical = prepare(as_functional(model, sizes, outputs))
     both = _Both(canonical, quantized)
     arrays = take_samples(data, canonical.inputs, samples=samples, seed=0)
     count = fitting_batch(canonical, len(arrays[0]), copies=4)
@@ -147,7 +149,8 @@ def compare(
         for name, way, noise in found
     ]
     restorations.sort(key=lambda restoration: -restoration.won)
-    breaks_at = next((layer.layer for layer in layers if layer.sqnr < LEAST_SQNR), None)
+    broken = (each for each in layers if each.lost >= BREAK and each.sqnr < SOUND)
+    breaks_at = next((layer.layer for layer in broken), None)
     return ModelComparison(_of_noise(base), layers, breaks_at, tuple(restorations), count)
 
 
@@ -167,6 +170,12 @@ def _open_sizes(model: keras.Model, quantized: keras.Model) -> Any:
         return None
     fixed = [tuple(tensor.shape[1:]) for tensor in quantized.inputs]
     return fixed[0] if len(fixed) == 1 else fixed
+
+
+def _outputs(quantized: keras.Model) -> Any:
+    """Where the quantization has the file end; what was saved does not tell."""
+    report = getattr(quantized, "report", None)
+    return None if report is None or report.config is None else report.config.outputs
 
 
 def _of_noise(noise: float) -> float:

@@ -171,10 +171,10 @@ def show_comparison(found: ModelComparison, *, rows: int = 20) -> None:
             for layer in found.layers
         ],
     )
-    print("alone: with float inputs. lost here: below the worst input. Below 10 dB a third of an")
-    print("output's deviation is error.")
+    print("alone: with float inputs. lost here: below the worst input. At 20 dB a tenth of an")
+    print("output's deviation is error, at 10 dB a third.")
     if found.breaks_at is None:
-        print("It breaks nowhere: no layer is below 10 dB.")
+        print("It breaks nowhere: no layer loses 6 dB and ends below 20 dB.")
     else:
         print(f"It breaks first in layer {found.breaks_at!r}.")
     if found.restorations:
