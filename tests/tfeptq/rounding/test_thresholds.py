@@ -46,7 +46,7 @@ def test_no_other_step_loses_less_of_the_output(kind, bits, per_channel, seed):
     [(_, moments)] = float_moments(model, [data], count=32, is_centered=True)
     # With the search's own prior that weights stay.
     covariance = damped(moments.covariance())
-    settings = {"bits": bits, "per_channel": per_channel}
+    settings = {"grid": "uniform", "bits": bits, "per_channel": per_channel}
     found = suited_grid(layer, method="output", covariance=moments.covariance(), **settings)
     weights = np.asarray(layer.kernel)
 
@@ -68,8 +68,8 @@ def test_no_other_step_loses_less_of_the_output(kind, bits, per_channel, seed):
 def test_eight_bits_take_the_weights_alone(method):
     assert looks_at(method, 8) == "weights"
     layer = prepare(small_models.residual_network()).get_layer("skip")
-    grid = suited_grid(layer, bits=8, method=method, per_channel=True)
-    plain = suited_grid(layer, bits=8, method="mse", per_channel=True)
+    grid = suited_grid(layer, grid="uniform", bits=8, method=method, per_channel=True)
+    plain = suited_grid(layer, grid="uniform", bits=8, method="mse", per_channel=True)
     np.testing.assert_array_equal(grid.step, plain.step)
 
 
