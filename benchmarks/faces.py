@@ -36,7 +36,7 @@ SMALLEST_FACE = 32
 RECIPES: dict[str, dict[str, Any]] = {
     "int8": {"weight_bits": 8},
     "W4A8": {"weight_bits": 4},
-    "mixed": {"weight_bits": (3, 4, 6, 8), "sensitivity": "label_free"},
+    "mixed": {"weight_bits": (4, 8), "sensitivity": "label_free"},
 }
 #: Of the bytes of 8-bit weights, what "mixed" may use.
 MIXED_SHARE = 0.6
