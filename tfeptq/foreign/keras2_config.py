@@ -68,6 +68,11 @@ def _object(entry: Mapping[str, Any]) -> dict[str, Any]:
             f"layer {inner.get('name')!r} is {kind} of tensorflow-model-optimization; save "
             f"{_WRAPPERS[kind]} instead"
         )
+    if kind == "Lambda" and not isinstance(inner.get("function"), str):
+        raise ForeignModelError(
+            f"layer {inner.get('name')!r} is a Lambda of Python code, which is not run from files; "
+            "pass the model itself to tfeptq.quantize, or save it as a SavedModel"
+        )
     kind = _RENAMED.get(kind, kind)
     if kind in _MODELS and isinstance(inner, Mapping) and "layers" in inner:
         inner = _graph(inner) if kind != "Sequential" else _stack(inner)

@@ -117,7 +117,10 @@ def _assign(layer: keras.Layer, variables: Sequence[Any]) -> None:
 def _served(path: Path, loaded: Any) -> FunctionModel:
     signatures = dict(loaded.signatures)
     if not signatures:
-        raise ForeignModelError("it has neither a Keras structure nor a signature")
+        raise ForeignModelError(
+            "it has neither a Keras structure nor a signature; save it with "
+            "signatures={'serving_default': ...}"
+        )
     name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
     signature = signatures[name]
     specs = dict(signature.structured_input_signature[1])
