@@ -64,6 +64,9 @@ def test_a_state_is_one_tensor_to_the_request(tmp_path):
     model, made = quantized(2, L.LSTM(U, name="layer"), activation_bits=bits)
     assert made.bit_widths["layer_recurrent_add_1"] == (None, 16)
     assert error(model, made, tmp_path / "m.tflite", "litert") < 0.1
+    made.save(tmp_path / "m.keras")
+    tflite_export.export(tfeptq.load_model(tmp_path / "m.keras"), tmp_path / "again.tflite")
+    assert (tmp_path / "again.tflite").read_bytes() == (tmp_path / "m.tflite").read_bytes()
 
 
 def test_training_through_time(tmp_path):
