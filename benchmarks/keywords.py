@@ -148,6 +148,10 @@ def main() -> None:
             quantized = tfeptq.quantize(one_step(model), calibration, config)
             tflite_export.export(quantized, path)
             _stream(path, f"one step in TFLM, {bits}-bit weights", tested, plain)
+        path = folder / "converter.tflite"
+        path.write_bytes(converted(model, calibration))
+        _whole(path, "TFLiteConverter int8", tested, plain)
+        _compare_runtimes(path, tested)
         for bits in (8, 4):
             config = tfeptq.QuantizationConfig(
                 weight_bits=bits, rounding=arguments.rounding, samples=CALIBRATION
@@ -155,10 +159,6 @@ def main() -> None:
             path = folder / f"whole{bits}.tflite"
             tflite_export.export(tfeptq.quantize(model, calibration, config), path)
             _whole(path, f"unrolled, {bits}-bit weights", tested, plain)
-        path = folder / "converter.tflite"
-        path.write_bytes(converted(model, calibration))
-        _whole(path, "TFLiteConverter int8", tested, plain)
-        _compare_runtimes(path, tested)
 
 
 def _stream(path: Path, name: str, words: Words, plain: np.ndarray) -> None:
