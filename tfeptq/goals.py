@@ -18,8 +18,9 @@ class Budget:
         weight_bytes: weights with their scales as the target stores them, see
             `tfeptq.selection.costs`.
         activation_bytes: peak of the activations that are alive at once.
-        bit_operations: sum over layers of multiplications x weight bits x bits of what the
-            kernel reads: 8 at most, but for kernels that compute in int16, which read 16.
+        bit_operations: sum over layers of multiplications x weight bits (or those of the other
+            operand, where both are computed) x bits of what the kernel reads: 8 at most, but for
+            kernels that compute in int16, which read 16.
         latency_ms: sum over layers of the times in `latency_table`, and of other operators'.
         compressed: count weights as `tflite_export.packaging.compression.compress` stores them for
             microcontrollers, in tables of 2 to 6 bits an index, instead of as exported. Alone it

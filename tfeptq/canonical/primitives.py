@@ -25,7 +25,6 @@ from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.canonical.resize_layer import Resize
-from tfeptq.canonical.table_layer import Table
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -102,7 +101,6 @@ class Primitive:
         is_elementwise: works on each place alone, whatever the shape.
         copies: its output holds the values of its inputs, once each.
         looks_up: its input numbers the rows of its table.
-        tabulates: its operator reads a table of its results at all integers of its input.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
         magnitude: what its kernel makes of its inputs' magnitudes.
         flat_beyond: integer type -> magnitude beyond which its inputs change nothing.
@@ -121,7 +119,6 @@ class Primitive:
     is_elementwise: bool = False
     copies: bool = False
     looks_up: bool = False
-    tabulates: bool = False
     squashes: str | None = None
     magnitude: Magnitude = Magnitude.NONE
     flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -251,7 +248,6 @@ PRIMITIVES: tuple[Primitive, ...] = (
         magnitude=Magnitude.DOT_PRODUCT,
     ),
     Primitive(Lookup, "GATHER", looks_up=True),
-    Primitive(Table, "GATHER", is_elementwise=True, tabulates=True),
     Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(
@@ -390,6 +386,12 @@ def find_primitive(layer: keras.Layer) -> Primitive | None:
     inner = layer.layer if isinstance(layer, _L.Wrapper) else layer
     function = inner.activation.__name__ if isinstance(inner, _L.Activation) else None
     return row_of(type(inner), function)
+
+
+def is_product(layer: keras.Layer) -> bool:
+    """Whether a layer sums products of two computed tensors."""
+    found = find_primitive(layer)
+    return found is not None and found.magnitude is Magnitude.DOT_PRODUCT
 
 
 def primitive_of(layer: keras.Layer) -> Primitive:

@@ -13,7 +13,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.data.memory import WholeBatches, fitting_batch
 from tfeptq.hessian.output_units import output_units
-from tfeptq.hessian.probes import Probe
+from tfeptq.hessian.probes import Probe, compared_calls
 from tfeptq.progress import progress
 from tfeptq.stage_samples import first
 
@@ -45,10 +45,12 @@ def channel_attention(
         samples: one array a model input, float32 (N, ...).
 
     Returns:
-        One float32 array (N, channels) for each call of a weighted layer, in execution order.
+        One float32 array (N, channels) for each call of a layer with weights or of a product of
+        two tensors, in execution order.
     """
     # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
-    probe = Probe(model, probes=ATTENTION_PROBES, seed=seed, units=output_units(model, samples))
+    units = output_units(model, samples)
+    probe = Probe(model, calls=compared_calls, probes=ATTENTION_PROBES, seed=seed, units=units)
     total = len(samples[0])
     batch_size = fitting_batch(model, min(batch_size, total), copies=3)
 
@@ -75,7 +77,7 @@ def sample_layer_attention(
     probes it is biased upwards by the maximum: 5 % at 100 probes, more at fewer.
 
     Returns:
-        float32 (N, number of calls of weighted layers in execution order).
+        float32 (N, number of calls as in `channel_attention`).
     """
     by_channel = channel_attention(model, samples, batch_size=batch_size, seed=seed)
     return np.stack([scores.max(axis=-1) for scores in by_channel], axis=1)

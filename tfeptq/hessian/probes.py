@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
+from tfeptq.canonical.primitives import is_product
 from tfeptq.hessian.output_units import OutputUnits
 
 #: Up to this many outputs the exact one-hot probes are used.
@@ -30,6 +31,13 @@ PARALLEL_PROBES = 2
 
 def weighted_calls(graph: LayerGraph) -> list[Call]:
     return [call for call in graph.calls if linear.is_weighted(call.layer)]
+
+
+def compared_calls(graph: LayerGraph) -> list[Call]:
+    """Calls whose results the distillation compares: products with weights, and of two tensors."""
+    return [
+        call for call in graph.calls if linear.is_weighted(call.layer) or is_product(call.layer)
+    ]
 
 
 def shaped_gradients(
@@ -48,10 +56,11 @@ def shaped_gradients(
 
 
 class Probe:
-    """Gradients of probed logits at the output of every weighted layer, all at once.
+    """Gradients of probed logits at the outputs of some calls, all at once.
 
     Args:
         model: canonical float model.
+        calls: which they are; by default those of layers with weights.
         probes: number of random probes where the logits are too many for the exact ones.
         units: in which outputs are compared; None: as they are.
     """
@@ -60,12 +69,13 @@ class Probe:
         self,
         model: keras.Model,
         *,
+        calls: Callable[[LayerGraph], list[Call]] = weighted_calls,
         probes: int = RANDOM_PROBES,
         seed: int = 0,
         units: OutputUnits | None = None,
     ) -> None:
         self.graph = LayerGraph.of(model)
-        self.calls = weighted_calls(self.graph)
+        self.calls = calls(self.graph)
         self._logits, self._units = logit_keys(model), units
         shapes = [tensor.shape for tensor in self._logit_shapes(model)]
         self.outputs = int(sum(np.prod(shape[1:]) for shape in shapes))
@@ -96,16 +106,17 @@ class Probe:
         vectors: tf.Tensor,
         reduce: Callable[[Call, tf.Tensor, tf.Tensor], tf.Tensor],
     ) -> list[tf.Tensor]:
-        """Sum over probes of `reduce(call, layer input, gradient)` for every weighted call.
+        """Sum over probes of `reduce(call, layer input, gradient)` for every one of the calls.
 
         One forward pass, and one backward pass a probe that serves all layers. Traced inside a
         compiled function.
         """
         arguments: dict[Key, tf.Tensor] = {}
+        watched = {call.output for call in self.calls}
         with tf.GradientTape(persistent=True) as tape:
 
             def watch(call: Call, call_inputs: list[Any], output: tf.Tensor) -> tf.Tensor:
-                if linear.is_weighted(call.layer):
+                if call.output in watched:
                     tape.watch(output)
                     arguments[call.output] = call_inputs[0]
                 return output

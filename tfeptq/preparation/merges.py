@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from tfeptq.preparation.activations import at_most, clip
 from tfeptq.preparation.addition import added_constants
 from tfeptq.preparation.constants import broadcast_constant, constant
-from tfeptq.preparation.nodes import Constant, Node, affine, primitive
+from tfeptq.preparation.nodes import Constant, Node, Shape, affine, primitive, reshape
 
 _L = keras.layers
 _COMMUTATIVE: dict[type, Callable[..., np.ndarray]] = {
@@ -81,7 +82,37 @@ def _with_constant(kind: type, name: str, node: Node, operand: Node, *, is_first
     simple = _by_channel(value)
     if simple is not None and merged.shape == node.shape:
         return _folded(kind, name, node, simple, is_first=is_first) or merged
+    if merged.shape == node.shape:
+        return _before_split(kind, name, node, value, is_first=is_first) or merged
     return merged
+
+
+def _before_split(
+    kind: type, name: str, node: Node, value: np.ndarray, *, is_first: bool
+) -> Node | None:
+    """A constant over the axes that a reshape makes of the channels: one value a channel before it.
+
+    So the biases of heads become those of the layer that makes all heads at once.
+    """
+    if node.kind is not _L.Reshape:
+        return None
+    (source,) = node.inputs
+    axis = _axis_of_channels(source.shape, node.shape)
+    if axis is None or value.shape[:axis] != (1,) * axis:
+        return None
+    vector = np.broadcast_to(value, (*(1,) * axis, *node.shape[axis:])).reshape(-1)
+    folded = _folded(kind, name, source, vector, is_first=is_first)
+    return None if folded is None else reshape(folded, f"{name}_split", node.shape)
+
+
+def _axis_of_channels(shape: Shape, split: Shape) -> int | None:
+    """The first of the axes that a reshape makes of the last axis, if it makes some."""
+    for axis in range(len(split)):
+        if math.prod(split[axis:]) == shape[-1] and math.prod(split[:axis]) == math.prod(
+            shape[:-1]
+        ):
+            return axis
+    return None
 
 
 def _by_channel(value: np.ndarray) -> np.ndarray | None:

@@ -6,6 +6,7 @@ be learned, written and verified without a word.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +52,13 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
     if _first_apart(wanted, found, tolerance) is None:
         return
     # One of them may give exact zeros, where the other's roundings do not cancel.
-    both = zip(_noise(flat, inputs, wanted), _noise(canonical, inputs, found), strict=True)
+    # Integers have no last place: the next one is another value, or another word.
+    is_moved = ["float" in str(tensor.dtype) for tensor in flat.inputs]
+    both = zip(
+        _noise(flat, inputs, wanted, is_moved),
+        _noise(canonical, inputs, found, is_moved),
+        strict=True,
+    )
     output = _first_apart(wanted, found, tolerance, [max(pair) for pair in both])
     if output is None:
         return
@@ -60,11 +67,17 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
         f"differs from the model once prepared: output {output} is off by "
         f"{np.abs(left - right).max():.3g} where its values reach {np.abs(left).max():.3g}"
     )
-    raise UnsupportedLayerError(
-        _culprit(model, inputs, tolerance),
-        problem,
-        "replace this layer by others, and please report it with its options",
-    )
+    culprit = _culprit(model, inputs, tolerance)
+    raise UnsupportedLayerError(culprit, problem, _advice(culprit))
+
+
+def _advice(culprit: Any) -> str:
+    if "query_mask" in inspect.signature(culprit.call).parameters:
+        return (
+            "masks that Keras hands on unseen, as those of Embedding(mask_zero=True), are not "
+            "read: give it attention_mask=keras.ops.not_equal(tokens, 0)[:, None] instead"
+        )
+    return "replace this layer by others, and please report it with its options"
 
 
 def _inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -136,17 +149,23 @@ def nearly_equal(left: np.ndarray, right: np.ndarray, tolerance: float, noise: f
 
 
 def _noise(
-    model: keras.Model, inputs: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
+    model: keras.Model,
+    inputs: Sequence[np.ndarray],
+    wanted: Sequence[np.ndarray],
+    is_moved: Sequence[bool],
 ) -> list[float]:
-    """How far each output goes when inputs and weights move by some units in the last place."""
+    """How far each output goes when inputs and weights move by some units in the last place.
+
+    Args:
+        is_moved: of each input; a canonical model takes whole numbers as floats.
+    """
     size = _tolerance(model) / TOLERANCE * 16.0 * _epsilon("float32")
     generator = np.random.default_rng(0)
     largest = [0.0] * len(wanted)
     for _ in range(_DRAWS):
         moved = [
-            # Integers have no last place: the next one is another value.
-            _moved(array, size, generator) if "float" in str(tensor.dtype) else array
-            for array, tensor in zip(inputs, model.inputs, strict=True)
+            _moved(array, size, generator) if moves else array
+            for array, moves in zip(inputs, is_moved, strict=True)
         ]
         variables = [
             [_moved(keras.ops.convert_to_numpy(v), size, generator) for v in group]

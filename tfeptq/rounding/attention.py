@@ -10,7 +10,7 @@ import numpy as np
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.hessian.probes import weighted_calls
+from tfeptq.hessian.probes import compared_calls
 
 
 def distillation_weights(
@@ -19,9 +19,9 @@ def distillation_weights(
     scores: FloatScores,
     config: QuantizationConfig,
 ) -> list[np.ndarray]:
-    """Weights of the distillation: one array (N, channels) or (N, 1) for each weighted call."""
+    """Weights of the distillation: one array (N, channels) or (N, 1) a compared call."""
     if not config.sample_layer_attention:
-        calls = weighted_calls(LayerGraph.of(canonical))
+        calls = compared_calls(LayerGraph.of(canonical))
         return [np.ones((len(samples[0]), 1), np.float32) for _ in calls]
     if config.channel_attention:
         return scores.attention

@@ -49,7 +49,7 @@ def distil(
 
     Args:
         samples: one array a model input, float32 (N, ...).
-        attention: one float32 array (N, channels) or (N, 1) for each weighted call, see
+        attention: one float32 array (N, channels) or (N, 1) for each compared call, see
             `tfeptq.hessian.label_free`.
         callbacks: they see the steps that are still to do, none where all were done before.
         backup_path: where the optimisation is saved and resumed, see `tfeptq.rounding.backup`.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
-from tfeptq.hessian.probes import weighted_calls
+from tfeptq.hessian.probes import compared_calls
 
 #: ResNet20 on 1024 images of 32 x 32 takes 0.8 GB; a computer that trains has room for that.
 MEMORY_BYTES = 2**30
@@ -24,15 +24,16 @@ class Teacher:
         model: canonical float model.
 
     Attributes:
-        weighted: outputs of all calls of weighted layers, in execution order.
+        compared: outputs of all calls of layers with weights and of products of two tensors, in
+            execution order.
         logits: see `tfeptq.hessian.probes.logit_keys`.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self._graph = LayerGraph.of(model)
-        self.weighted = [call.output for call in weighted_calls(self._graph)]
+        self.compared = [call.output for call in compared_calls(self._graph)]
         self.logits = logit_keys(model)
-        self._keys = list(dict.fromkeys([*self.weighted, *self.logits]))
+        self._keys = list(dict.fromkeys([*self.compared, *self.logits]))
 
     def tensors(self, samples: Sequence[Any]) -> list[Any]:
         """Pre-activations and logits of a batch."""

@@ -1,7 +1,7 @@
 """The step that the distillation is made of: its loss, and what it changes.
 
-The squared error of every pre-activation, weighted by each sample's attention, plus the rounding
-regularizer (EPTQ, section 4.2-4.3).
+The squared error of every pre-activation and of every product of two tensors, weighted by each
+sample's attention, plus the rounding regularizer (EPTQ, section 4.2-4.3).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Distillation:
         teacher: its canonical float model.
         units: in which the outputs are compared; None: as they are.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
-            (samples, 1) for each weighted call; only means are used, each batch brings its own.
+            (samples, 1) for each compared call; only means are used, each batch brings its own.
         is_fused: fake-quantizes a tensor, and computes its loss, in one kernel, see
             `tfeptq.quantized.fused`.
     """
@@ -57,7 +57,7 @@ class Distillation:
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         self._normalizer = float(mean.max())
-        self._layer_weight = _sum_by_layer(self.teacher.weighted, mean / self._normalizer)
+        self._layer_weight = _sum_by_layer(self.teacher.compared, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
         self._output_weight = config.output_loss
         ones = [np.ones((1, 1), np.float32)] * len(self.teacher.logits)
@@ -110,7 +110,7 @@ class Distillation:
         tensors = self._student.execute(samples)
         student = {key: tensors[other] for key, other in self._counterparts.items()}
         loss = self._output_loss(student, teacher)
-        for key, scores in zip(self.teacher.weighted, attention, strict=True):
+        for key, scores in zip(self.teacher.compared, attention, strict=True):
             loss += self._weighted_square(student[key], teacher[key], scores)
         return loss / self._normalizer
 

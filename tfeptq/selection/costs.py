@@ -1,8 +1,9 @@
 """What widths cost on their target, as tables over the widths that decide it.
 
 - weight bytes: containers and granularities depend on the integer type of the kernel;
-- bit operations: multiplications x weight bits x operand bits. A kernel reads what its own integer
-  type holds: 8-bit layers behind a 16-bit tensor read 8 bits;
+- bit operations: multiplications x weight bits x operand bits, or the bits of both operands of a
+  product of two tensors. A kernel reads what its own integer type holds: 8-bit layers behind a
+  16-bit tensor read 8 bits;
 - milliseconds: by a table of the user's, see `tfeptq.selection.latency`;
 - activation bytes: one cost a step of execution, see `tfeptq.selection.memory`;
 - file bytes: what the size of the exported file is predicted from.
@@ -19,8 +20,9 @@ import numpy as np
 from tfeptq.canonical import linear
 from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Call
+from tfeptq.canonical.primitives import is_product
 from tfeptq.goals import Budget
-from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tfeptq.plan.weights import WeightStorage
 from tfeptq.selection.factor import Factor, constant, tabled, weights
 from tfeptq.selection.latency import LatencyTable
@@ -63,16 +65,28 @@ def storage(
 
 
 def operations(plan: QuantizationPlan, variables: Variables) -> Iterator[Factor]:
-    """Bit operations of every call of a layer with weights."""
+    """Bit operations of every call of a layer with weights, and of every product of two tensors."""
 
     def costs(count: int, bits: int, *wide: int) -> dict[str, float]:
         return {"bit_operations": count * bits * _operand_bits(wide[0], wide[-1])}
+
+    def of_tensors(count: int, places: tuple[int, ...], *wide: int) -> dict[str, float]:
+        left, right, written = (wide[place] for place in places)
+        bits = _operand_bits(left, written) * _operand_bits(right, written)
+        return {"bit_operations": count * bits}
 
     for call, count in _multiplications(plan):
         name = call.layer.name
         read, written = variables.of_tensor(call.inputs[0]), variables.of_layer(name)
         decisive = tuple(dict.fromkeys((weights(name), read, written)))
         yield tabled(decisive, variables.widths, functools.partial(costs, count))
+    for kernel, count in _products(plan):
+        # An array is held in the type of the kernel.
+        keys = [key if key in plan.tensors else kernel.result for key in kernel.call.inputs]
+        involved = [variables.of_tensor(key) for key in (*keys, kernel.result)]
+        decisive = tuple(dict.fromkeys(involved))
+        priced = functools.partial(of_tensors, count, tuple(map(decisive.index, involved)))
+        yield tabled(decisive, variables.widths, priced, kernel.call.layer.name)
 
 
 def _operand_bits(read: int, written: int) -> int:
@@ -182,6 +196,15 @@ def layer_multiplications(plan: QuantizationPlan) -> dict[str, int]:
     for call, count in _multiplications(plan):
         result[call.layer.name] = result.get(call.layer.name, 0) + count
     return result
+
+
+def _products(plan: QuantizationPlan) -> Iterator[tuple[Kernel, int]]:
+    """Of every product of two tensors: a result takes as many as the left one has columns."""
+    shapes = plan.graph.shapes(plan.model)
+    for kernel in plan.kernels:
+        if is_product(kernel.call.layer):
+            left, output = shapes[kernel.call.inputs[0]], shapes[kernel.call.output]
+            yield kernel, int(np.prod(output[1:])) * left[-1]
 
 
 def _multiplications(plan: QuantizationPlan) -> Iterator[tuple[Call, int]]:

@@ -18,7 +18,6 @@ from tflite_export.operators import (
     roots,
     slices,
     softmax,
-    tables,
     transposed,
     weighted,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "roots",
     "slices",
     "softmax",
-    "tables",
     "transposed",
     "weighted",
 ]

@@ -9,6 +9,7 @@ from keras import layers as L
 from keras import ops
 
 from tests.tfeptq.preparation.canonical_check import check, randomize
+from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.preparation import UnsupportedLayerError, prepare, prove
 
@@ -81,3 +82,59 @@ def test_masks_that_are_inputs(dtype):
     if dtype != "bool":
         with pytest.raises(UnsupportedLayerError, match="differs from the model once prepared"):
             prove(model, prepare(model), [samples, 2 * given])
+
+
+WORDS = 11
+MASKS = {
+    "not equal": lambda ids: ops.not_equal(ids, 0),
+    "of the number": lambda ids: ops.less(0, ids),
+    "two of them": lambda ids: (ids > 0) & (ids != 3),
+    "either": lambda ids: (ids >= 5) | ops.equal(ids, 2),
+    "what it is not": lambda ids: ops.logical_not(ops.equal(ids, 0)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_masks_of_tokens(name, is_causal):
+    ids = keras.Input((T,), dtype="int32")
+    x = L.Embedding(WORDS, F)(ids)
+    outputs = L.MultiHeadAttention(2, 3)(
+        x, x, attention_mask=MASKS[name](ids)[:, None], use_causal_mask=is_causal
+    )
+    model = randomize(keras.Model(ids, outputs))
+    samples = np.random.default_rng(0).integers(0, WORDS, size=(9, T))
+    canonical = prepare(model)
+    prove(model, canonical, [samples])
+    # The proof sees masks: without one it fails.
+    unmasked = keras.Model(ids, L.MultiHeadAttention(2, 3)(x, x))
+    unmasked.set_weights(model.get_weights())
+    with pytest.raises(UnsupportedLayerError, match="differs from the model once prepared"):
+        prove(unmasked, canonical, [samples])
+
+
+def test_equal_masks_of_tokens_have_one_table():
+    ids = keras.Input((T,), dtype="int32")
+    x = L.Embedding(WORDS, F)(ids)
+    for _ in range(3):
+        mask = ops.cast(ids != 0, "float32")[:, :, None]
+        x = L.Dense(F)(x) * mask
+    canonical = prepare(randomize(keras.Model(ids, x)))
+    assert sum(isinstance(layer, Lookup) for layer in canonical.layers) == 2
+
+
+def test_comparisons_need_tokens():
+    ids, x = keras.Input((T,), dtype="int32"), keras.Input((T,))
+    with pytest.raises(UnsupportedLayerError, match="compares computed values"):
+        prepare(keras.Model(x, x * ops.cast(x > 0, "float32")))
+    with pytest.raises(UnsupportedLayerError, match="that no Embedding reads"):
+        prepare(keras.Model([ids, x], x * ops.cast(ids > 0, "float32")))
+
+
+def test_masks_that_keras_hands_on_unseen_are_refused():
+    ids = keras.Input((T,), dtype="int32")
+    x = L.Embedding(WORDS, F, mask_zero=True)(ids)
+    model = randomize(keras.Model(ids, L.MultiHeadAttention(2, 3)(x, x)))
+    samples = np.random.default_rng(0).integers(0, WORDS, size=(9, T))
+    with pytest.raises(UnsupportedLayerError, match="give it attention_mask="):
+        prove(model, prepare(model), [samples])

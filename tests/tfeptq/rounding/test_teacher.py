@@ -21,7 +21,7 @@ def test_remembers_every_sample_also_those_of_a_last_short_batch():
     kept = made.remember([images], batch_size=8)
     for whole, expected in zip(kept, made.tensors([images]), strict=True):
         np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
-    assert set(made.named(kept)) == {*made.weighted, *made.logits}
+    assert set(made.named(kept)) == {*made.compared, *made.logits}
 
 
 def test_remembers_nothing_beyond_the_limit():
