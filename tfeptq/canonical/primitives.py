@@ -100,6 +100,7 @@ class Primitive:
         is_homogeneous: f(s x) = s f(x) for s > 0, element by element.
         is_elementwise: works on each place alone, whatever the shape.
         copies: its output holds the values of its inputs, once each.
+        chooses: its output is the largest of many values.
         looks_up: its input numbers the rows of its table.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
         magnitude: what its kernel makes of its inputs' magnitudes.
@@ -118,6 +119,7 @@ class Primitive:
     is_homogeneous: bool = False
     is_elementwise: bool = False
     copies: bool = False
+    chooses: bool = False
     looks_up: bool = False
     squashes: str | None = None
     magnitude: Magnitude = Magnitude.NONE
@@ -199,6 +201,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         attributes=_window,
         output=Output.MOVED,
         passes=Passes.POSITIVE,
+        chooses=True,
     ),
     Primitive(
         _L.AveragePooling2D,

@@ -39,6 +39,12 @@ def averages(layer: keras.Layer) -> bool:
     return output_of(layer) is Output.AVERAGED
 
 
+def chooses(layer: keras.Layer) -> bool:
+    """Whether a layer gives the largest of many values."""
+    row = find_primitive(layer)
+    return row is not None and row.chooses
+
+
 def relu_cap(layer: keras.Layer) -> float | None:
     """Upper bound of a ReLU that is neither absent nor 6, which the file states by its range."""
     if is_relu(layer) and layer.max_value not in (None, 6.0):
@@ -111,6 +117,33 @@ class Topology:
             return False
         producer = self.producers.get(call.inputs[0])
         return producer is None or self.fused_relu(producer) is None
+
+    def read(self, key: Key) -> tuple[Key, ...]:
+        """The tensors in which the values of a tensor of the file are read in the end.
+
+        Of a tensor whose readers all move, choose or cut integers, only what they give to others
+        matters: in front of a maximum over all places, what is below its least may be clipped, and
+        in front of a ReLU what is negative. The model's inputs and outputs are its caller's.
+        """
+        readers, passing = self.consumers.get(key, ()), self._passing(key)
+        is_public = key in self.graph.inputs or key in self.graph.outputs
+        if is_public or not passing or len(passing) < len(readers):
+            return (key,)
+        return tuple(dict.fromkeys(found for call in passing for found in self.read(call.output)))
+
+    def chosen(self, key: Key) -> tuple[Key, ...]:
+        """What maxima choose of a tensor, or of what it is read in, where that is not all of it."""
+        found: list[Key] = []
+        for call in self._passing(key):
+            found += self.read(call.output) if chooses(call.layer) else ()
+            found += self.chosen(call.output)
+        read = self.read(key)
+        return tuple(made for made in dict.fromkeys(found) if made not in read)
+
+    def _passing(self, key: Key) -> list[Call]:
+        """Readers with f(clip(x)) = clip(f(x)), whose results have the scale of x."""
+        readers = self.consumers.get(key, ())
+        return [call for call in readers if self.is_tied(call) and not averages(call.layer)]
 
     def written(self) -> list[Key]:
         """Every tensor of the file, in order: what no kernel keeps to itself."""

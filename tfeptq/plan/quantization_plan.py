@@ -222,7 +222,10 @@ class QuantizationPlan:
             bounds = self.input_ranges.get(source[0])
             # Numbers of rows are what they are.
             return quantizer.fixed if bounds is None else fixed_by_range(bounds, bits)
-        return fixed_parameters(self._topology.producers[source].layer, bits)
+        reached = (
+            None if self.ranges is None or source not in self.ranges else self.ranges[source][1]
+        )
+        return fixed_parameters(self._topology.producers[source].layer, bits, reached)
 
     @property
     def weight_bits(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ one, a `border`, is read instead, and all readers of that type share it. That is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import keras
@@ -36,6 +36,8 @@ from tflite_export.graph.kinds import kind_of
 
 #: Ranges of a sigmoid's or tanh's input beyond this get a copy of their own: steps of two.
 _CURVE_EXTENT = 510.0
+#: Share of a ReLU's bound from which on its values have the codes that they need.
+_NEAR_BOUND = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Quantizer:
         name: no other quantizer and no layer has it.
         bits: width of its codes.
         fixed: scale and zero point where the kernel demands them, or a request fixes them.
-        sources: tensors of the canonical model that its range must cover.
+        sources: tensors of the canonical model that are computed in its scale.
+        read: those in which they are read in the end, see `Topology.read`: what its range is for.
+        chosen: what maxima choose of them, see `Topology.chosen`: few values, each of which stands
+            for many.
         narrows: it makes the 8-bit copy of a 16-bit tensor.
     """
 
@@ -54,6 +59,8 @@ class Quantizer:
     bits: int
     fixed: tuple[float, int] | None
     sources: tuple[Key, ...]
+    read: tuple[Key, ...]
+    chosen: tuple[Key, ...]
     narrows: bool = False
 
     @property
@@ -135,8 +142,7 @@ def tensor_plans(
 
     def quantizer(slot: _Slot) -> Quantizer:
         if slot not in made:
-            found = Quantizer(slot.name, slot.bits, slot.fixed, tuple(slot.sources), slot.narrows)
-            made[slot] = found
+            made[slot] = slot.decided(topology)
         return made[slot]
 
     tensors = {
@@ -167,6 +173,12 @@ class _Slot:
     def dtype(self) -> str:
         return activation_dtype(self.bits)
 
+    def decided(self, topology: Topology) -> Quantizer:
+        read = _each(topology.read, self.sources)
+        chosen = tuple(key for key in _each(topology.chosen, self.sources) if key not in read)
+        sources = tuple(self.sources)
+        return Quantizer(self.name, self.bits, self.fixed, sources, read, chosen, self.narrows)
+
 
 class _Assignment:
     """Walks the calls in order; see `tensor_plans`.
@@ -184,7 +196,9 @@ class _Assignment:
     ) -> None:
         graph = topology.graph
         self._bits = bits
-        self._ranges = ranges
+        self._seen = ranges or {}
+        # A scale has to hold what is read.
+        self._ranges = None if ranges is None else _ranges_of_read(topology, ranges)
         self._topology = topology
         self.slots: dict[Key, _Slot] = {}
         self._borders: dict[tuple[Key, str], _Slot] = {}
@@ -276,7 +290,8 @@ class _Assignment:
             self.slots[call.output] = slot
         else:
             bits = self._bits[call.layer.name]
-            fixed = fixed_parameters(call.layer, bits)
+            _, reached = self._seen.get(call.output, (None, None))
+            fixed = fixed_parameters(call.layer, bits, reached)
             name = self._name(call.output, "quantizer")
             self.slots[call.output] = _Slot(name, bits, fixed, [call.output])
             if self._topology.steps_through_time(call):
@@ -370,6 +385,19 @@ class _Assignment:
         return list(dict.fromkeys(source for keys in sources for source in keys))
 
 
+def _each(found: Callable[[Key], Iterable[Key]], keys: Iterable[Key]) -> tuple[Key, ...]:
+    return tuple(dict.fromkeys(result for key in keys for result in found(key)))
+
+
+def _ranges_of_read(topology: Topology, ranges: Ranges) -> Ranges:
+    """Tensor -> least and largest of its values that are read in the end."""
+    result = {}
+    for key in ranges:
+        found = [ranges[read] for read in topology.read(key) if read in ranges] or [ranges[key]]
+        result[key] = min(low for low, _ in found), max(high for _, high in found)
+    return result
+
+
 def _same_fixed(left: _Slot, right: _Slot) -> bool:
     return (left.fixed, left.bits) == (right.fixed, right.bits) and left.fixed is not None
 
@@ -379,12 +407,23 @@ def has_fixed_parameters(layer: keras.Layer) -> bool:
     return output_of(layer) is Output.FIXED
 
 
-def fixed_parameters(layer: keras.Layer, bits: int) -> tuple[float, int] | None:
-    """Scale and zero point that the kernel demands, or that state the bound of a capped ReLU."""
+def fixed_parameters(
+    layer: keras.Layer, bits: int, reached: float | None = None
+) -> tuple[float, int] | None:
+    """Scale and zero point that the kernel demands, or that state the bound of a capped ReLU.
+
+    Where a ReLU's values stay well below its bound, the range ends at the largest: integers end
+    there too, in front of the bound.
+
+    Args:
+        reached: largest value of the output on the calibration samples, None: not known.
+    """
     if has_fixed_parameters(layer):
         return kind_of(primitive_of(layer).kind_of(layer)).fixes[activation_dtype(bits)]
     cap = relu_cap(layer)
     if cap is None:
         return None
+    if reached is not None and 0.0 < reached < _NEAR_BOUND * cap:
+        cap = reached
     low, high = activation_range(bits)
     return (cap / high, 0) if bits == 16 else (cap / (high - low), low)

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.primitives import Output, find_primitive
+from tfeptq.canonical.topology import Topology
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
@@ -73,7 +74,7 @@ class Quality:
         is_held_back: whether nothing else has used them; otherwise they are calibration samples,
             because no more were given than were asked for.
         layers: layer name -> SQNR in dB of its output, in the model's order, where the file holds
-            it.
+            it; of what is read of it, see `Topology.read`.
         cosines: layer name -> cosine of the same.
         lost: layer name -> dB that its output is further from float than the furthest of its
             inputs, of 60 dB and less.
@@ -131,8 +132,12 @@ def measure(
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
     left, right = graph.execute(batch), wrapped.execute(batch)
     pairs = _pairs(graph, wrapped)
-    layers = {name: tensor_sqnr(left[a], right[b]) for name, a, b in pairs}
-    cosines = {name: tensor_cosine(left[a], right[b]) for name, a, b in pairs}
+    ratios = {key: tensor_sqnr(left[key], right[found]) for key, found in pairs.items()}
+    angles = {key: tensor_cosine(left[key], right[found]) for key, found in pairs.items()}
+    topology = Topology(graph)
+    read = {key: topology.read(key) for key in pairs}
+    layers = {key[0]: min(map(ratios.__getitem__, read[key])) for key in pairs}
+    cosines = {key[0]: min(map(angles.__getitem__, read[key])) for key in pairs}
     lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}
     outputs = tuple(
         _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))
@@ -141,20 +146,16 @@ def measure(
     return Quality(outputs, count, is_held_back, layers, cosines, lost)
 
 
-def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> list[tuple[str, Key, Key]]:
-    """(layer name, its tensor, the quantized one) where a quantizer is behind the same call."""
+def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> dict[Key, Key]:
+    """Tensor -> the quantized one where a quantizer is behind the same call."""
     behind: dict[Key, Key] = {}
     for call in wrapped.calls:
         # The first one is the tensor's own, others make copies of it.
         if isinstance(call.layer, ActivationQuantizer):
             behind.setdefault(call.inputs[0], call.output)
     own = {call.output for call in wrapped.calls}
-    result = []
-    for call in graph.calls:
-        key = call.output
-        if key in own:
-            result.append((key[0], key, behind.get(key, key)))
-    return result
+    made = (call.output for call in graph.calls)
+    return {key: behind.get(key, key) for key in made if key in own}
 
 
 def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality:

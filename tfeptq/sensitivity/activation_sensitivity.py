@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfeptq.calibrate.activation_ranges import read_values
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
 from tfeptq.canonical.layer_graph import Key
@@ -66,11 +67,11 @@ def activation_grids(
     plan = plan.with_ranges(ranges).with_widths(activations=dict.fromkeys(plan.groups, 8))
     grids: dict[Candidate, Grid] = {}
     for name, quantizer in {t.quantizer.name: t.quantizer for t in plan.tensors.values()}.items():
-        values = Histogram.pooled([histograms[key] for key in quantizer.sources])
+        values = read_values(quantizer, histograms)
         for bits in plan.groups[plan.group_of(quantizer.sources[0])].widths:
             parameters: tuple[Any, int] | None = plan.fixed_parameters(quantizer, bits)
             if parameters is None:
                 parameters = asymmetric_parameters(*best_range(values, bits=bits), bits=bits)
             scale, zero_point = parameters
-            grids[name, bits] = Grid(quantizer.sources, float(scale), int(zero_point), bits)
+            grids[name, bits] = Grid(quantizer.read, float(scale), int(zero_point), bits)
     return grids
