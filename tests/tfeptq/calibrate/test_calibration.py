@@ -93,22 +93,21 @@ def test_the_range_is_as_good_as_a_grid():
     assert found[0] <= grid.min() * 1.05
 
 
-@pytest.mark.parametrize("values", [100, 10_000])
 @pytest.mark.parametrize("kind", ["normal", "laplace", "gumbel"])
-def test_ranges_hold_for_values_that_were_not_seen(kind, values):
+def test_ranges_hold_for_values_that_were_not_seen(kind):
     """Beside those that fit best what was seen: the squared error of 20 draws, of new values."""
-    new = getattr(np.random.default_rng(99), kind)(size=100_000)
+    new = np.abs(getattr(np.random.default_rng(99), kind)(size=20_000))
     fractions, ours, best = np.linspace(0.2, 1, 81), [], []
     for seed in range(20):
-        drawn = Histogram.of(getattr(np.random.default_rng(seed), kind)(size=values))
-        lows, highs = np.meshgrid(drawn.minimum * fractions, drawn.maximum * fractions)
-        ranges = np.stack([lows.ravel(), highs.ravel()], axis=1)
-        seen = range_errors(drawn.centers, drawn.counts.astype(np.float64), *ranges.T, bits=8)
-        chosen = np.array([best_range(drawn, bits=8), ranges[np.argmin(seen)]])
-        errors = range_errors(new, np.ones(new.size), *chosen.T, bits=8)
+        drawn = Histogram.of(np.abs(getattr(np.random.default_rng(seed), kind)(size=10_000)))
+        highs = drawn.maximum * fractions
+        counts = drawn.counts.astype(np.float64)
+        seen = range_errors(drawn.centers, counts, 0.0 * highs, highs, bits=8)
+        chosen = np.array([best_range(drawn, bits=8)[1], highs[np.argmin(seen)]])
+        errors = range_errors(new, np.ones(new.size), 0.0 * chosen, chosen, bits=8)
         ours.append(errors[0])
         best.append(errors[1])
-    assert np.mean(ours) <= np.mean(best)
+    assert np.mean(ours) < np.mean(best)
 
 
 def test_sixteen_bits_are_never_clipped():
