@@ -46,6 +46,11 @@ def shown(verbose: Verbosity) -> Iterator[None]:
         _VERBOSE.reset(token)
 
 
+def is_silent() -> bool:
+    """Whether nothing is to be said."""
+    return _VERBOSE.get() == 0
+
+
 class Bar:
     """One line that fills; where another is shown already, nothing.
 

@@ -44,11 +44,8 @@ def compare(
         from tfeptq.report.comparison import compare as compared
 
         inputs = Npz(data, input_key, is_labelled=False).inputs
+        # It prints its table itself.
         found = compared(source, copy, inputs, samples=samples, restored=restored)
     if json:
         print_json(found)
-        return DONE
-    from tfeptq.report.tables import show_comparison
-
-    show_comparison(found)
     return DONE

@@ -21,7 +21,7 @@ from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import take_samples
 from tfeptq.preparation import as_functional, prepare
-from tfeptq.progress import Verbosity, check_verbose, progress
+from tfeptq.progress import Verbosity, check_verbose, is_silent, progress
 from tfeptq.progress import shown as shown_by
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quantizers import ActivationQuantizer
@@ -29,6 +29,7 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel
 from tfeptq.report.nearness import tensor_cosine, tensor_sqnr
 from tfeptq.report.restoration import WAYS, Restored, applicable
+from tfeptq.report.tables import show_comparison
 from tfeptq.settings import shown, whole
 
 #: dB above which nobody tells two tensors apart.
@@ -109,6 +110,8 @@ def compare(
 ) -> ModelComparison:
     """Compares a quantized model with the float model that it was made of, layer by layer.
 
+    Prints a table of it, unless `verbose` is 0.
+
     Args:
         model: the float model.
         quantized: what `tfeptq.quantize` returned for it, or `tfeptq.load_model` read.
@@ -151,7 +154,11 @@ def compare(
     restorations.sort(key=lambda restoration: -restoration.won)
     broken = (each for each in layers if each.lost >= BREAK and each.sqnr < SOUND)
     breaks_at = next((layer.layer for layer in broken), None)
-    return ModelComparison(_of_noise(base), layers, breaks_at, tuple(restorations), count)
+    comparison = ModelComparison(_of_noise(base), layers, breaks_at, tuple(restorations), count)
+    with shown_by(verbose):
+        if not is_silent():
+            show_comparison(comparison)
+    return comparison
 
 
 def _require_quantized(quantized: Any) -> None:
