@@ -98,9 +98,16 @@ def one_step(model: keras.Model) -> keras.Model:
     return keras.Model([frame, hidden, carry], outputs)
 
 
-def convert(saved: Path, samples: np.ndarray, path: Path) -> None:
+def convert(weights: Path, samples: np.ndarray, path: Path) -> None:
     """TFLiteConverter's int8. Runs in a process of its own, which it may end."""
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+    model = network()
+    model.load_weights(weights)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 49, 10), tf.float32)])
+    def serve(frames: tf.Tensor) -> tf.Tensor:
+        return model(frames, training=False)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([each[None]] for each in samples)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -110,15 +117,10 @@ def convert(saved: Path, samples: np.ndarray, path: Path) -> None:
 
 def converted(model: keras.Model, samples: np.ndarray, path: Path) -> bool:
     """Whether TFLiteConverter made a file of the model with one sample a batch."""
-
-    @tf.function(input_signature=[tf.TensorSpec((1, 49, 10), tf.float32)])
-    def serve(frames: tf.Tensor) -> tf.Tensor:
-        return model(frames, training=False)
-
-    saved = path.with_suffix("")
-    tf.saved_model.save(model, str(saved), signatures=serve)
+    weights = path.with_suffix(".weights.h5")
+    model.save_weights(weights)
     process = multiprocessing.get_context("spawn").Process(
-        target=convert, args=(saved, samples, path)
+        target=convert, args=(weights, samples, path)
     )
     process.start()
     process.join()
