@@ -35,7 +35,7 @@ def quantized(model: keras.Model, **settings) -> tfeptq.QuantizedModel:
 def test_a_planted_layer_of_2_bits_is_named_first(bad):
     model = plain()
     copy = quantized(model, weight_bits={bad: 2}, activation_bits=16)
-    found = tfeptq.compare(model, copy, small_models.images(40))
+    found = tfeptq.compare(model, copy, small_models.images(32))
     assert found.breaks_at == bad
     first = found.restorations[0]
     assert (first.layer, first.way) in {(bad, "float"), (bad, "8-bit weights")}
@@ -50,7 +50,7 @@ def test_a_planted_layer_of_2_bits_is_named_first(bad):
 def test_a_planted_output_of_4_bits_is_named_first():
     model = plain()
     copy = quantized(model, activation_bits={"conv2": 4})
-    found = tfeptq.compare(model, copy, small_models.images(40))
+    found = tfeptq.compare(model, copy, small_models.images(32))
     assert found.restorations[0].layer == "conv2"
     by_way = {each.way: each.won for each in found.restorations if each.layer == "conv2"}
     assert set(by_way) == {"float", "8-bit output", "16-bit output"}
@@ -59,7 +59,7 @@ def test_a_planted_output_of_4_bits_is_named_first():
 
 def test_errors_gather_and_alone_they_are_small():
     model = small_models.residual_network()
-    found = tfeptq.compare(model, quantized(model, weight_bits=4), small_models.images(40))
+    found = tfeptq.compare(model, quantized(model, weight_bits=4), small_models.images(32))
     names = [layer.layer for layer in found.layers]
     assert names[0] == "stem"
     assert names[-2:] == ["classes", "classes_softmax"]
@@ -81,7 +81,8 @@ def test_restoring_everything_float_is_the_float_model():
     inputs = keras.Input((6,))
     model = keras.Model(inputs, L.Dense(5, name="only")(inputs))
     samples = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
-    config = tfeptq.QuantizationConfig(**SETTINGS, weight_bits={"only": 2}, activation_bits=16)
+    settings = {**SETTINGS, "samples": 64}
+    config = tfeptq.QuantizationConfig(**settings, weight_bits={"only": 2}, activation_bits=16)
     found = tfeptq.compare(model, tfeptq.quantize(model, samples, config), samples)
     by_way = {each.way: each.sqnr for each in found.restorations}
     assert by_way["float"] == 60.0
