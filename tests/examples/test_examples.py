@@ -116,6 +116,12 @@ def test_small_examples(name, tmp_path, run_example):
     assert (tmp_path / "m.tflite").exists()
 
 
+def test_compare(run_example):
+    printed = run_example("compare.py", *QUICK)
+    assert "It breaks first in layer " in printed
+    assert " alone: +" in printed.splitlines()[-1]
+
+
 def test_microcontroller_budget(tmp_path, run_example):
     pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
     folder = tmp_path / "firmware"
