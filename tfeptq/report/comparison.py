@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfeptq.arguments import given_model
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
-from tfeptq.data.samples import take_samples
+from tfeptq.data.samples import take
 from tfeptq.preparation import as_functional, prepare
 from tfeptq.progress import Verbosity, check_verbose, is_silent, progress
 from tfeptq.progress import shown as shown_by
@@ -138,7 +138,7 @@ def compare(
     sizes, outputs = _open_sizes(model, quantized), _outputs(quantized)
     canonical = prepare(as_functional(model, sizes, outputs))
     both = _Both(canonical, quantized)
-    arrays = take_samples(data, canonical.inputs, samples=samples, seed=0)
+    arrays = take(data, canonical.inputs, samples=samples, seed=0, may_be_fewer=True).arrays
     count = fitting_batch(canonical, len(arrays[0]), copies=4)
     both.run([tf.constant(array[:count]) for array in arrays])
     layers = tuple(both.layer(kernel) for kernel in both.kernels)
