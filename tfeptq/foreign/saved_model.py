@@ -103,14 +103,11 @@ def _set_weights(
 
 def _assign(layer: keras.Layer, variables: Sequence[Any]) -> None:
     own = [*layer.trainable_weights, *layer.non_trainable_weights]
-    is_normalization = isinstance(layer, keras.layers.Normalization)
-    # Keras 2 counts the samples that a normalization has seen.
-    given = variables[: len(own)] if is_normalization else variables
-    if [tuple(v.shape) for v in own] != [tuple(v.shape) for v in given]:
+    if [tuple(v.shape) for v in own] != [tuple(v.shape) for v in variables]:
         raise ForeignModelError(f"layer {layer.name!r} has other weights in Keras 3")
-    for variable, source in zip(own, given, strict=True):
+    for variable, source in zip(own, variables, strict=True):
         variable.assign(source.numpy())
-    if is_normalization:
+    if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
 
 
