@@ -78,7 +78,7 @@ def _choice(
 ) -> Choice:
     shape = deployed_shape(model, calibration, config)
     functional = as_functional(model, shape, config.outputs)
-    canonical = prepare(functional)
+    canonical = prepare(functional, config)
     plan = QuantizationPlan.of(canonical, config, original=functional)
     look_ahead(plan, config, cost=cost)
     labelled = labelled_loss(model, labels, config)

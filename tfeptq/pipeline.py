@@ -126,7 +126,7 @@ def _quantize(
     with watch("prepare"):
         shape = deployed_shape(model, calibration, config)
         functional = as_functional(model, shape, config.outputs)
-        canonical = prepare(functional)
+        canonical = prepare(functional, config)
         plan = QuantizationPlan.of(canonical, config, original=functional)
         ahead = look_ahead(plan, config)
         labelled = labelled_loss(model, labels, config)

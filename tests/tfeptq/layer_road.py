@@ -21,6 +21,7 @@ from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.canonical.resize_layer import Resize
+from tfeptq.canonical.table_layer import Table
 from tfeptq.model import QuantizedModel
 from tflite_export.file.reader import StoredModel, parse
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
@@ -85,6 +86,9 @@ CASES: dict[str, Case] = {
     "gelu_tanh": Case(_of(L.Activation, gelu_tanh), "GELU"),
     "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
+    "table": Case(
+        _of(Table, [("softplus", {}), ("affine", {"scale": 2.0, "offset": -1.0})]), "GATHER"
+    ),
     "lookup": Case(_of(Lookup, 5, 3), "GATHER", has_road=False),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
     "exponential": Case(_of(L.Activation, "exponential"), "EXP"),

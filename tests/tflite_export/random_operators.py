@@ -12,7 +12,7 @@ from tests.tflite_export import one_operator as one
 from tflite_export.graph.structure import IntegerGraph, Tensor
 
 #: An int16 step is this much finer than an int8 one, so that both span the same reals.
-STEP = {"int8": 1.0, "int16": 1 / 256}
+STEP = {"int8": 1.0, "int16": 1 / 256, "int32": 1.0}
 BIAS = {"int8": "int32", "int16": "int64"}
 
 
@@ -171,6 +171,8 @@ def _weighted(
 
 def arithmetic(kind: str) -> Callable[[Draw], IntegerGraph]:
     def build(draw: Draw) -> IntegerGraph:
+        if draw.dtype == "int32":
+            return places(draw)
         shape = draw.image()
         other = draw.choice(shape, (1, 1, 1, shape[3]), (1, *shape[1:3], 1), (1, shape[3]))
         left, right = (draw.log_uniform(0.001, 0.3) * draw.step for _ in "xz")
@@ -367,6 +369,22 @@ def crop(draw: Draw) -> IntegerGraph:
     return _same_parameters("SLICE", draw, shape, size, {"begin": begin, "size": size})
 
 
+def cast(draw: Draw) -> IntegerGraph:
+    """Integers as numbers of places."""
+    shape = draw.image()
+    made = Tensor("y", shape, "int32", one.quantization(1.0), bits=32)
+    return one.graph_of("CAST", [draw.activation("x", shape, draw.log_uniform(0.001, 0.3))], made)
+
+
+def places(draw: Draw) -> IntegerGraph:
+    """Numbers of places, and what is added to all of them."""
+    shape, unit = draw.image(), one.quantization(1.0)
+    shift = np.full([1] * len(shape), draw.integer(-1000, 1000), np.int32)
+    given, made = (Tensor(name, shape, "int32", unit, bits=32) for name in "xy")
+    constant = Tensor("z", shift.shape, "int32", unit, shift, 32)
+    return one.graph_of("ADD", [given, constant], made, {"activation": "NONE"})
+
+
 def gather(draw: Draw) -> IntegerGraph:
     rows, depth, length = draw.integer(2, 200), draw.integer(1, 9), draw.integer(1, 12)
     scale, zero, info = draw.log_uniform(0.001, 0.3), draw.integer(-128, 127), np.iinfo(draw.dtype)
@@ -500,6 +518,7 @@ BUILDERS: dict[str, Callable[..., IntegerGraph]] = {
     "PAD": pad,
     "PADV2": pad_with,
     "MIRROR_PAD": mirror_pad,
+    "CAST": cast,
     "GATHER": gather,
     **{kind: blocks(kind) for kind in ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")},
     "SLICE": crop,

@@ -126,7 +126,7 @@ class QuantizationCallback(keras.callbacks.Callback):
             destination(self._export_path)
         shape = deployed_shape(self.model, self._calibration, self.config)
         functional = as_functional(self.model, shape, self.config.outputs)
-        canonical = prepare(functional)
+        canonical = prepare(functional, self.config)
         look_ahead(QuantizationPlan.of(canonical, self.config, original=functional), self.config)
         self._taken = self._calibration.taken(functional, canonical.inputs, self.config)
         prove(functional, canonical, self._taken.arrays)

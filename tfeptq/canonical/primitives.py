@@ -25,6 +25,7 @@ from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.canonical.resize_layer import Resize
+from tfeptq.canonical.table_layer import Table
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -102,6 +103,7 @@ class Primitive:
         copies: its output holds the values of its inputs, once each.
         chooses: its output is the largest of many values.
         looks_up: its input numbers the rows of its table.
+        tabulates: its operator reads a table of its results at all integers of its input.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
         magnitude: what its kernel makes of its inputs' magnitudes.
         flat_beyond: integer type -> magnitude beyond which its inputs change nothing.
@@ -121,6 +123,7 @@ class Primitive:
     copies: bool = False
     chooses: bool = False
     looks_up: bool = False
+    tabulates: bool = False
     squashes: str | None = None
     magnitude: Magnitude = Magnitude.NONE
     flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -251,6 +254,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         magnitude=Magnitude.DOT_PRODUCT,
     ),
     Primitive(Lookup, "GATHER", looks_up=True),
+    Primitive(Table, "GATHER", is_elementwise=True, tabulates=True),
     Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(

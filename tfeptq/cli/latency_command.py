@@ -69,7 +69,7 @@ def latency(
     times = None
     if capabilities(target).compiler == "vela":
         times = functools.partial(vela_times, target=target, accelerator=accelerator)
-    canonical = prepare(as_functional(source, config.input_shape))
+    canonical = prepare(as_functional(source, config.input_shape), config)
     table = measure_latencies(canonical, config, times=times)
     write_latencies(table, output)
     show_latencies(table)

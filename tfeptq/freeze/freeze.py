@@ -20,6 +20,7 @@ from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.primitives import primitive_of
+from tfeptq.canonical.table_layer import Table
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedPReLU, QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel, WrittenSlopes
@@ -35,6 +36,7 @@ from tflite_export.graph.validation import validated
 from tflite_export.operators import nonlinear
 from tflite_export.operators.elementwise import MAXIMUM
 from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.operators.tables import integers, place_operators
 
 #: An input that nothing reads stays one of the file: integers from -1 to 1, whatever is passed.
 _UNREAD = Tensor("", (), "int8", Quantization(np.array([1 / 128], np.float32)))
@@ -98,6 +100,8 @@ class _Freezer:
         self._parameters: dict[keras.Layer, str] = {}
         self._biases: dict[tuple[keras.Layer, bytes, bytes], str] = {}
         self._operators: list[Operator] = []
+        #: Tensor -> its integers as places of tables, which all tables of it read.
+        self._counted: dict[str, str] = {}
 
     def graph(self) -> IntegerGraph:
         for step in self._written.steps:
@@ -137,6 +141,9 @@ class _Freezer:
             like = next(t for t in map(self._tensors.__getitem__, inputs) if not t.is_constant)
         if isinstance(kernel.layer, Lookup):
             inputs.insert(0, self._table(kernel.layer, like))
+        elif isinstance(kernel.layer, Table):
+            source = self._tensors[inputs[0]]
+            inputs = [self._results(kernel.layer, source, like), self._places(source)]
         kind, attributes = self._operator(kernel.call)
         if kernel.relu is not None:
             attributes = {**attributes, ACTIVATION: self._operator(kernel.relu)[0]}
@@ -172,6 +179,21 @@ class _Freezer:
 
     def _table(self, layer: Lookup, like: Tensor) -> str:
         return self._array(f"{layer.name}/table", ops.convert_to_numpy(layer.table), like)
+
+    def _results(self, layer: Table, source: Tensor, like: Tensor) -> str:
+        """A function at all integers of a tensor, computed in float32 as in Keras."""
+        steps = integers(source.dtype) - source.quantization.zero_point
+        arguments = steps.astype(np.float32) * source.quantization.scale[0]
+        return self._array(f"{layer.name}/table", layer.results(arguments), like)
+
+    def _places(self, source: Tensor) -> str:
+        if source.name not in self._counted:
+            tensors, operators = place_operators(source, source.name, self._unique)
+            for tensor in tensors:
+                self._add(tensor)
+            self._operators += operators
+            self._counted[source.name] = tensors[-1].name
+        return self._counted[source.name]
 
     def _array(self, name: str, values: np.ndarray, like: Tensor) -> str:
         """An array in the integers that its quantizer makes of it in Keras."""

@@ -13,11 +13,9 @@ from tfeptq.canonical.functions import gelu_tanh
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node, affine, primitive, reshape
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.tables import tabulated
 
-NEAREST = (
-    "use relu, relu6, leaky_relu, elu, gelu, hard_silu, silu, sigmoid, hard_sigmoid, tanh, "
-    "hard_tanh or softmax, and fine-tune"
-)
+NEAREST = "use a function of keras.activations, and fine-tune"
 
 
 def relu(node: Node, name: str, maximum: float | None = None) -> Node:
@@ -81,6 +79,10 @@ def clip(node: Node, name: str, low: float, high: float | None) -> Node:
     return affine(bounded, f"{name}_unshift", 1.0, low)
 
 
+def _table(function: str, **settings: float) -> Callable[[Node, str], Node]:
+    return lambda node, name: tabulated(node, name, function, **settings)
+
+
 _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "linear": lambda node, name: node,
     "relu": relu,
@@ -98,6 +100,12 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     "tanh": named("tanh"),
     "hard_tanh": lambda node, name: clip(node, name, -1.0, 1.0),
     "softmax": softmax,
+    **{name: _table(name) for name in ("selu", "softplus", "softsign", "mish", "log_sigmoid")},
+    **{name: _table(name) for name in ("tanh_shrink", "sparse_plus", "sparse_sigmoid")},
+    "celu": _table("celu", alpha=1.0),
+    "hard_shrink": _table("hard_shrink", threshold=0.5),
+    "soft_shrink": _table("soft_shrink", threshold=0.5),
+    "squareplus": _table("squareplus", b=4),
 }
 
 
@@ -130,7 +138,6 @@ def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:
     return bounded_relu(
         node,
         name,
-        layer,
         negative_slope=layer.negative_slope,
         max_value=layer.max_value,
         threshold=layer.threshold,
@@ -140,16 +147,20 @@ def relu_layer(node: Node, layer: keras.layers.ReLU, name: str) -> Node:
 def bounded_relu(
     node: Node,
     name: str,
-    operation: Any,
     *,
     negative_slope: float | None,
     max_value: float | None,
     threshold: float | None,
 ) -> Node:
-    """The ReLU of a layer or operation with its bounds and slope, where representable."""
+    """The ReLU of a layer or operation with its bounds and slope."""
     if threshold:
-        raise UnsupportedLayerError(
-            operation, f"threshold={threshold} is not representable", "use threshold=0"
+        return tabulated(
+            node,
+            name,
+            "relu",
+            negative_slope=float(negative_slope or 0.0),
+            max_value=None if max_value is None else float(max_value),
+            threshold=float(threshold),
         )
     if not negative_slope:
         return relu(node, name, None if max_value is None else float(max_value))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
+from tfeptq.config import QuantizationConfig
 from tfeptq.preparation import layers, operations
 from tfeptq.preparation.affine import fold_affine
 from tfeptq.preparation.calls import bound_layer_call, bound_operation_call, bound_step_call
@@ -14,10 +15,12 @@ from tfeptq.preparation.constants import batched_constant, computed, refuse_cons
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.expansion import inside
 from tfeptq.preparation.finite import check_constants, check_folded, check_weights
+from tfeptq.preparation.kernels import choose_kernels
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
 from tfeptq.preparation.steps import Step
+from tfeptq.preparation.tables import merge_tables
 from tfeptq.preparation.token_functions import fill_tables
 from tfeptq.preparation.trace import (
     Symbol,
@@ -31,7 +34,7 @@ from tfeptq.preparation.trace import (
 from tfeptq.preparation.weighted import Shared
 
 
-def prepare(model: keras.Model) -> keras.Model:
+def prepare(model: keras.Model, config: QuantizationConfig | None = None) -> keras.Model:
     """A canonical model with the outputs of `model.predict` to float32 precision.
 
     It holds only Conv2D, DepthwiseConv2D and Dense layers (with bias, without activation), single
@@ -43,6 +46,8 @@ def prepare(model: keras.Model) -> keras.Model:
     Args:
         model: functional or Sequential, built (`as_functional` makes one of a subclassed model);
             nested models and layers made of layers are flattened.
+        config: the request, whose target and types decide on the kernels of functions of one
+            number; None: for no target in particular.
 
     Raises:
         ValueError: the model is not built or not functional, or holds infinite or NaN weights.
@@ -53,7 +58,7 @@ def prepare(model: keras.Model) -> keras.Model:
         ['features', 'first', 'first_relu', 'middle', 'middle_relu', 'last']
     """
     graph, _ = graph_of(model, trace(model))
-    return canonical_model(graph)
+    return canonical_model(graph, config)
 
 
 def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Node]]:
@@ -66,10 +71,13 @@ def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Nod
     return Graph(model.name, inputs, outputs, traced.structure), values
 
 
-def canonical_model(graph: Graph) -> keras.Model:
+def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> keras.Model:
     """Folds what is exact to fold, and builds the Keras model. `graph` is changed."""
     refuse_constant_outputs(graph)
     check_constants(graph)
+    if config is not None:
+        choose_kernels(graph, config)
+    merge_tables(graph)
     sink_reshapes(graph)
     fold_affine(graph)
     sink_reshapes(graph)

@@ -43,6 +43,18 @@ def joined(name: str, parts: Sequence[Node], axis: int) -> Node:
     return primitive(keras.layers.Concatenate, name, parts, axis=axis + 1)
 
 
+def rearranged(node: Node, name: str, axis: int, places: Sequence[int]) -> Node:
+    """Places of an axis in any order, any number of times; neighbours are taken together."""
+    ends = [index for index in range(1, len(places)) if places[index] != places[index - 1] + 1]
+    runs = [
+        places[first:last] for first, last in zip([0, *ends], [*ends, len(places)], strict=True)
+    ]
+    parts = [
+        take(node, f"{name}_{index}", axis, run[0], run[-1] + 1) for index, run in enumerate(runs)
+    ]
+    return joined(name, parts, axis)
+
+
 def _every(node: Node, name: str, axis: int, start: int, count: int, step: int) -> Node:
     """`count` places, `step` apart: the first ones of rows of `step` places."""
     before, size, behind = node.shape[:axis], node.shape[axis], node.shape[axis + 1 :]

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from tfeptq.canonical.lookup_layer import Lookup
-from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Graph, Input, Node, primitive
 
 #: Numbers -> values, element by element.
@@ -21,12 +20,21 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 class TokenFunction:
-    """Node kind: `options["function"]` of every number of an input; `operation` is who asks."""
+    """Node kind: `options["function"]` of every number of an input.
+
+    `options["otherwise"]` makes the node where nothing says how many numbers there are.
+    """
 
 
-def of_tokens(operation: Any, node: Node, function: Function) -> Node:
-    """A function of an input of whole numbers; `fill_tables` gives it its table."""
-    options = {"function": function, "operation": operation}
+def of_tokens(
+    operation: Any, node: Node, function: Function, otherwise: Callable[[], Node]
+) -> Node:
+    """A function of an input of whole numbers; `fill_tables` gives it its table.
+
+    Args:
+        otherwise: makes it of an input that no embedding reads.
+    """
+    options = {"function": function, "otherwise": otherwise}
     return Node(TokenFunction, operation.name, [node], node.shape, options)
 
 
@@ -45,8 +53,7 @@ def source(node: Node) -> Node:
 def fill_tables(outputs: Sequence[Node]) -> None:
     """Makes look-ups of all functions of tokens behind the given tensors, one for equal tables.
 
-    Raises:
-        UnsupportedLayerError: no embedding reads the same input, which would bound its numbers.
+    An embedding that reads the same input bounds its numbers; where none does, they are values.
     """
     nodes = Graph("", [], list(outputs)).nodes()
     rows: dict[Node, int] = {}
@@ -63,17 +70,20 @@ def fill_tables(outputs: Sequence[Node]) -> None:
 def _fill(node: Node, rows: dict[Node, int], made: dict[tuple[Node, bytes], Node]) -> None:
     tokens = source(node.inputs[0])
     if tokens not in rows:
-        raise UnsupportedLayerError(
-            node.options["operation"],
-            "compares numbers that no Embedding reads, so that nothing says how many there are",
-            "make what it computes (a mask) an input of the model",
-        )
+        _become(node, node.options["otherwise"]())
+        return
     table = node.options["function"](np.arange(rows[tokens])).astype(np.float64)[:, None]
     key = (tokens, table.tobytes())
     if key not in made:
         made[key] = primitive(
             Lookup, f"{node.name}_table", [tokens], weights=[table], rows=len(table), depth=1
         )
-    # In place: others hold the node.
-    node.kind, node.inputs = keras.layers.Reshape, [made[key]]
-    node.options = {"target_shape": node.shape}
+    found = Node(keras.layers.Reshape, node.name, [made[key]], node.shape)
+    found.options = {"target_shape": node.shape}
+    _become(node, found)
+
+
+def _become(node: Node, other: Node) -> None:
+    """In place: others hold the node."""
+    node.kind, node.inputs, node.options = other.kind, other.inputs, other.options
+    node.weights = other.weights

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfeptq.canonical.integer_types import activation_dtype
 from tfeptq.canonical.layer_graph import Key
+from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.factor import Factor, Variable, constant, tabled
 from tfeptq.selection.skeleton import alive_at_peak
@@ -20,6 +21,8 @@ from tflite_export.graph.structure import IntegerGraph
 
 #: Of a requantization and its tensor in a file, names included.
 _COPY_BYTES = 130
+#: Bytes of the number of a place.
+_PLACE = 4
 #: What the names of these costs begin with.
 STEP = "activation_bytes@"
 
@@ -47,6 +50,12 @@ class Memory:
             for key in dict.fromkeys(kernel.call.inputs):
                 reader = 2 * index + 1, variables.of_tensor(kernel.result)
                 self._readers.setdefault(key, []).append(reader)
+        self._tables = {
+            (key, 2 * index + 1)
+            for index, kernel in enumerate(plan.kernels)
+            if primitive_of(kernel.call.layer).tabulates
+            for key in kernel.call.inputs
+        }
         self._end = 2 * len(plan.kernels)
         self._outputs = set(plan.graph.outputs)
         self._rescaled = {
@@ -79,7 +88,10 @@ class Memory:
         elements = int(np.prod(self._shapes[key]))
         direct = [step for step, reads in readers if reads == dtype]
         others = [step for step, reads in readers if reads != dtype]
-        ends = [birth, *direct, *([self._end] if key in self._outputs else [])]
+        tables = [step for step, _ in readers if (key, step) in self._tables]
+        # Tables read its integers as places, which are made before the first of them.
+        ends = [tables[0] - 2 if step in tables else step for step in direct]
+        ends += [birth, *([self._end] if key in self._outputs else [])]
         spans = []
         if others:
             # The copy is written in the step before its first reader, from the tensor itself.
@@ -87,6 +99,8 @@ class Memory:
             spans.append((others[0] - 1, others[-1], 3 - np.dtype(dtype).itemsize))
         rescaled = [step for step in direct if (key, step) in self._rescaled[dtype]]
         spans += [(step - 1, step, np.dtype(dtype).itemsize) for step in rescaled]
+        if tables:
+            spans += [(tables[0] - 1, tables[0] - 1, _PLACE), (tables[0] - 1, tables[-1], _PLACE)]
         spans.append((birth, max(ends), np.dtype(dtype).itemsize))
         copies = bool(others) + len(rescaled)
         alive: dict[str, float] = {"file_bytes": _COPY_BYTES * copies}

@@ -20,6 +20,7 @@ from tfeptq.canonical.primitives import Magnitude, primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.operators.tables import integers, place_operators
 
 _BIAS = {"int8": "int32", "int16": "int64"}
 
@@ -37,6 +38,7 @@ class _Outline:
         self._names: dict[Key, str] = {}
         self._copies: dict[tuple[str, str], str] = {}
         self._operators: list[Operator] = []
+        self._counted: dict[str, str] = {}
 
     def graph(self) -> IntegerGraph:
         calls = self._plan.graph
@@ -68,6 +70,9 @@ class _Outline:
         inputs = read if row.looks_up else [self._read(name, dtype) for name in read]
         if row.looks_up:
             inputs = [self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype), *read]
+        elif row.tabulates:
+            table = self._constant(f"{layer.name}/table", (len(integers(dtype)),), dtype)
+            inputs = [table, self._places(inputs[0])]
         inputs += self._parameters(layer, kind, dtype)
         output = self._write(kernel.result, layer.name)
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
@@ -92,6 +97,17 @@ class _Outline:
             self._operators.append(Operator(QUANTIZE.name, (name,), (copy,), name, {}))
             self._copies[name, dtype] = copy
         return self._copies[name, dtype]
+
+    def _places(self, name: str) -> str:
+        if name not in self._counted:
+            source = self._tensors[name]
+            tensors, operators = place_operators(
+                source, name, lambda wanted: unique_name(wanted, set(self._tensors))
+            )
+            self._tensors.update({tensor.name: tensor for tensor in tensors})
+            self._operators += operators
+            self._counted[name] = tensors[-1].name
+        return self._counted[name]
 
     def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
         if primitive_of(layer).magnitude is Magnitude.SLOPES:

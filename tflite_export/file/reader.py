@@ -18,6 +18,7 @@ from tflite_export.file.damage import damaged, names_damage
 from tflite_export.file.options import decode, parted
 from tflite_export.graph.kinds import is_known, kind_of
 from tflite_export.graph.names import unique_name
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 _TYPE_NAMES = {
@@ -368,13 +369,22 @@ def _graph_operator(operator: StoredOperator, model: StoredModel, names: Sequenc
 
 
 def _index_tensors(model: StoredModel) -> set[int | None]:
-    """Tensors whose integers choose entries of a table."""
-    return {
-        operator.operand(role)
-        for operator in model.operators
-        if is_known(operator.kind)
-        for role in kind_of(operator.kind).indexes
+    """Tensors whose integers choose entries of a table, or are counted with."""
+    known = [operator for operator in model.operators if is_known(operator.kind)]
+    chosen = {
+        operator.operand(role) for operator in known for role in kind_of(operator.kind).indexes
     }
+    counted = {
+        index
+        for operator in known
+        if kind_of(operator.kind).counts and _writes_places(operator, model)
+        for index in (*operator.inputs, *operator.outputs)
+    }
+    return chosen | counted
+
+
+def _writes_places(operator: StoredOperator, model: StoredModel) -> bool:
+    return any(model.tensors[index].type == INDEX for index in operator.outputs if index >= 0)
 
 
 def _graph_tensor(tensor: StoredTensor, *, is_index: bool) -> Tensor:

@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file import packing
 from tflite_export.file.options import arranged, encode
 from tflite_export.graph.kinds import kind_of
+from tflite_export.graph.ranges import counted
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 
 _ALIGNMENT = 16
@@ -86,6 +87,8 @@ class _ModelBuilder:
     def __init__(self, graph: IntegerGraph, storage: Mapping[str, str]) -> None:
         self._graph = graph
         self._storage = storage
+        #: Kernels take them for numbers of a scale if they have one.
+        self._counted = counted(graph)
         self._buffers: list[schema.BufferT] = [schema.BufferT()]
         self._buffer_index: dict[bytes, int] = {}
         self._tensors: list[schema.TensorT] = []
@@ -121,7 +124,8 @@ class _ModelBuilder:
         entry.shape = np.array(tensor.shape, np.int32)
         entry.type = getattr(schema.TensorType, container.upper())
         entry.buffer = self._buffer(_stored(tensor, container)) if tensor.is_constant else 0
-        entry.quantization = _quantization(tensor)
+        if tensor.name not in self._counted:
+            entry.quantization = _quantization(tensor)
         return self._append(entry)
 
     def _add_operand(self, name: str, values: np.ndarray) -> int:

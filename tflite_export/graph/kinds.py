@@ -105,6 +105,7 @@ class OperatorKind:
         fixes: type -> scale and zero point of the output that kernels demand.
         converts: the input may have another type than the output.
         makes_indices: it writes int32 numbers of places, which nothing reads as activations.
+        counts: it also computes with int32 numbers of places, as they are.
         makes_shares: its int16 results of int8 are `tflite_export.graph.structure.SHARES`.
         clamp: activation function that the operator itself is.
         keeps_codes: whether results are not below a code, see `tflite_export.graph.codes`.
@@ -140,6 +141,7 @@ class OperatorKind:
     fixes: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
     converts: bool = False
     makes_indices: bool = False
+    counts: bool = False
     makes_shares: bool = False
     clamp: str = "NONE"
     keeps_codes: Callable[[Case, int], bool] | None = None

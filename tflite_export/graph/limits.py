@@ -21,8 +21,9 @@ MULTIPLIER = {"int8": 256.0, "int16": 128.0}
 LOWEST_SCALE, HIGHEST_SCALE = 2.0**-60, 2.0**60
 #: Lowest product of input and weight scale, the unit of a bias.
 LOWEST_UNIT = 2.0**-120
-#: ADD and SUB: twice the larger input scale / output scale is below this, or kernels abort.
-SUM_RATIO = {"int8": 2.0**20, "int16": 2.0**15}
+#: ADD and SUB: twice the larger input scale / output scale is below this, or kernels abort; under
+#: XNNPACK sums of int8 wrap around.
+SUM_RATIO = {"int8": 2.0**9, "int16": 2.0**15}
 #: HARD_SWISH: input scale / output scale is below this.
 HARD_SWISH_RATIO = 128.0
 #: Output scales under a fused or single RELU6 are above this: kernels hold 6 / scale as int32.

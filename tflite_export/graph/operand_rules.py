@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from tflite_export.graph.activations import NONE
 from tflite_export.graph.case import Case
-from tflite_export.graph.kinds import OperatorKind
+from tflite_export.graph.kinds import ACTIVATION, OperatorKind
 from tflite_export.graph.structure import SHARES, Operator, Tensor, is_shares, parameters
 
 _ACTIVATIONS = ("int8", "int16")
+#: Type of numbers of places.
+INDEX = "int32"
 
 
 def check_counts(operator: Operator, kind: OperatorKind) -> None:
@@ -38,6 +41,9 @@ def check_operands(case: Case) -> None:
     where, output, kind = _where(case.operator), case.output, case.kind
     if output.is_constant:
         raise ValueError(f"{where}: writes {output.name!r}, which is a constant")
+    if kind.counts and output.dtype == INDEX:
+        _check_numbers(case, where)
+        return
     is_free = kind.converts or kind.makes_indices or is_shares(output)
     for tensor in case.activations if kind.makes_indices else (*case.activations, output):
         for problem in activation_problems(tensor):
@@ -47,8 +53,8 @@ def check_operands(case: Case) -> None:
                 f"{where}: reads {tensor.name!r} of {tensor.dtype} and writes {output.dtype}; "
                 "put a QUANTIZE before it"
             )
-    if kind.makes_indices and output.dtype != "int32":
-        raise ValueError(f"{where}: writes {output.dtype}, need int32")
+    if kind.makes_indices and output.dtype != INDEX:
+        raise ValueError(f"{where}: writes {output.dtype}, need {INDEX}")
     _check_shares(case, where)
     for problem in kind.operands(case) if kind.operands else ():
         raise ValueError(f"{where}: {problem}")
@@ -68,6 +74,15 @@ def activation_problems(tensor: Tensor) -> list[str]:
 
 def _where(operator: Operator) -> str:
     return f"operator {operator.kind} of layer {operator.layer!r}"
+
+
+def _check_numbers(case: Case, where: str) -> None:
+    """Numbers of places are computed with as they are: no scale, nothing cut."""
+    if case.attributes.get(ACTIVATION, NONE) != NONE:
+        raise ValueError(f"{where}: computes {INDEX} and fuses an activation function")
+    for tensor in case.inputs:
+        if tensor.dtype != INDEX:
+            raise ValueError(f"{where}: reads {tensor.name!r} of {tensor.dtype}, need {INDEX}")
 
 
 def _check_shares(case: Case, where: str) -> None:

@@ -1,11 +1,22 @@
-"""Integers that the inputs of a graph may take."""
+"""Integers that the inputs of a graph may take, and those that are counted with."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tflite_export.graph.kinds import kind_of, operand
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.structure import IntegerGraph
+
+
+def counted(graph: IntegerGraph) -> set[str]:
+    """Tensors of numbers of places that an operator computes with: they have no scale."""
+    return {
+        name
+        for operator in graph.operators
+        if kind_of(operator.kind).counts and graph.tensors[operator.outputs[0]].dtype == INDEX
+        for name in (*operator.inputs, *operator.outputs)
+    }
 
 
 def input_range(graph: IntegerGraph, name: str) -> tuple[int, int]:

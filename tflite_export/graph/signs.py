@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tflite_export.graph.activations import RELUS
+from tflite_export.graph.case import Case
 from tflite_export.graph.codes import lowest
 from tflite_export.graph.kinds import clamp_of, kind_of
 from tflite_export.graph.structure import IntegerGraph
@@ -20,5 +21,6 @@ def is_positive(graph: IntegerGraph, name: str) -> bool:
     maker = next(makers, None)
     if maker is None:
         return False
-    moves = kind_of(maker.kind).ties and all(is_positive(graph, each) for each in maker.inputs)
+    moved = Case.of(maker, graph.tensors).activations
+    moves = kind_of(maker.kind).ties and all(is_positive(graph, each.name) for each in moved)
     return clamp_of(maker) in RELUS or moves

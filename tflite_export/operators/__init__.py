@@ -18,6 +18,7 @@ from tflite_export.operators import (
     roots,
     slices,
     softmax,
+    tables,
     transposed,
     weighted,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "roots",
     "slices",
     "softmax",
+    "tables",
     "transposed",
     "weighted",
 ]

@@ -10,6 +10,7 @@ from tflite_export.graph import fixed_point, limits
 from tflite_export.graph.case import Case
 from tflite_export.graph.codes import lowest
 from tflite_export.graph.kinds import OperatorKind, Tolerance, register
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.proofs import exceeding, results, said, shifted
 from tflite_export.graph.shapes import broadcast
 from tflite_export.operators.operands import Operands
@@ -21,6 +22,8 @@ _WIDENING_OF_SQUARES = {"int8": 7, "int16": 0}
 
 
 def add(operands: Operands) -> np.ndarray:
+    if operands.output.dtype == INDEX:
+        return operands.arrays[0] + operands.arrays[1]
     return _sum(operands, 1)
 
 
@@ -75,6 +78,8 @@ def minimum(operands: Operands) -> np.ndarray:
 
 
 def _sum_overflow(case: Case) -> Iterator[str]:
+    if case.dtype == INDEX:
+        return
     ratio = 2.0 * max(case.scale(0), case.scale(1)) / case.output_scale
     bound = limits.SUM_RATIO[case.dtype]
     if ratio >= bound:
@@ -117,6 +122,7 @@ ADD = register(
         attributes=FUSED,
         written=_ANY_SCALE,
         roles=_PAIR,
+        counts=True,
         overflow=_sum_overflow,
         tolerances=RESCALED_BY_XNNPACK | {("litert", "int16"): _SUM_OF_16_BITS},
     )

@@ -65,8 +65,8 @@ def _index_problems(case: Case) -> Iterator[str]:
     indices, table = case.tensor("indices"), case.tensor("table")
     if indices.dtype != "int32":
         yield f"the indices {indices.name!r} are {indices.dtype}, need int32"
-    if table.data is None or len(table.shape) < 2:
-        yield f"the table {table.name!r} {table.shape} must be a constant of at least 2 dimensions"
+    if table.data is None or not table.shape:
+        yield f"the table {table.name!r} {table.shape} must be a constant of one dimension or more"
 
 
 def _gathered(case: Case) -> Shape:

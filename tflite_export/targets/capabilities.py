@@ -50,6 +50,8 @@ class Capabilities:
             same scale and zero point.
         remarks: operator -> limit or trap to know.
         ranks: operator -> most dimensions of its tensors; "any" for those that are not named.
+        compiled: operators that the target's own processor has and its runtime has not: its
+            compiler must take them all.
         excluded: operator or type that the target's vendor or tool rules out -> reason.
         resolver_methods: operator -> what registers it in the target's runtime, where that is not
             its name in camel case.
@@ -73,6 +75,7 @@ class Capabilities:
     same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
     ranks: Mapping[str, int]
+    compiled: tuple[str, ...]
     excluded: Mapping[str, str]
     resolver_methods: Mapping[str, str]
     slower_when_packed: tuple[str, ...]
@@ -116,6 +119,7 @@ def _capabilities(target: str) -> Capabilities:
         tuple(table.get("same_parameters", ())),
         table.get("remarks", {}),
         table.get("ranks", {}),
+        tuple(table.get("compiled", ())),
         table.get("excluded", {}),
         table.get("resolver_methods", {}),
         tuple(table.get("slower_when_packed", ())),

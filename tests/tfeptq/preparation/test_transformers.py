@@ -123,12 +123,14 @@ def test_equal_masks_of_tokens_have_one_table():
     assert sum(isinstance(layer, Lookup) for layer in canonical.layers) == 2
 
 
-def test_comparisons_need_tokens():
+def test_numbers_that_no_embedding_reads_are_values():
     ids, x = keras.Input((T,), dtype="int32"), keras.Input((T,))
-    with pytest.raises(UnsupportedLayerError, match="compares computed values"):
-        prepare(keras.Model(x, x * ops.cast(x > 0, "float32")))
-    with pytest.raises(UnsupportedLayerError, match="that no Embedding reads"):
-        prepare(keras.Model([ids, x], x * ops.cast(ids > 0, "float32")))
+    model = keras.Model([ids, x], x * ops.cast(ids > 3, "float32"))
+    generator = np.random.default_rng(0)
+    samples = [generator.integers(0, 9, size=(6, T)), generator.normal(size=(6, T))]
+    canonical = prepare(model)
+    assert not any(isinstance(layer, Lookup) for layer in canonical.layers)
+    prove(model, canonical, samples)
 
 
 def test_masks_that_keras_hands_on_unseen_are_refused():

@@ -108,6 +108,25 @@ MIXES = (
 )
 
 
+@pytest.mark.parametrize("width", [8, 16])
+def test_places_in_tables_of_functions_are_counted(width):
+    """Two tables read the same places, which are eight times an int8 tensor while they are made."""
+    inputs = keras.Input(IMAGES.shape[1:], name="image")
+    features = keras.layers.Conv2D(4, 3, name="features")(inputs)
+    curves = [keras.layers.Activation(kind, name=kind)(features) for kind in ("softplus", "mish")]
+    scores = keras.layers.GlobalAveragePooling2D(name="mean")(keras.layers.Add(name="sum")(curves))
+    config = configuration(target="android", activation_bits=(8, 16))
+    model = prepare(keras.Model(inputs, scores), config)
+    choice = chosen(model, config)
+    names = QuantizationPlan.of(model, config).groups
+    widths = {weights("features"): 8} | {activations(name): width for name in names}
+    fixed = choice.configured(config, widths)
+    found = FloatScores(model, [IMAGES], 0).ranges
+    graph = skeleton(QuantizationPlan.of(model, fixed, found))
+    costs = choice.point(widths).costs
+    assert costs["activation_bytes"] == peak_activation_bytes(graph)
+
+
 @pytest.mark.parametrize("mix", MIXES)
 def test_costs_are_those_of_the_integer_graph(model, choice, ranges, mix):
     widths = widths_of({"pointwise": 2, "skip": 4}, mix)

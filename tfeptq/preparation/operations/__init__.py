@@ -9,10 +9,10 @@ from tfeptq.preparation.nodes import ConstantError, Node
 from tfeptq.preparation.operations import (
     arithmetic,
     attention,
+    comparisons,
     contraction,
     functions,
     linear,
-    logic,
     normalization,
     pooling,
     reductions,
@@ -24,10 +24,10 @@ from tfeptq.preparation.operations.arguments import settings
 _HANDLERS = {
     **arithmetic.HANDLERS,
     **attention.HANDLERS,
+    **comparisons.HANDLERS,
     **contraction.HANDLERS,
     **functions.HANDLERS,
     **linear.HANDLERS,
-    **logic.HANDLERS,
     **normalization.HANDLERS,
     **pooling.HANDLERS,
     **reductions.HANDLERS,
@@ -36,9 +36,9 @@ _HANDLERS = {
 }
 
 _NEAREST = {
-    "Average": "use keras.ops.mean",
-    "Elu": "use relu or leaky_relu and fine-tune",
-    "Selu": "use relu or leaky_relu and fine-tune",
+    "Argmax": "return the scores, and look for the largest outside of the file",
+    "Argmin": "return the scores, and look for the smallest outside of the file",
+    "Median": "use keras.ops.mean",
 }
 
 

@@ -14,6 +14,9 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Node
 from tfeptq.preparation.operations.arguments import Handler
+from tfeptq.preparation.operations.reductions import inner_axes
+from tfeptq.preparation.slices import take
+from tfeptq.preparation.tables import tabulated
 from tfeptq.preparation.token_functions import is_input
 
 
@@ -21,10 +24,39 @@ def _unary(function: Callable[[Node, str], Node]) -> Handler:
     return lambda operation, config, arguments: function(arguments[0], operation.name)
 
 
+def _table(function: str, *settings: str) -> Handler:
+    """A function of each number, with some of the operation's settings."""
+
+    def handler(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+        given = {key: float(config[key]) for key in settings}
+        return tabulated(arguments[0], operation.name, function, **given)
+
+    return handler
+
+
+def _glu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """The first half times the sigmoid of the second."""
+    node, name = arguments[0], operation.name
+    (axis,) = inner_axes(operation, config["axis"], node)
+    half = node.shape[axis] // 2
+    values = take(node, f"{name}_values", axis, 0, half)
+    gates = take(node, f"{name}_gates", axis, half, 2 * half)
+    shares = activations.named("sigmoid")(gates, f"{name}_sigmoid")
+    return pair(keras.layers.Multiply, name, values, shares)
+
+
+def _round(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    if config["decimals"]:
+        raise UnsupportedLayerError(
+            operation, f"rounds to {config['decimals']} decimals", "round to whole numbers"
+        )
+    return tabulated(arguments[0], operation.name, "round")
+
+
 def _relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     """`keras.activations.relu`, which has the settings of the layer."""
     settings = {key: config[key] for key in ("negative_slope", "max_value", "threshold")}
-    return activations.bounded_relu(arguments[0], operation.name, operation, **settings)
+    return activations.bounded_relu(arguments[0], operation.name, **settings)
 
 
 def _leaky_relu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -70,7 +102,51 @@ def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
     return arguments[0]
 
 
+#: Class of an operation -> its name as a table.
+_TABLES = {
+    "Arccos": "arccos",
+    "Arccosh": "arccosh",
+    "Arcsin": "arcsin",
+    "Arcsinh": "arcsinh",
+    "Arctan": "arctan",
+    "Arctanh": "arctanh",
+    "Ceil": "ceil",
+    "Cos": "cos",
+    "Cosh": "cosh",
+    "Erf": "erf",
+    "Exp2": "exp2",
+    "Expm1": "expm1",
+    "Floor": "floor",
+    "Log": "log",
+    "Log10": "log10",
+    "Log1p": "log1p",
+    "Log2": "log2",
+    "LogSigmoid": "log_sigmoid",
+    "Reciprocal": "reciprocal",
+    "Rsqrt": "rsqrt",
+    "Selu": "selu",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Sinh": "sinh",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "SparsePlus": "sparse_plus",
+    "SparseSigmoid": "sparse_sigmoid",
+    "Sqrt": "sqrt",
+    "Tan": "tan",
+    "TanhShrink": "tanh_shrink",
+    "Trunc": "trunc",
+}
 HANDLERS: dict[str, Handler] = {
+    **{name: _table(function) for name, function in _TABLES.items()},
+    "Celu": _table("celu", "alpha"),
+    "Glu": _glu,
+    "HardShrink": _table("hard_shrink", "threshold"),
+    "NanToNum": _unary(lambda node, name: node),
+    "Round": _round,
+    "SoftShrink": _table("soft_shrink", "threshold"),
+    "Squareplus": _table("squareplus", "b"),
+    "Threshold": _table("threshold", "threshold", "default_value"),
     "Cast": _cast,
     "Clip": _clip,
     "ConvertToTensor": _cast,

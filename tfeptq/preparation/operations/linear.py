@@ -23,6 +23,8 @@ from tfeptq.preparation.errors import (
 )
 from tfeptq.preparation.nodes import Node, Weights, primitive
 from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
+from tfeptq.preparation.operations.reductions import inner_axes
+from tfeptq.preparation.permutes import permute
 
 
 def _conv(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -102,8 +104,22 @@ def _product(operation: Any, left: Node, right: Node) -> Node:
     return primitive(MatMul, operation.name, [left, right], transpose_b=False)
 
 
+def _cumulative(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """Sums up to each place of an axis: the product with a triangle of ones."""
+    node, name = arguments[0], operation.name
+    if config["axis"] is None:
+        raise UnsupportedLayerError(operation, "adds up the whole batch", "name an axis")
+    (axis,) = inner_axes(operation, config["axis"], node)
+    order = [*(other for other in range(len(node.shape)) if other != axis), axis]
+    moved, size = permute(node, f"{name}_order", order), node.shape[axis]
+    ones = [np.triu(np.ones((size, size))), np.zeros(size)]
+    sums = primitive(keras.layers.Dense, f"{name}_sums", [moved], weights=ones, units=size)
+    return permute(sums, name, [order.index(place) for place in range(len(order))])
+
+
 HANDLERS: dict[str, Handler] = {
     "Conv": _conv,
+    "Cumsum": _cumulative,
     "DepthwiseConv": _depthwise,
     "Dot": _matmul,
     "Matmul": _matmul,

@@ -12,9 +12,10 @@ from tfeptq.preparation import normalizations
 from tfeptq.preparation.constants import array_of
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.merges import scale_and_shift
-from tfeptq.preparation.nodes import Node, primitive
+from tfeptq.preparation.nodes import Node
 from tfeptq.preparation.operations.arguments import Handler
 from tfeptq.preparation.operations.reductions import inner_axes
+from tfeptq.preparation.tables import tabulated
 
 
 def _normalized(function: Callable[..., Node]) -> Handler:
@@ -77,22 +78,8 @@ def _variance(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, .
 
 
 def _deviation(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    return _root_of(_variance(operation, config, arguments), operation.name)
-
-
-def _sqrt(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    return _root_of(arguments[0], operation.name)
-
-
-def _root_of(node: Node, name: str) -> Node:
-    """x / sqrt(x)."""
-    return primitive(
-        keras.layers.Multiply, f"{name}_root", [node, normalizations.rsqrt(node, f"{name}_rsqrt")]
-    )
-
-
-def _rsqrt(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    return normalizations.rsqrt(arguments[0], operation.name)
+    variance = _variance(operation, config, arguments)
+    return tabulated(variance, operation.name, "sqrt")
 
 
 HANDLERS: dict[str, Handler] = {
@@ -100,8 +87,6 @@ HANDLERS: dict[str, Handler] = {
     "Moments": _moments,
     "Normalize": _unit,
     "RMSNorm": _normalized(normalizations.rms_normalization),
-    "Rsqrt": _rsqrt,
-    "Sqrt": _sqrt,
     "Std": _deviation,
     "Var": _variance,
 }

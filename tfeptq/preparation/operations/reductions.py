@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from tfeptq.preparation import reductions
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node
@@ -41,9 +43,48 @@ def inner_axes(operation: Any, axis: Any, node: Node) -> tuple[int, ...]:
     return tuple(index - 1 for index in chosen)
 
 
+def _average(
+    operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
+) -> Node | list[Node]:
+    if len(arguments) > 1 and arguments[1] is not None:
+        raise UnsupportedLayerError(operation, "weighs its mean", "multiply, and then take a mean")
+    return _over(reductions.mean)(operation, {**config, "keepdims": False}, arguments)
+
+
+def _log_softmax(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = arguments[0]
+    axes = inner_axes(operation, config["axis"], node)
+    return reductions.log_softmax(node, operation.name, axes)
+
+
+def _norm(
+    operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
+) -> Node | list[Node]:
+    """Of vectors: the root of the sum of squares, the sum or the largest of magnitudes."""
+    order, axis = config["ord"], config["axis"]
+    reduce = _NORMS.get("euclidean" if order in (None, 2, 2.0) else order)
+    if reduce is None or axis is None or np.size(axis) > 1:
+        raise UnsupportedLayerError(
+            operation, f"is the norm of order {order} over axis {axis}", "use order 1, 2 or inf"
+        )
+    return _over(reduce)(operation, config, arguments)
+
+
+_NORMS: Mapping[Any, Callable[..., Node]] = {
+    "euclidean": reductions.euclidean,
+    1: reductions.sum_of_magnitudes,
+    float("inf"): reductions.largest_magnitude,
+}
 HANDLERS: dict[str, Handler] = {
+    "Amax": _over(reductions.maximum),
+    "Amin": _over(reductions.minimum),
+    "Average": _average,
+    "LogSoftmax": _log_softmax,
+    "Logsumexp": _over(reductions.log_sum_exp),
     "Max": _over(reductions.maximum),
     "Mean": _over(reductions.mean),
     "Min": _over(reductions.minimum),
+    "Norm": _norm,
+    "Prod": _over(reductions.product),
     "Sum": _over(reductions.total),
 }

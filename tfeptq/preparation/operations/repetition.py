@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from tfeptq.preparation.constants import batched_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.nodes import Node, reshape
+from tfeptq.preparation.merges import scale_and_shift
+from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler
 from tfeptq.preparation.operations.reductions import inner_axes
-from tfeptq.preparation.slices import joined, take
+from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.slices import joined, rearranged, take
 
 
 def _stack(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -89,9 +92,67 @@ def _broadcast_to(operation: Any, config: Mapping[str, Any], arguments: tuple[An
 def _flip(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     node = arguments[0]
     for axis in inner_axes(operation, config["axis"], node):
-        name = f"{operation.name}_{axis}"
-        node = joined(name, list(_parts(name, node, axis))[::-1], axis)
+        node = _reversed(node, f"{operation.name}_{axis}", axis)
     return node
+
+
+def _reversed(node: Node, name: str, axis: int) -> Node:
+    return rearranged(node, name, axis, range(node.shape[axis])[::-1])
+
+
+def _roll(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = arguments[0]
+    if config["axis"] is None:
+        raise UnsupportedLayerError(operation, "rolls through the batch", "name the axes")
+    axes = np.atleast_1d(config["axis"])
+    shifts = np.broadcast_to(config["shift"], axes.shape)
+    for index, (each, shift) in enumerate(zip(axes, shifts, strict=True)):
+        (axis,) = inner_axes(operation, int(each), node)
+        places = np.roll(np.arange(node.shape[axis]), int(shift)).tolist()
+        node = rearranged(node, f"{operation.name}_{index}", axis, places)
+    return node
+
+
+def _rot90(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """A quarter turn of a plane: axes that change places, and one is reversed."""
+    node, name, turns = arguments[0], operation.name, config["k"] % 4
+    if turns > 1:
+        # Keras turns once whatever k is, under TensorFlow.
+        raise UnsupportedLayerError(
+            operation, f"turns {turns} times", "use k=1, or flip and transpose"
+        )
+    first, second = (inner_axes(operation, int(axis), node)[0] for axis in config["axes"])
+    order = list(range(len(node.shape)))
+    order[first], order[second] = second, first
+    turned = permute(_reversed(node, f"{name}_reversed", second), name, order)
+    return turned if turns else node
+
+
+def _diff(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    """Differences of neighbours."""
+    node = arguments[0]
+    (axis,) = inner_axes(operation, config["axis"], node)
+    for index in range(config["n"]):
+        name, size = f"{operation.name}_{index}", node.shape[axis]
+        if size < 2:
+            raise UnsupportedLayerError(operation, "leaves no places", "take a smaller n")
+        later = take(node, f"{name}_later", axis, 1, size)
+        earlier = take(node, f"{name}_earlier", axis, 0, size - 1)
+        node = primitive(keras.layers.Subtract, name, [later, earlier])
+    return node
+
+
+def _triangle(keep: Callable[..., np.ndarray]) -> Handler:
+    """A matrix with zeros on one side of a diagonal."""
+
+    def handler(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+        node = arguments[0]
+        if len(node.shape) < 2:
+            raise UnsupportedLayerError(operation, "reaches into the batch", "give it matrices")
+        kept = keep(np.ones(node.shape[-2:]), config["k"])
+        return scale_and_shift(node, operation.name, kept, 0.0)
+
+    return handler
 
 
 def _parts(name: str, node: Node, axis: int) -> list[Node]:
@@ -103,9 +164,14 @@ def _parts(name: str, node: Node, axis: int) -> list[Node]:
 
 HANDLERS: dict[str, Handler] = {
     "BroadcastTo": _broadcast_to,
+    "Diff": _diff,
     "Flip": _flip,
     "Repeat": _repeat,
+    "Roll": _roll,
+    "Rot90": _rot90,
     "Stack": _stack,
     "Tile": _tile,
+    "Tril": _triangle(np.tril),
+    "Triu": _triangle(np.triu),
     "Unstack": _unstack,
 }

@@ -15,7 +15,7 @@ from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, axes, weights
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.resizing import resize
-from tfeptq.preparation.slices import joined, take
+from tfeptq.preparation.slices import joined, rearranged, take
 
 
 def _reshape(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -99,11 +99,16 @@ def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) 
     node = arguments[0]
     widths = np.broadcast_to(config["pad_width"], (len(node.shape) + 1, 2)).tolist()
     filling = 0.0 if arguments[1] is None else float(array_of(arguments[1]))
-    if config["mode"] != "constant" or widths[0] != [0, 0]:
+    if widths[0] != [0, 0]:
+        raise UnsupportedLayerError(operation, "pads the batch", "pad axes of a sample")
+    if config["mode"] in _MIRRORS:
+        for axis, (before, behind) in enumerate(widths[1:]):
+            places = np.pad(np.arange(node.shape[axis]), (before, behind), config["mode"])
+            node = rearranged(node, f"{operation.name}_{axis}", axis, places.tolist())
+        return node
+    if config["mode"] != "constant":
         raise UnsupportedLayerError(
-            operation,
-            f"pads by {config['mode']!r} or pads the batch",
-            "pad axes of a sample with a constant",
+            operation, f"pads by {config['mode']!r}", f"use 'constant' or one of {_MIRRORS}"
         )
     if len(node.shape) == 3 and not filling and widths[3] == [0, 0]:
         padding = tuple(tuple(pair) for pair in widths[1:3])
@@ -111,6 +116,10 @@ def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) 
     for axis, (before, behind) in enumerate(widths[1:]):
         node = _bordered(f"{operation.name}_{axis}", node, axis, before, behind, filling)
     return node
+
+
+#: Modes of padding that repeat places of the tensor.
+_MIRRORS = ("edge", "reflect", "symmetric", "wrap")
 
 
 def _bordered(name: str, node: Node, axis: int, before: int, behind: int, filling: float) -> Node:
@@ -155,24 +164,27 @@ def _indexed(operation: Any, node: Node, keys: Sequence[Any]) -> Node:
         if item is None:
             shape.append(1)
             continue
-        start, stop, step = _range(operation, item, node.shape[axis])
-        result = take(result, f"{operation.name}_{axis}", axis, start, stop, step)
+        name, places = f"{operation.name}_{axis}", _chosen(operation, item, node.shape[axis])
+        if places.step > 0:
+            result = take(result, name, axis, places.start, places.stop, places.step)
+        else:
+            result = rearranged(result, name, axis, list(places))
         if isinstance(item, slice):
             shape.append(result.shape[axis])
         axis += 1
     return reshape(result, operation.name, (*shape, *node.shape[axis:]))
 
 
-def _range(operation: Any, item: Any, size: int) -> tuple[int, int, int]:
-    if isinstance(item, slice):
-        start, stop, step = item.indices(size)
-        if step > 0 and stop > start:
-            return start, stop, step
-    elif isinstance(item, int):
-        return item % size, item % size + 1, 1
-    raise UnsupportedLayerError(
-        operation, f"takes {item} of an axis", "take integers or ranges with positive steps"
-    )
+def _chosen(operation: Any, item: Any, size: int) -> range:
+    """The places of an axis that an integer or a slice takes."""
+    if isinstance(item, int):
+        return range(item % size, item % size + 1)
+    places = range(*item.indices(size)) if isinstance(item, slice) else range(0)
+    if not places:
+        raise UnsupportedLayerError(
+            operation, f"takes {item} of an axis", "take integers or ranges of some places"
+        )
+    return places
 
 
 def _split(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> list[Node]:
