@@ -19,7 +19,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.turns import Turn, turns
 from tfeptq.canonical.walk import Walk
-from tfeptq.data.memory import WholeBatches, fitting_forward_batch, is_worth_tracing
+from tfeptq.data.memory import WholeBatches, is_worth_tracing, passing_batch
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quick_calls import quick_call
@@ -56,7 +56,7 @@ def correct_biases(
 
     if is_worth_tracing(model, count):
         run = tf.function(run)
-    batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
+    batches = WholeBatches(samples, count, passing_batch(model, count))
     found = [run(*each) for each in zip(batches, map(tf.constant, batches.repeats), strict=True)]
     new = [batches.size - repeated for repeated in batches.repeats]
     shifts = {

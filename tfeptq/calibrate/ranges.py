@@ -24,8 +24,8 @@ from tfeptq.canonical.walk import Walk
 from tfeptq.data.memory import (
     WholeBatches,
     fitting_batch,
-    fitting_forward_batch,
     is_worth_tracing,
+    passing_batch,
 )
 from tfeptq.progress import progress
 from tflite_export.graph import limits
@@ -108,7 +108,7 @@ def tensor_histograms(
         batch_size = fitting_batch(model, min(batch_size, total), copies=6)
         run = tf.function(run)
     else:
-        batch_size = fitting_forward_batch(model, min(batch_size, total), copies=6)
+        batch_size = passing_batch(model, min(batch_size, total), copies=6)
     histograms = RunningHistograms(len(keys))
     batches = WholeBatches(samples, total, batch_size)
     for index, batch in enumerate(progress(batches, "ranges")):

@@ -55,9 +55,18 @@ def from_groups(layer: keras.Layer, grouped: np.ndarray) -> np.ndarray:
     return map_of(layer).from_groups(grouped, tuple(layer.kernel.shape))
 
 
-def input_columns(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """What the weights of `by_group` are multiplied with, (groups, positions, K)."""
-    return map_of(layer).columns(layer, inputs)
+def input_columns(layer: keras.Layer, inputs: tf.Tensor, *, stride: int = 1) -> tf.Tensor:
+    """What the weights of `by_group` are multiplied with, (groups, positions, K).
+
+    Args:
+        stride: of the positions of all samples, one behind the other, every so many are taken.
+    """
+    return map_of(layer).columns(layer, inputs, stride)
+
+
+def positions(layer: keras.Layer, inputs: tuple[int, ...]) -> int:
+    """At how many positions of a sample the kernel is applied; `inputs` is their shape."""
+    return map_of(layer).positions(layer, inputs)
 
 
 def scale_shape(layer: keras.Layer, kernel_shape: tuple[int, ...], *, per_channel: bool) -> tuple:

@@ -46,8 +46,16 @@ class LinearMap(ABC):
         """The kernel in TensorFlow Lite's layout, and the axis of its channels there."""
 
     @abstractmethod
-    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-        """What the weights of `by_group` are multiplied with, (groups, positions, K)."""
+    def positions(self, layer: Any, inputs: Shape) -> int:
+        """At how many positions of a sample the kernel is applied; `inputs` is their shape."""
+
+    @abstractmethod
+    def columns(self, layer: Any, inputs: tf.Tensor, stride: int = 1) -> tf.Tensor:
+        """What the weights of `by_group` are multiplied with, (groups, positions, K).
+
+        Args:
+            stride: of the positions of all samples, one behind the other, every so many are taken.
+        """
 
     @abstractmethod
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
@@ -122,8 +130,11 @@ class DenseMap(LinearMap):
     def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(kernel.T), 0
 
-    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(inputs, [1, -1, inputs.shape[-1]])
+    def positions(self, layer: Any, inputs: Shape) -> int:
+        return math.prod(inputs[1:-1])
+
+    def columns(self, layer: Any, inputs: tf.Tensor, stride: int = 1) -> tf.Tensor:
+        return tf.reshape(inputs, [1, -1, inputs.shape[-1]])[:, ::stride]
 
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         return _squared_outer(inputs[:, None] if len(inputs.shape) == 2 else inputs, gradient)
@@ -134,6 +145,9 @@ class DenseMap(LinearMap):
 
 class _WindowMap(LinearMap):
     """A window that moves over an image."""
+
+    def positions(self, layer: Any, inputs: Shape) -> int:
+        return math.prod(layer.compute_output_shape(inputs)[1:3])
 
     def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
         height, width = layer.strides
@@ -162,9 +176,9 @@ class ConvolutionMap(_WindowMap):
     def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2)), 0
 
-    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-        patches = _patches(layer, inputs)
-        return tf.reshape(patches, [1, -1, patches.shape[-1]])
+    def columns(self, layer: Any, inputs: tf.Tensor, stride: int = 1) -> tf.Tensor:
+        seen = _seen_at(layer, inputs, stride)
+        return tf.reshape(seen, [1, -1, seen.shape[1] * seen.shape[2]])
 
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         squares = _squared_outer(_patches(layer, inputs), gradient)
@@ -193,10 +207,8 @@ class DepthwiseMap(_WindowMap):
     def from_groups(self, grouped: np.ndarray, shape: Shape) -> np.ndarray:
         return np.moveaxis(grouped, 0, 1).reshape(shape)
 
-    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-        patches = _patches(layer, inputs)
-        split = tf.reshape(patches, [-1, math.prod(layer.kernel_size), inputs.shape[-1]])
-        return tf.transpose(split, [2, 0, 1])
+    def columns(self, layer: Any, inputs: tf.Tensor, stride: int = 1) -> tf.Tensor:
+        return tf.transpose(_seen_at(layer, inputs, stride), [2, 0, 1])
 
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         # One place of the window after the other: patches of all would be transposed for products
@@ -251,9 +263,12 @@ class TransposedMap(LinearMap):
         turned = grouped.reshape(height, width, inputs, outputs)
         return turned.transpose(0, 1, 3, 2)[::-1, ::-1]
 
-    def columns(self, layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+    def positions(self, layer: Any, inputs: Shape) -> int:
+        return math.prod(layer.compute_output_shape(inputs)[1:3])
+
+    def columns(self, layer: Any, inputs: tf.Tensor, stride: int = 1) -> tf.Tensor:
         patches = self._patches(layer, inputs)
-        return tf.reshape(patches, [1, -1, patches.shape[-1]])
+        return tf.reshape(patches, [1, -1, patches.shape[-1]])[:, ::stride]
 
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         squares = _squared_outer(self._patches(layer, inputs), gradient)
@@ -322,6 +337,18 @@ def _patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
         rates=[1, *layer.dilation_rate, 1],
         padding=layer.padding.upper(),
     )
+
+
+def _seen_at(layer: Any, inputs: tf.Tensor, stride: int) -> tf.Tensor:
+    """What the window sees at every so many output positions, (positions, places, C).
+
+    Patches of all positions would be many times the inputs.
+    """
+    shape = [inputs.shape[0] or tf.shape(inputs)[0], *layer.compute_output_shape(inputs.shape)[1:3]]
+    chosen = tf.range(0, shape[0] * shape[1] * shape[2], stride)
+    sample, at = chosen // (shape[1] * shape[2]), chosen % (shape[1] * shape[2])
+    where = tf.stack([sample, at // shape[2], at % shape[2]], axis=1)
+    return tf.stack([tf.gather_nd(seen, where) for seen in _seen(layer, inputs)], axis=1)
 
 
 def _seen(layer: Any, inputs: tf.Tensor) -> Iterator[tf.Tensor]:

@@ -15,6 +15,9 @@ from tfeptq.canonical.layer_graph import LayerGraph
 #: of sums, and the same seed must give the same bytes on every computer.
 BATCH_BYTES = 2**30
 _VALUES_A_TRACE = 2**24
+#: Tensors that pass by are smaller: the C library takes larger ones from the system each time,
+#: which clears every page, and that takes longer than most layers.
+HEAP_BYTES = 24 * 2**20
 
 
 def fitting_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
@@ -35,6 +38,12 @@ def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -
         copies: how many arrays of the size of the largest tensor are alive at once, about.
     """
     return _fitting(wanted, copies * max(_tensor_bytes(model)))
+
+
+def passing_batch(model: keras.Model, wanted: int, *, copies: int = 4) -> int:
+    """`fitting_forward_batch` for passes of which little is kept, with tensors of `HEAP_BYTES`."""
+    largest = max(1, HEAP_BYTES // max(_tensor_bytes(model)))
+    return min(fitting_forward_batch(model, wanted, copies=copies), largest)
 
 
 def is_worth_tracing(model: keras.Model, count: int) -> bool:

@@ -177,10 +177,9 @@ def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _some_positions(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     """`linear.input_columns` at up to `_POSITIONS` positions a sample, evenly spread."""
-    columns = linear.input_columns(layer, inputs)
-    positions = columns.shape[1] // inputs.shape[0]
+    positions = linear.positions(layer, tuple(inputs.shape))
     stride = -(-positions // _POSITIONS)
     # With a divisor of the width every row would give the same columns, the border among them.
     while math.gcd(stride, positions) > 1:
         stride += 1
-    return columns[:, ::stride]
+    return linear.input_columns(layer, inputs, stride=stride)

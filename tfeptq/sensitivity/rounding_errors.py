@@ -17,7 +17,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.walk import Walk
 from tfeptq.config import QuantizationConfig
-from tfeptq.data.memory import WholeBatches, fitting_forward_batch
+from tfeptq.data.memory import WholeBatches, passing_batch
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.weights import WeightStorage
@@ -166,7 +166,7 @@ def _mean_inputs(
 ) -> dict[str, list[tf.Tensor]]:
     """Layer name -> mean input of each of its calls, (1, ...)."""
     graph = LayerGraph.of(model)
-    batches = WholeBatches(samples, count, fitting_forward_batch(model, count))
+    batches = WholeBatches(samples, count, passing_batch(model, count))
     sums: dict[Key, list[tf.Tensor]] = {}
     # Not compiled: there are few batches.
     for batch, repeated in zip(batches, batches.repeats, strict=True):

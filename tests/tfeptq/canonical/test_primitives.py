@@ -132,6 +132,16 @@ def test_a_map_is_the_layer_and_its_columns_times_its_weights(drawn):
     _assert_equal_sums(found.reshape(outputs.shape), outputs)
 
 
+@settings(max_examples=60)
+@given(weighted(), st.integers(1, 7))
+def test_columns_of_some_positions_are_those_of_all(drawn, stride):
+    layer, inputs, _ = drawn
+    every = np.asarray(linear.input_columns(layer, tf.constant(inputs)))
+    some = np.asarray(linear.input_columns(layer, tf.constant(inputs), stride=stride))
+    np.testing.assert_array_equal(some, every[:, ::stride])
+    assert every.shape[1] == len(inputs) * linear.positions(layer, inputs.shape)
+
+
 @settings(max_examples=40)
 @given(weighted())
 def test_scaling_inputs_or_outputs_is_scaling_the_kernel(drawn):
