@@ -50,10 +50,11 @@ def compare(
         "4-bit weights, nearest": {"weight_bits": 4, "rounding": "nearest"},
         "4-bit weights, OPTQ": {"weight_bits": 4, "rounding": "optq"},
         f"4-bit weights, EPTQ, {steps} steps": {"weight_bits": 4},
-        "2, 3, 4 or 8 bits, OPTQ": {
-            "weight_bits": (2, 3, 4, 8),
+        # Android stores convolutions of 2 to 4 bits in 4.
+        "4 or 8 bits, OPTQ": {
+            "weight_bits": (4, 8),
             "rounding": "optq",
-            "budget": tfeptq.Budget(weight_bytes=_weights(heads) * 4 // 8),
+            "budget": tfeptq.Budget(weight_bytes=_weights(heads) * 3 // 4),
         },
     }
     for name, settings in recipes.items():

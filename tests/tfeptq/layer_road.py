@@ -16,6 +16,7 @@ from keras import layers as L
 
 import tfeptq
 import tflite_export
+from tfeptq.canonical.argmax_layer import ArgMax
 from tfeptq.canonical.functions import gelu_tanh, rsqrt
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
@@ -89,6 +90,7 @@ CASES: dict[str, Case] = {
     "table": Case(
         _of(Table, [("softplus", {}), ("affine", {"scale": 2.0, "offset": -1.0})]), "GATHER"
     ),
+    "argmax": Case(_of(ArgMax), "ARG_MAX", has_road=False),
     "lookup": Case(_of(Lookup, 5, 3), "GATHER", has_road=False),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
     "exponential": Case(_of(L.Activation, "exponential"), "EXP"),

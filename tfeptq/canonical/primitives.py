@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tfeptq.canonical.argmax_layer import ArgMax
 from tfeptq.canonical.linear_maps import (
     ConvolutionMap,
     DenseMap,
@@ -132,6 +133,11 @@ class Primitive:
     def fuses(self) -> bool:
         """Whether the kernel applies a ReLU to its result itself."""
         return not callable(self.kind) and operator_kind(self.kind).fuses
+
+    @property
+    def makes_indices(self) -> bool:
+        """Whether its output numbers places, and has no scale."""
+        return not callable(self.kind) and operator_kind(self.kind).makes_indices
 
     def kind_of(self, layer: keras.Layer) -> str:
         """The operator that executes a layer of this class."""
@@ -321,6 +327,14 @@ PRIMITIVES: tuple[Primitive, ...] = (
     ),
     Primitive(_L.PReLU, "PRELU", magnitude=Magnitude.SLOPES),
     Primitive(_L.Softmax, "SOFTMAX", output=Output.FIXED, squashes="softmax"),
+    # What it reads are logits: only their differences count.
+    Primitive(
+        ArgMax,
+        "ARG_MAX",
+        attributes=lambda _, __, source: {"axis": (len(source) - 1,)},
+        output=Output.FIXED,
+        squashes="softmax",
+    ),
     Primitive(
         _L.Activation,
         "LOGISTIC",

@@ -164,9 +164,16 @@ class Topology:
         return producer is not None and isinstance(producer.layer, Constant)
 
     def is_index(self, key: Key) -> bool:
-        """Whether a tensor numbers the rows of tables: it is read as it is."""
+        """Whether a tensor numbers rows of tables, or places: it is read and written as it is."""
+        if self.makes_indices(self.producers.get(key)):
+            return True
         readers = [find_primitive(call.layer) for call in self.consumers.get(key, ())]
         return any(row is not None and row.looks_up for row in readers)
+
+    def makes_indices(self, call: Call | None) -> bool:
+        """Whether the output of a call numbers places."""
+        row = None if call is None else find_primitive(call.layer)
+        return row is not None and row.makes_indices
 
     def operators(self) -> list[Call]:
         """Calls that are operators of the file: neither arrays nor what another kernel applies."""

@@ -104,6 +104,9 @@ class _Resolver:
 
     def _width(self, call: Call) -> int:
         name = call.layer.name
+        if self._topology.makes_indices(call):
+            # Whole numbers, whatever was asked for.
+            return INDEX_BITS
         if has_fixed_parameters(call.layer):
             return self._fixed_width(name)
         if joins(call.layer) and name not in self._given:

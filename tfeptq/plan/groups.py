@@ -86,6 +86,7 @@ class _Ties:
         if (relu := self._topology.fused_relu(call)) is not None:
             self._unite(name, relu.layer.name)
         ends = call.output in self._topology.graph.outputs and has_fixed_parameters(call.layer)
+        ends = ends and not self._topology.makes_indices(call)
         if len(call.inputs) > 1 or ends:
             for key in call.inputs:
                 self._unite(name, self._topology.owner(key)[0])
@@ -110,14 +111,18 @@ class _Allowed:
         self._fixed = boundary_layers(model, topology) | {
             call.layer.name for call in graph.calls if has_fixed_parameters(call.layer)
         }
-        self._indices = {key[0] for key in graph.inputs if topology.is_index(key)}
+        written = (*graph.inputs, *(call.output for call in graph.calls))
+        self._indices = {key[0] for key in written if topology.is_index(key)}
         self._refusals: dict[str, str] = {}
         for call in topology.operators():
             if not linear.is_weighted(call.layer):
                 kind = primitive_of(call.layer).kind_of(call.layer)
                 problem = targets.check_operator(target, kind, activation_dtype="int16")
                 if problem:
-                    self._refusals[call.layer.name] = problem
+                    # What only reads 16 bits refuses them to the tensor that it reads.
+                    reads = topology.makes_indices(call)
+                    refused = topology.owner(call.inputs[0])[0] if reads else call.layer.name
+                    self._refusals[refused] = problem
 
     def __call__(self, layers: Iterable[str]) -> tuple[int, ...]:
         layers = list(layers)

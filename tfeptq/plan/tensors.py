@@ -220,7 +220,7 @@ class _Assignment:
         """How the kernel of `call` reads a tensor, and the quantizer in whose scale."""
         slot, target = self.slots.get(key), self.slots[self._topology.result(call)]
         is_constant = self._topology.is_constant(key)
-        is_index = self._topology.is_index(key)
+        is_index = self._topology.is_index(key) or self._topology.makes_indices(call)
         if slot is None or is_index or (slot is target and not is_constant):
             return Operand(key, None), slot
         if joins(call.layer):

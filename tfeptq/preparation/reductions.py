@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
+from tfeptq.canonical.argmax_layer import ArgMax
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.preparation import pooling
 from tfeptq.preparation.nodes import Node, affine, primitive, reshape
@@ -122,6 +123,18 @@ def magnitude(node: Node, name: str) -> Node:
     """The larger one of a tensor and its negative."""
     negative = affine(node, f"{name}_negative", -1.0, 0.0)
     return primitive(_L.Maximum, name, [node, negative])
+
+
+def place_of_maximum(node: Node, name: str, axis: int, *, keepdims: bool) -> Node:
+    """The index of the largest value along an axis, which is brought to the end."""
+    rank = len(node.shape)
+    kept = [index for index in range(rank) if index != axis]
+    moved = node if axis == rank - 1 else permute(node, f"{name}_order", [*kept, axis])
+    place = primitive(ArgMax, name, [moved])
+    if not keepdims:
+        return place
+    shape = tuple(1 if index == axis else size for index, size in enumerate(node.shape))
+    return reshape(place, f"{name}_shape", shape)
 
 
 def _is_over_positions(node: Node, axes: Sequence[int]) -> bool:

@@ -179,6 +179,10 @@ def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality
 def _warning(
     output: OutputQuality, key: Key, graph: LayerGraph, layers: Mapping[str, float]
 ) -> str | None:
+    producer = {call.output: call for call in graph.calls}.get(key)
+    if producer is not None and _makes_indices(producer):
+        # Neighbours in number are not alike: the scores that they are of tell.
+        return None
     is_fixed = any(call.output == key and _has_fixed_codes(call.layer) for call in graph.calls)
     lost = [] if is_fixed or output.values < LEAST_VALUES else _lost_channels(output)
     if output.sqnr >= LEAST_SQNR and not lost:
@@ -226,6 +230,11 @@ def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[st
             ", which joins unequal ranges in one scale; outputs='parts' leaves them apart",
         )
     return f"most is lost in layer {worst.layer.name!r}", ""
+
+
+def _makes_indices(call: Call) -> bool:
+    row = find_primitive(call.layer)
+    return row is not None and row.makes_indices
 
 
 def _has_fixed_codes(layer: keras.Layer) -> bool:

@@ -67,7 +67,8 @@ class _Outline:
             attributes = {**attributes, "activation": self._operator(kernel.relu)[0]}
         dtype = kernel.quantizer.dtype
         row, read = primitive_of(layer), [self._names[key] for key in kernel.call.inputs]
-        inputs = read if row.looks_up else [self._read(name, dtype) for name in read]
+        as_they_are = row.looks_up or row.makes_indices
+        inputs = read if as_they_are else [self._read(name, dtype) for name in read]
         if row.looks_up:
             inputs = [self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype), *read]
         elif row.tabulates:

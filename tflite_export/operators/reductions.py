@@ -176,6 +176,7 @@ ARG_MAX = register(
         attributes={"axis": OPERAND},
         written={"outputType": _INT32},
         required={"outputType": _INT32},
+        fixes={"int32": (1.0, 0)},
         makes_indices=True,
     )
 )

@@ -36,7 +36,6 @@ _HANDLERS = {
 }
 
 _NEAREST = {
-    "Argmax": "return the scores, and look for the largest outside of the file",
     "Argmin": "return the scores, and look for the smallest outside of the file",
     "Median": "use keras.ops.mean",
 }

@@ -75,9 +75,28 @@ _NORMS: Mapping[Any, Callable[..., Node]] = {
     1: reductions.sum_of_magnitudes,
     float("inf"): reductions.largest_magnitude,
 }
+
+
+def _place_of_maximum(
+    operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]
+) -> Node:
+    node = arguments[0]
+    if config["axis"] is None or len(node.shape) < 2:
+        raise UnsupportedLayerError(
+            operation,
+            "leaves one number a sample without an axis",
+            "return the scores, and look for the largest outside of the file",
+        )
+    (axis,) = inner_axes(operation, config["axis"], node)
+    return reductions.place_of_maximum(
+        node, operation.name, axis, keepdims=bool(config["keepdims"])
+    )
+
+
 HANDLERS: dict[str, Handler] = {
     "Amax": _over(reductions.maximum),
     "Amin": _over(reductions.minimum),
+    "Argmax": _place_of_maximum,
     "Average": _average,
     "LogSoftmax": _log_softmax,
     "Logsumexp": _over(reductions.log_sum_exp),
