@@ -53,7 +53,9 @@ def run(content: bytes, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
     rows = []
     for index in range(len(samples[0])):
         _invoke(interpreter, [array[index : index + 1] for array in samples])
-        rows.append([_floats(interpreter, detail) for detail in interpreter.get_output_details()])
+        # Files list outputs in an order of their own; names end in the number of the output.
+        outputs = sorted(interpreter.get_output_details(), key=lambda detail: detail["name"])
+        rows.append([_floats(interpreter, detail) for detail in outputs])
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
