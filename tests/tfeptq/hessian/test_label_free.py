@@ -145,8 +145,10 @@ def test_scores_of_many_logits_are_the_exact_ones_within_their_standard_error(mo
     exact = weight_scores(model, data)
     for name, expected in exact.items():
         error = np.linalg.norm(estimated[name] - expected) / np.linalg.norm(expected)
-        # A squared normal number has a variance of 2.
-        assert error < 2.0 * np.sqrt(2.0 / (96 * label_free.SCORE_PASSES))
+        # The square of a normal number has a variance of 2; samples differ, by squares of inputs,
+        # whose own squares are on average three times their square.
+        draws = 96 * label_free.SCORE_PASSES
+        assert error < 1.5 * np.sqrt(3.0 * 2.0 / draws)
         assert estimated[name].mean() == pytest.approx(expected.mean(), rel=0.15)
 
 
