@@ -55,6 +55,7 @@ def clipped_and_attended():
     x = L.Concatenate()([x, L.LeakyReLU(0.1)(L.DepthwiseConv2D(3, padding="same")(x))])
     x = L.Permute((2, 1, 3))(L.Cropping2D(1)(x))
     x = L.Activation("silu")(L.AveragePooling2D(2)(x))
+    x = L.Add()([L.Activation("softplus")(x), L.Activation("mish")(x)])
     return keras.Model(inputs, L.Softmax()(L.Dense(3)(L.Flatten()(x))))
 
 
