@@ -183,21 +183,24 @@ def _shape(name: str) -> tuple[int, ...]:
 def verdicts(model: keras.Model) -> dict[str, str] | str:
     """Target -> widths of activations that it takes; or why nothing does."""
     try:
-        canonical = tfeptq.prepare(as_functional(model, None))
+        functional = as_functional(model, None)
+        tfeptq.prepare(functional)
     except Exception as error:
         if not isinstance(error, ValueError):
             raise
         return str(error).splitlines()[0]
-    return {target: _widths(canonical, target) for target in TARGETS}
+    return {target: _widths(functional, target) for target in TARGETS}
 
 
-def _widths(canonical: keras.Model, target: str) -> str:
+def _widths(functional: keras.Model, target: str) -> str:
     taken = []
     for name, settings in _SETTINGS.items():
         config = tfeptq.QuantizationConfig(target=target, **settings)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                # Which kernels compute a function depends on the target.
+                canonical = tfeptq.prepare(functional, config)
                 look_ahead(QuantizationPlan.of(canonical, config), config)
         except ValueError:
             continue

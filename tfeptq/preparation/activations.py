@@ -13,6 +13,7 @@ from tfeptq.canonical.functions import gelu_tanh
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node, affine, primitive, reshape
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.slices import take
 from tfeptq.preparation.tables import tabulated
 
 NEAREST = "use a function of keras.activations, and fine-tune"
@@ -46,6 +47,15 @@ def gelu(node: Node, name: str, *, approximate: bool) -> Node:
 def silu(node: Node, name: str) -> Node:
     gate = named("sigmoid")(node, f"{name}_sigmoid")
     return primitive(keras.layers.Multiply, name, [node, gate])
+
+
+def glu(node: Node, name: str, axis: int) -> Node:
+    """The first half of an axis, counted without the batch, times the sigmoid of the second."""
+    half = node.shape[axis] // 2
+    values = take(node, f"{name}_values", axis, 0, half)
+    gates = take(node, f"{name}_gates", axis, half, 2 * half)
+    shares = named("sigmoid")(gates, f"{name}_sigmoid")
+    return primitive(keras.layers.Multiply, name, [values, shares])
 
 
 def hard_sigmoid(node: Node, name: str) -> Node:
@@ -103,6 +113,7 @@ _FUNCTIONS: dict[str, Callable[[Node, str], Node]] = {
     **{name: _table(name) for name in ("selu", "softplus", "softsign", "mish", "log_sigmoid")},
     **{name: _table(name) for name in ("tanh_shrink", "sparse_plus", "sparse_sigmoid")},
     "celu": _table("celu", alpha=1.0),
+    "glu": lambda node, name: glu(node, name, len(node.shape) - 1),
     "hard_shrink": _table("hard_shrink", threshold=0.5),
     "soft_shrink": _table("soft_shrink", threshold=0.5),
     "squareplus": _table("squareplus", b=4),

@@ -15,7 +15,6 @@ from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Node
 from tfeptq.preparation.operations.arguments import Handler
 from tfeptq.preparation.operations.reductions import inner_axes
-from tfeptq.preparation.slices import take
 from tfeptq.preparation.tables import tabulated
 from tfeptq.preparation.token_functions import is_input
 
@@ -35,14 +34,8 @@ def _table(function: str, *settings: str) -> Handler:
 
 
 def _glu(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    """The first half times the sigmoid of the second."""
-    node, name = arguments[0], operation.name
-    (axis,) = inner_axes(operation, config["axis"], node)
-    half = node.shape[axis] // 2
-    values = take(node, f"{name}_values", axis, 0, half)
-    gates = take(node, f"{name}_gates", axis, half, 2 * half)
-    shares = activations.named("sigmoid")(gates, f"{name}_sigmoid")
-    return pair(keras.layers.Multiply, name, values, shares)
+    (axis,) = inner_axes(operation, config["axis"], arguments[0])
+    return activations.glu(arguments[0], operation.name, axis)
 
 
 def _round(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
