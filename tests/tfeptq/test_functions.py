@@ -79,7 +79,7 @@ NAMES = (*ANY, *POSITIVE)
 OF_CORAL = {
     *("absolute", "negative", "square", "relu", "relu6", "sigmoid", "tanh", "silu"),
     *("hard_sigmoid", "hard_silu", "hard_tanh", "gelu", "relu with a bound", "third power"),
-    *("leaky_relu", "rsqrt", "sqrt"),
+    *("leaky_relu", "rsqrt", "sqrt", "root of a sum"),
 }
 #: On Ethos-U what differs from other microcontrollers, and some others.
 OF_ETHOS = {"gelu", "gelu of erf", "exp", "elu", "hard_silu", *NAMES[::8]}
