@@ -87,9 +87,7 @@ CASES: dict[str, Case] = {
     "gelu_tanh": Case(_of(L.Activation, gelu_tanh), "GELU"),
     "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
-    "table": Case(
-        _of(Table, [("softplus", {}), ("affine", {"scale": 2.0, "offset": -1.0})]), "GATHER"
-    ),
+    "table": Case(_of(Table, [("softplus", {})]), "GATHER"),
     "argmax": Case(_of(ArgMax), "ARG_MAX", has_road=False),
     "lookup": Case(_of(Lookup, 5, 3), "GATHER", has_road=False),
     "mean_of_channels": Case(_of(Mean, axes=(3,), keepdims=True), "MEAN"),
