@@ -98,7 +98,15 @@ def _set_weights(
         if isinstance(layer, keras.Model):
             _set_weights(layer, source, described, inside)
         else:
-            _assign(layer, source.variables)
+            _assign(layer, _variables(layer, source))
+
+
+def _variables(layer: keras.Layer, source: Any) -> Sequence[Any]:
+    """Of one layer, in its order; Keras 2 lists those of normalizations by their names alone."""
+    if isinstance(layer, keras.layers.Normalization):
+        found = (("adapt_mean", "mean"), ("adapt_variance", "variance"), ("count",))
+        return [next(getattr(source, n) for n in names if hasattr(source, n)) for names in found]
+    return source.variables
 
 
 def _assign(layer: keras.Layer, variables: Sequence[Any]) -> None:
