@@ -62,7 +62,8 @@ class Validation:
     def __iter__(self) -> Iterator[Batch]:
         data = self._batches
         if isinstance(data, keras.utils.PyDataset):
-            data = (data[index] for index in range(data.num_batches))
+            batches: Iterable[Any] = (data[index] for index in range(data.num_batches))
+            return map(keras.utils.unpack_x_y_sample_weight, batches)
         return map(keras.utils.unpack_x_y_sample_weight, data)
 
 
