@@ -38,12 +38,13 @@ IDLE = {
     kind
     for kind in LAYERS
     if "training" in inspect.signature(kind.call).parameters
-    if kind not in (L.Dense, L.BatchNormalization, L.Resizing)
+    if kind not in (L.Dense, L.BatchNormalization, L.Resizing, L.CenterCrop)
 } | {L.ActivityRegularization}
 #: Arguments without which a layer cannot be made.
 NEEDED = {
     L.Dense: {"units": 4},
     L.Resizing: {"height": 8, "width": 5},
+    L.CenterCrop: {"height": 4, "width": 5},
     L.Embedding: {"input_dim": 20, "output_dim": 4},
     L.Conv1D: {"filters": 4, "kernel_size": 3},
     L.Conv2D: {"filters": 4, "kernel_size": 3},
@@ -112,6 +113,8 @@ HONOURED = {
 }
 HONOURED_BY_LAYER = {
     (L.Activation, "activation"): "sigmoid",
+    (L.CenterCrop, "height"): 7,
+    (L.CenterCrop, "width"): 2,
     (L.Rescaling, "scale"): [1.0, 2.0, 3.0],
     (L.Conv2D, "filters"): 6,
     (L.Conv1D, "filters"): 6,
@@ -221,6 +224,8 @@ def test_layers_that_compute_in_integers_are_refused():
 
 #: Class of an operation -> its settings, all of which the handlers read.
 OPERATIONS = {
+    "AdaptiveAveragePool": {"output_size", "data_format"},
+    "AdaptiveMaxPool": {"output_size", "data_format"},
     "AveragePool": {"pool_size", "strides", "padding", "data_format"},
     "Amax": {"axis", "keepdims"},
     "Amin": {"axis", "keepdims"},
@@ -388,6 +393,8 @@ CALLS = {
     "tile": lambda x: ops.tile(x, (1, 2, 1, 1)),
     "unstack": lambda x: ops.unstack(x, axis=1)[0],
     "add": lambda x: ops.add(x, x),
+    "adaptive_average_pool": lambda x: ops.adaptive_average_pool(x, (3, 7)),
+    "adaptive_max_pool": lambda x: ops.adaptive_max_pool(x, (9, 1)),
     "average_pool": lambda x: ops.average_pool(x, 2),
     "cast": lambda x: ops.cast(x, "float32"),
     "clip": lambda x: ops.clip(x, -1.0, 1.0),
