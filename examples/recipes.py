@@ -62,7 +62,7 @@ def compare(
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             config = tfeptq.QuantizationConfig(**common, **settings)
-            quantized = tfeptq.quantize(model, calibration, config)
+            quantized = tfeptq.quantize(model, calibration, config, verbose=0)
             path = Path(folder) / "m.tflite"
             size = tflite_export.export(quantized, path).size_bytes
             seconds = time.perf_counter() - begin

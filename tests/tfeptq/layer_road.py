@@ -85,7 +85,8 @@ CASES: dict[str, Case] = {
     "tanh": Case(_of(L.Activation, "tanh"), "TANH"),
     "gelu": Case(_of(L.Activation, "gelu"), "GELU"),
     "gelu_tanh": Case(_of(L.Activation, gelu_tanh), "GELU"),
-    "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", of_shares=True),
+    # On its own the function is a table, which is exact; normalizations have the operator.
+    "rsqrt": Case(_of(L.Activation, rsqrt), "RSQRT", has_road=False),
     "matmul": Case(_of(MatMul, transpose_b=True), "BATCH_MATMUL", reads=2),
     "table": Case(_of(Table, [("softplus", {})]), "GATHER"),
     "argmax": Case(_of(ArgMax), "ARG_MAX", has_road=False),

@@ -26,7 +26,9 @@ def _convolution(kind: Any) -> Layers:
         if draw.random() < 0.3:
             options["strides"] = 2
         elif kind in (L.Conv1DTranspose, L.Conv2DTranspose):
-            options["output_padding"] = [None, 0][int(draw.integers(2))]
+            # An even window with "same" leaves a size that the kernel cannot have.
+            is_same = options["padding"] == "same" and any(extent % 2 == 0 for extent in size)
+            options["output_padding"] = [None, None if is_same else 0][int(draw.integers(2))]
         elif draw.random() < 0.3 and options["padding"] == "same":
             options["dilation_rate"] = 2
         if kind in (L.DepthwiseConv1D, L.DepthwiseConv2D):

@@ -118,11 +118,13 @@ def test_what_is_learned_is_asked_of_the_layers(quantized):
 PACKAGE = Path(tfeptq.__file__).parent
 #: Where attributes of other objects are set, and of which: none is a Keras layer or model.
 OTHERS = {
+    "callbacks/quantization.py: copied": "a copy of itself",
     "canonical/walk.py": "a copy of itself",
     "cli/": "the module of warnings",
     "model.py: model.target": "a class method",
     "pipeline.py: report": "the report",
     "pipeline.py: quantized.report": "the report",
+    "rounding/distillation.py: quantized.report": "the report",
     "plan/": "what is being planned",
     "preparation/": "nodes of its own graph, and the operators of variables while it traces",
     "progress.py: Bar": "which bar is shown, of its own class",

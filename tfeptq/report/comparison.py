@@ -125,7 +125,8 @@ def compare(
         ValueError: not a float model and its own quantized copy, or data that do not fit.
 
     Example:
-        >>> found = tfeptq.compare(model, quantized, samples)
+        >>> quantized = tfeptq.quantize(model, samples, config)
+        >>> found = tfeptq.compare(model, quantized, samples, verbose=0)
         >>> [layer.layer for layer in found.layers]
         ['first', 'middle', 'last']
         >>> found.restorations[0].layer

@@ -94,6 +94,8 @@ def distil(
         if backup:
             backup.close()
     quantized.attach(None)
+    # XLA fuses and reorders sums: what kernels round as a tie would fall on the other side.
+    quantized.compile(jit_compile=False)
     quantized.report.training = record.rows
     _require_convergence(quantized, config)
     for layer in quantized.weighted_layers:

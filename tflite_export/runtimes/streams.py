@@ -38,6 +38,12 @@ def run_steps(
     Raises:
         ValueError: names that the file does not have, sequences of unequal lengths, or a state
             whose output and input differ in type, scale, zero point or shape.
+
+    Example:
+        >>> sequences = np.zeros((2, 5, 4), np.float32)
+        >>> outputs = tflite_export.run_steps("m.tflite", sequences, states={})
+        >>> outputs[0].shape
+        (2, 5, 2)
     """
     content = content_of(model)
     stored = parse(content)

@@ -58,6 +58,9 @@ def test_order_and_batches_change_no_count(values, random):
 @hypothesis.given(VALUES)
 def test_values_are_in_their_bins(values):
     found = Histogram.of(values)
+    # TensorFlow flushes what is no normal number of float32 to zero.
+    tiny = np.finfo(np.float32).tiny
+    values = np.where(np.abs(values) < tiny, np.float32(0.0), values)
     assert (found.minimum, found.maximum) == (values.min(), values.max())
     assert found.counts.sum() == len(values)
     width = 2.0**found.exponent

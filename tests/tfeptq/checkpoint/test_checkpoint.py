@@ -20,10 +20,11 @@ from tests.tfeptq import small_models
 from tfeptq.checkpoint import sealed
 from tfeptq.checkpoint.digest import UndigestibleError, digest
 from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import WEIGHT_GRIDS, QuantizationConfig
 from tfeptq.goals import AccuracyTarget, Budget
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.preparation import prepare
+from tfeptq.quantized.uniform_grid import UniformGrid
 
 #: Another value of every field; a field that is added must be added here.
 OTHERS = {
@@ -56,11 +57,16 @@ OTHERS = {
     "ordered_widths": True,
     "input_range": (0.0, 7.0),
     "input_shape": (7, 7, 3),
+    "states": {"new": "old"},
+    "outputs": ("last",),
+    "weight_grid": "of another name",
 }
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(QuantizationConfig)])
-def test_every_setting_is_in_the_key(field):
+def test_every_setting_is_in_the_key(field, request):
+    WEIGHT_GRIDS.register(OTHERS["weight_grid"], UniformGrid)
+    request.addfinalizer(lambda: WEIGHT_GRIDS.forget(OTHERS["weight_grid"]))
     config = QuantizationConfig(weight_bits=(3, 8), budget=Budget(weight_bytes=9))
     others = {
         **OTHERS,

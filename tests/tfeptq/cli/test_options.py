@@ -250,12 +250,15 @@ def test_help_teaches_by_example_and_loads_nothing_slow():
 
 
 @pytest.mark.parametrize("words", [[], ["--resume", "run"], ["--resume=run"]])
-def test_an_interrupt_is_one_line_that_names_resume(words, tmp_path, monkeypatch, capsys):
+def test_an_interrupt_is_one_line_that_names_resume(words, tmp_path, monkeypatch, capsys, request):
     def interrupted(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the signal did not come")
 
     monkeypatch.chdir(tmp_path)
+    # Whoever runs the tests in the background has it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr("tfeptq.pipeline.quantize", interrupted)
     small_models.residual_network().save("m.keras")
     np.savez("x.npz", x=small_models.images(4))

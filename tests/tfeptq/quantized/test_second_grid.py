@@ -88,9 +88,16 @@ def test_thresholds_let_it_learn_its_entries(monkeypatch):
 
 @pytest.mark.parametrize("sensitivity", ["label_free", "inter_layer"])
 def test_widths_are_chosen_on_it(sensitivity):
-    budget = tfeptq.Budget(weight_bytes=560)
     settings = {"rounding": "optq", "target": "ethos-u", "first_last_bits": None}
-    model = quantized(weight_bits=(2, 3, 5), budget=budget, sensitivity=sensitivity, **settings)
+    settings |= {"weight_bits": (2, 3, 5), "sensitivity": sensitivity}
+    # Half way between the cheapest and the dearest choice.
+    config = tfeptq.QuantizationConfig(samples=32, weight_grid=NAME, **settings)
+    points = tfeptq.pareto_frontier(
+        small_models.residual_network(), small_models.images(32), config
+    )
+    costs = [point.costs["weight_bytes"] for point in points]
+    budget = tfeptq.Budget(weight_bytes=(costs[0] + costs[-1]) // 2)
+    model = quantized(budget=budget, **settings)
     widths = {layer.bits for layer in model.weighted_layers}
     assert len(widths) > 1
     assert_weights_are_entries(model)

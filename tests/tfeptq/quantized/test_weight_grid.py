@@ -262,6 +262,7 @@ ROUNDING = {"round", "rint", "floor", "ceil", "trunc", "fix", "clip", "clip_by_v
 OTHERS = {
     "calibrate/": "activations: ranges and their codes",
     "canonical/": "activations",
+    "foreign/keras2_layers.py: keras2_hard_sigmoid": "a function of Keras 2",
     "freeze/freeze.py: _array": "arrays that are activations of the integer graph",
     "freeze/kernel_scales.py: _visible_bias": "biases",
     "hessian/": "activations",
