@@ -18,7 +18,11 @@ PARTIAL = ".partial"
 #: Member of the `.npz` file that holds the checksum of all others.
 _CHECKSUM = "sha256"
 #: What NumPy raises on damaged files, and on pickled objects, which are never loaded.
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error),
+    # One bit of a ZIP file's fields makes it encrypted, packed otherwise, or of any size.
+    *(RuntimeError, MemoryError, OverflowError),
+)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -276,3 +276,15 @@ def test_without_a_folder_nothing_is_kept():
 def test_models_of_this_suite_have_keys_of_their_own():
     keys = {digest(prepare(small_models.residual_network(seed))) for seed in (0, 0, 1)}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("field", [6, 8], ids=["encrypted", "packed otherwise"])
+def test_fields_of_a_torn_zip_file_are_no_errors(field, tmp_path):
+    path = tmp_path / "a.npz"
+    sealed.write(path, {"values": np.arange(5.0)})
+    content = bytearray(path.read_bytes())
+    # The same field of the local and of the central directory's entry.
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        content[content.index(signature) + field + shift] ^= 1
+    path.write_bytes(content)
+    assert sealed.read(path) is None
