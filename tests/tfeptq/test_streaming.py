@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tfeptq
 import tflite_export
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
+from tflite_export.runtimes.sessions import TFLITE_RUNTIME_PYTHON
 
 STEPS, F, U = 50, 3, 5
 
@@ -27,25 +30,23 @@ def lstm_step() -> tuple[keras.Model, keras.Model]:
     return step, keras.Model(sequence, L.TimeDistributed(head)(whole))
 
 
-def gru_step() -> tuple[keras.Model, keras.Model]:
+def _step_of_one_state(cell: keras.Layer) -> tuple[keras.Model, keras.Model]:
     frame, (hidden,) = keras.Input((F,), name="frame"), _states("hidden")
-    cell, head = L.GRUCell(U, name="cell"), L.Dense(2, name="head")
+    head = L.Dense(2, name="head")
     output, _ = cell(frame, hidden)
     step = keras.Model([frame, hidden], {"scores": head(output), "h": output})
     sequence = keras.Input((STEPS, F))
     whole = L.RNN(cell, return_sequences=True)(sequence)
     return step, keras.Model(sequence, L.TimeDistributed(head)(whole))
+
+
+def gru_step() -> tuple[keras.Model, keras.Model]:
+    return _step_of_one_state(L.GRUCell(U, name="cell"))
 
 
 def simple_step() -> tuple[keras.Model, keras.Model]:
     """Its state is a tanh, whose scale the kernel fixes."""
-    frame, (hidden,) = keras.Input((F,), name="frame"), _states("hidden")
-    cell, head = L.SimpleRNNCell(U, name="cell"), L.Dense(2, name="head")
-    output, _ = cell(frame, hidden)
-    step = keras.Model([frame, hidden], {"scores": head(output), "h": output})
-    sequence = keras.Input((STEPS, F))
-    whole = L.RNN(cell, return_sequences=True)(sequence)
-    return step, keras.Model(sequence, L.TimeDistributed(head)(whole))
+    return _step_of_one_state(L.SimpleRNNCell(U, name="cell"))
 
 
 def convolution_step() -> tuple[keras.Model, keras.Model]:
@@ -114,6 +115,10 @@ def numbers(states) -> dict[int, str]:
 @pytest.mark.parametrize("runtime", ["tflm", "litert", "litert-reference", "tflite-runtime"])
 @pytest.mark.parametrize("name", CASES)
 def test_fifty_steps_are_those_of_the_float_sequence(exported, name, runtime):
+    if runtime == "tflite-runtime" and not os.environ.get(TFLITE_RUNTIME_PYTHON):
+        pytest.skip(f"set {TFLITE_RUNTIME_PYTHON} to a Python that has tflite-runtime 2.14")
+    if runtime == "tflm":
+        pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
     path, whole, _ = exported(name)
     values = sequences(2)
     states = numbers(CASES[name][1])

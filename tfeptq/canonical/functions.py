@@ -7,11 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
+#: A variance of the integer zero has the kernel's largest root; its inverse, and that cubed in
+#: gradients, stay in float32.
+_LEAST = 1e-24
+
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 def rsqrt(x: Any) -> Any:
-    """1 / sqrt(x)."""
-    return ops.rsqrt(x)
+    """1 / sqrt(x), of zero a number that every range ends before."""
+    return ops.rsqrt(ops.maximum(x, _LEAST))
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 
+import keras
+import numpy as np
 import pytest
 
-from tests.tfeptq.layer_road import CASES, LayerRoad
+import tfeptq
+import tflite_export
+from tests.tfeptq.layer_road import CASES, SHAPE, LayerRoad, branches
 from tfeptq.canonical.primitives import PRIMITIVES, find_primitive
 
 #: Layers whose kernels exist for int8 alone.
@@ -52,3 +56,29 @@ class TestInFewBits(LayerRoad):
     runtime = "tflm"
     weight_bits = 4
     average = 0.02
+
+
+def test_normalizations_have_the_operator_of_roots(tmp_path):
+    """On its own the function is a table: the road of the row is theirs."""
+    model = branches(("conv",))
+    outputs = keras.layers.LayerNormalization(name="norm")(model.get_layer("one").output)
+    model = keras.Model(model.inputs, outputs)
+    images = np.random.default_rng(0).normal(size=(48, *SHAPE)).astype("float32")
+    # A place without variance has the integer zero there.
+    images[::5] = 0.0
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=48)
+    quantized = tfeptq.quantize(model, images, config, verbose=0)
+    kinds = [operator.kind for operator in quantized.freeze().operators]
+    assert kinds.count(CASES["rsqrt"].kind) == 1
+    path = tmp_path / "m.tflite"
+    tflite_export.export(quantized, path)
+    quantized.save(tmp_path / "m.keras")
+    loaded = tfeptq.load_model(tmp_path / "m.keras")
+    expected = quantized.predict(images, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), expected)
+    inspection = tflite_export.inspect(path)
+    scales = {tensor.name: tensor.scale for tensor in inspection.tensors}
+    step = scales[inspection.outputs[0]]
+    distances = np.abs(tflite_export.run(path, images) - expected) / step
+    assert distances.max() <= 2.01
+    assert distances.mean() < 0.2

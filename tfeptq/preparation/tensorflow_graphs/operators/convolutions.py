@@ -40,14 +40,19 @@ def _padded(operation: tf.Operation, tensor: Any) -> tuple[Any, str]:
     return keras.ops.pad(symbol(tensor), [tuple(int(n) for n in pair) for pair in pairs]), "valid"
 
 
-def _convolution(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
-    tensor, padding = _padded(operation, read[0])
-    kernel = constant(operation, read[1])
-    settings = {
+def _window(operation: tf.Operation, padding: str) -> dict[str, Any]:
+    """How a convolution moves over its image, as a layer has it."""
+    return {
         "strides": _in_plane(operation, "strides"),
         "dilation_rate": _in_plane(operation, "dilations"),
         "padding": padding,
     }
+
+
+def _convolution(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor, padding = _padded(operation, read[0])
+    kernel = constant(operation, read[1])
+    settings = _window(operation, padding)
 
     def make(name: str) -> keras.Layer:
         return _L.Conv2D(
@@ -65,11 +70,7 @@ def _convolution(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
 def _depthwise(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     tensor, padding = _padded(operation, read[0])
     kernel = constant(operation, read[1])
-    settings = {
-        "strides": _in_plane(operation, "strides"),
-        "dilation_rate": _in_plane(operation, "dilations"),
-        "padding": padding,
-    }
+    settings = _window(operation, padding)
 
     def make(name: str) -> keras.Layer:
         return _L.DepthwiseConv2D(
