@@ -221,6 +221,8 @@ def _trained(
 ) -> keras.Model:
     """The model with weights of the cache, or trained by the recipe and put there."""
     keras.utils.set_random_seed(0)
+    # Names that Keras gives count what was built before, and the digest is one of names too.
+    keras.utils.clear_session(free_memory=False)
     model = build()
     # What the weights depend on: the model, how it is trained, and the library.
     told = model.to_json() + inspect.getsource(recipe) + keras.__version__

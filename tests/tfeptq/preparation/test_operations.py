@@ -172,6 +172,7 @@ REFUSED = {
     "divides by a tensor": lambda x: ops.mod(x, x),
     "is the norm of order 3": lambda x: ops.norm(x, 3, axis=-1),
     "rounds to 2 decimals": lambda x: ops.round(x, 2),
+    "take the largest outside of the file": lambda x: ops.top_k(x, 2)[0],
     "rolls through the batch": lambda x: ops.roll(x, 1),
     "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
     "takes part of the batch": lambda x: x[0],

@@ -38,6 +38,8 @@ _HANDLERS = {
 _NEAREST = {
     "Argmin": "return the scores, and look for the smallest outside of the file",
     "Median": "use keras.ops.mean",
+    "TopK": "return the scores, and take the largest outside of the file; keras.ops.argmax gives "
+    "the first of them",
 }
 
 
