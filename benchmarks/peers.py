@@ -51,10 +51,22 @@ class Point:
 
 
 def peers(task: Task, samples: np.ndarray, folder: Path, python: Path) -> Iterator[Point]:
-    """Files of the others."""
+    """Files of the others, with their accuracy."""
+    for method, bits, path in peer_files(task, samples, folder, python):
+        yield _point(task, method, bits, path)
+
+
+def peer_files(
+    task: Task, samples: np.ndarray, folder: Path, python: Path
+) -> Iterator[tuple[str, int, Path]]:
+    """Method, width of the weights and file: of TFLiteConverter and ai-edge-quantizer.
+
+    Args:
+        python: interpreter of ai-edge-quantizer's environment.
+    """
     converted = folder / "converter.tflite"
     converted.write_bytes(_converted(task, samples, is_integer=True))
-    yield _point(task, "TFLiteConverter", 8, converted)
+    yield "TFLiteConverter", 8, converted
     source, data = folder / "float.tflite", folder / "samples.npy"
     source.write_bytes(_converted(task, samples, is_integer=False))
     np.save(data, samples)
@@ -63,7 +75,7 @@ def peers(task: Task, samples: np.ndarray, folder: Path, python: Path) -> Iterat
         script = Path(__file__).with_name("ai_edge.py")
         command = [python, script, source, data, str(bits), output]
         subprocess.run([*map(str, command)], check=True, capture_output=True)
-        yield _point(task, "ai-edge-quantizer", bits, output)
+        yield "ai-edge-quantizer", bits, output
 
 
 def ours(
@@ -135,7 +147,7 @@ def _from(detail: dict, values: np.ndarray) -> np.ndarray:
     return (values.astype(np.float32) - zero_point) * scale
 
 
-def _python(environment: Path) -> Path:
+def ai_edge_python(environment: Path) -> Path:
     """The interpreter of ai-edge-quantizer's environment, which is made if it is not there."""
     python = environment / "bin" / "python"
     if not python.exists():
@@ -187,7 +199,7 @@ def _kept() -> list[Point]:
 
 def _measured(arguments: argparse.Namespace) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
-    python = _python(arguments.environment)
+    python = ai_edge_python(arguments.environment)
     for name in arguments.models:
         task = load(name)
         samples = task.calibration[:SAMPLES]

@@ -14,6 +14,7 @@ ORDER = {
         "backend",
         "settings",
         "stage_samples",
+        "host_latency",
         "goals",
         "registry",
         "config",

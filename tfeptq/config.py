@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tfeptq.goals import AccuracyTarget, Budget
+from tfeptq.goals import AccuracyTarget, Budget, timed
+from tfeptq.host_latency import latency_file
 from tfeptq.registry import Registry
 from tfeptq.settings import (
     bounds,
@@ -191,6 +192,8 @@ class QuantizationConfig:
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
+        if self.accuracy_target is not None and self.accuracy_target.cost == "latency_ms":
+            object.__setattr__(self, "budget", timed(self.budget))
         self._check_goals()
 
     @property
@@ -255,6 +258,8 @@ class QuantizationConfig:
                 f"budget: compressed files run on target {' or '.join(map(repr, readers))} only, "
                 f"not {self.target!r}"
             )
+        if self.budget is not None and self.budget.latency_table is not None:
+            latency_file(self.budget.latency_table, self.target)
         for name in ("budget", "accuracy_target"):
             if getattr(self, name) is not None and not self.has_candidates:
                 raise ValueError(
@@ -265,11 +270,6 @@ class QuantizationConfig:
         target = self.accuracy_target
         if target is None:
             return
-        if target.cost == "latency_ms" and (self.budget is None or not self.budget.latency_table):
-            raise ValueError(
-                "accuracy_target: cost='latency_ms' needs the times of layers: give "
-                "budget=Budget(latency_table=...), which `tfeptq latency` measures"
-            )
         if target.cost == "activation_bytes" and not isinstance(self.activation_bits, tuple):
             raise ValueError(
                 "accuracy_target: cost='activation_bytes' needs a tuple of candidates for "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tfeptq.host_latency import HOST
 from tfeptq.settings import member, real, shown, switch, whole
 
 
@@ -22,11 +23,14 @@ class Budget:
             operand, where both are computed) x bits of what the kernel reads: 8 at most, but for
             kernels that compute in int16, which read 16.
         latency_ms: sum over layers of the times in `latency_table`, and of other operators'.
+            Without a table that of "host" is taken.
         compressed: count weights as `tflite_export.packaging.compression.compress` stores them for
             microcontrollers, in tables of 2 to 6 bits an index, instead of as exported. Alone it
             bounds nothing either.
         latency_table: CSV file with the columns operator, bits and ms, as `tfeptq latency` measures
-            it; see `tfeptq.selection.latency`. Alone it bounds nothing: it prices choices.
+            it; see `tfeptq.selection.latency`. "host", for target android: times by kind of
+            operator, measured in LiteRT on an x86 processor, see `tfeptq.host_latency`. Alone it
+            bounds nothing: it prices choices.
 
     Example:
         >>> tfeptq.Budget(weight_bytes=60_000, bit_operations=2e9).limits
@@ -49,10 +53,7 @@ class Budget:
         if self.latency_table is not None:
             object.__setattr__(self, "latency_table", _path(self.latency_table))
         if self.latency_ms is not None and self.latency_table is None:
-            raise ValueError(
-                "Budget: latency_ms needs latency_table, a CSV file with the columns operator, "
-                "bits and ms; `tfeptq latency` measures one"
-            )
+            object.__setattr__(self, "latency_table", HOST)
 
     @property
     def limits(self) -> dict[str, float]:
@@ -68,6 +69,13 @@ class Budget:
         return cls(**config)
 
 
+def timed(budget: Budget | None) -> Budget:
+    """A budget that can tell milliseconds: the same with the table of "host" if it has none."""
+    if budget is None:
+        return Budget(latency_table=HOST)
+    return budget if budget.latency_table else dataclasses.replace(budget, latency_table=HOST)
+
+
 def _bound(name: str, value: Any) -> float:
     """A positive number; whole ones stay whole."""
     number = real(f"Budget: {name}", value)
@@ -76,7 +84,9 @@ def _bound(name: str, value: Any) -> float:
 
 def _path(value: Any) -> str:
     if not isinstance(value, (str, os.PathLike)):
-        raise ValueError(f"Budget: latency_table={shown(value)} must be the path of a CSV file")
+        raise ValueError(
+            f"Budget: latency_table={shown(value)} must be the path of a CSV file, or {HOST!r}"
+        )
     return os.fspath(value)
 
 
@@ -97,7 +107,7 @@ class AccuracyTarget:
         relative: least score as a fraction of the float model's.
         search_steps: length of the optimisation before each evaluation of the search. 0 leaves it
             out: seconds instead of minutes, but it may ask for more bits than the whole recipe.
-        cost: what is made small: "weight_bytes", "bit_operations", "latency_ms", which needs
+        cost: what is made small: "weight_bytes", "bit_operations", "latency_ms" by
             `Budget.latency_table`, or "activation_bytes", which needs candidates of activations.
         search: "frontier" bisects the Pareto frontier of predicted loss; "layers" bisects, width by
             width, how many layers (and groups of activations that have candidates) in the order of

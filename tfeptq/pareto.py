@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tfeptq.calibrate.sequences import single_steps
 from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
+from tfeptq.goals import timed
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.progress import Verbosity, check_verbose, shown
@@ -40,7 +42,8 @@ def pareto_frontier(
         config: `weight_bits` or `activation_bits` must be a tuple of candidates; `budget` is not
             looked at, but for its latency table.
         cost: what the predicted loss is drawn against: "weight_bytes", "bit_operations" or
-            "latency_ms"; with candidates of activations "activation_bytes" as well.
+            "latency_ms", by the budget's table or that of "host"; with candidates of activations
+            "activation_bytes" as well.
         checkpoint_dir: where sensitivities are kept.
         labels, verbose: see `tfeptq.quantize`.
 
@@ -63,6 +66,8 @@ def pareto_frontier(
             f"weight_bits={config.weight_bits!r} leaves nothing to choose; give it or "
             "activation_bits a tuple of candidates, for example (2, 3, 4, 8)"
         )
+    if cost == "latency_ms":
+        config = dataclasses.replace(config, budget=timed(config.budget))
     check_verbose(verbose)
     with shown(verbose):
         return _choice(model, calibration, config, cost, checkpoint_dir, labels).frontier(cost)

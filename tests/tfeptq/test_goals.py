@@ -19,7 +19,6 @@ def metric(model):
         ({}, "give one of weight_bytes, activation_bytes, bit_operations, latency_ms"),
         ({"weight_bytes": 0}, "weight_bytes=0 must be a positive number"),
         ({"bit_operations": True}, "bit_operations=True"),
-        ({"latency_ms": 2.0}, "latency_ms needs latency_table"),
         ({"weight_bytes": float("nan")}, "weight_bytes=nan"),
         ({"weight_bytes": float("inf")}, "weight_bytes=inf"),
         ({"weight_bytes": -5}, "weight_bytes=-5"),
@@ -59,6 +58,18 @@ def test_a_metric_must_be_a_function():
         ({"weight_bits": (2, 9)}, r"weight_bits\[1\]=9"),
         ({"weight_bits": 4, "budget": Budget(weight_bytes=9)}, "budget needs widths to choose"),
         ({"weight_bits": {"a": 4}, "accuracy_target": AccuracyTarget(metric)}, "accuracy_target"),
+        (
+            {"weight_bits": (2, 4), "target": "coral", "budget": Budget(latency_ms=2.0)},
+            r"latency_ms needs the times of layers.*target 'coral' \(only for android\)",
+        ),
+        (
+            {
+                "weight_bits": (2, 4),
+                "target": "ethos-u",
+                "accuracy_target": AccuracyTarget(metric, 0.9, cost="latency_ms"),
+            },
+            "latency_ms needs the times of layers.*target 'ethos-u'",
+        ),
         ({"weight_bits": (2, 4), "budget": 60_000}, r"budget=60000 must be a tfeptq\.Budget"),
         (
             {"weight_bits": (2, 4), "budget": Budget(weight_bytes=9, compressed=True)},
@@ -93,3 +104,13 @@ def test_the_metric_of_an_accuracy_target_is_stored_by_name_and_asked_for_again(
     }
     with pytest.raises(ValueError, match="pass a new AccuracyTarget"):
         QuantizationConfig.from_config(stored)
+
+
+def test_milliseconds_without_a_table_are_those_of_the_package():
+    assert Budget(latency_ms=2.0).latency_table == "host"
+    assert Budget(latency_ms=2.0, latency_table="t.csv").latency_table == "t.csv"
+    goal = AccuracyTarget(metric, 0.9, cost="latency_ms")
+    for budget in (None, Budget(weight_bytes=9)):
+        config = QuantizationConfig(weight_bits=(2, 4), budget=budget, accuracy_target=goal)
+        assert config.budget.latency_table == "host"
+        assert config.budget.limits == ({"weight_bytes": 9} if budget else {})

@@ -324,7 +324,7 @@ COMMANDS = {
     f"{CHOICE} --max-weight-bytes 60k": "'60k' is neither a whole number nor none",
     f"{CHOICE} --max-weight-bytes -5": "weight_bytes=-5",
     f"{CHOICE} --max-latency-ms nan --latency-table t.csv": "latency_ms=nan",
-    f"{CHOICE} --max-latency-ms 1": "latency_ms needs latency_table",
+    f"{CHOICE} --max-latency-ms 1 --target ethos-u": "latency_ms needs the times",
     f"{CHOICE} --max-latency-ms 1 --latency-table t.csv": "no column",
     f"{CHOICE} --max-latency-ms 1 --latency-table no.csv": "no.csv: no such file",
     f"{CHOICE} --compressed --max-weight-bytes 99": "target 'microcontroller' only",

@@ -117,6 +117,11 @@ def _for_android(job: _Job) -> int:
         f"{delegation.partitions} parts; left: {', '.join(delegation.left) or 'none'}"
     )
     print(f"{latency.minimum:.3f} ms (median {latency.median:.3f}) on one thread of this computer")
+    if report.latency_in_bytes is not None:
+        print(
+            f"{report.latency_in_bytes.minimum:.3f} ms with a byte a weight: packed 4-bit weights "
+            f"make it {report.slower_by:.1f} times slower; bound --max-latency-ms to avoid that"
+        )
     for obstacle in report.tflite_runtime_obstacles or ("no known obstacle",):
         print(f"tflite-runtime 2.14: {obstacle}")
     for warning in report.warnings:

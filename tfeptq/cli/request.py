@@ -14,6 +14,7 @@ from tfeptq.cli.fields import options
 from tfeptq.cli.values import require_file
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import COSTS, AccuracyTarget, Budget
+from tfeptq.host_latency import latency_file
 from tfeptq.settings import member
 
 #: Cost -> the option that bounds it.
@@ -48,7 +49,7 @@ else:
         Budget,
         group=_BUDGET,
         only=("latency_table", "compressed"),
-        metavars={"latency_table": "T.csv"},
+        metavars={"latency_table": "T.csv|host"},
     )
     Goal = _typed(AccuracyTarget, group=_GOAL, flags=_GOAL_FLAGS, without_default=("relative",))
 
@@ -120,7 +121,7 @@ def _goal_flag(name: str) -> str:
 
 def _require_files(config: QuantizationConfig) -> None:
     if config.budget is not None and config.budget.latency_table is not None:
-        require_file(Path(config.budget.latency_table))
+        require_file(latency_file(config.budget.latency_table, config.target))
 
 
 def _existing(name: str, path: Any) -> Path:

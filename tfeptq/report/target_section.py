@@ -59,6 +59,14 @@ def _android(file: Path, section: TargetSection) -> None:
         ),
         ("tflite-runtime 2.14", "; ".join(report.tflite_runtime_obstacles) or "no known obstacle"),
     ]
+    if report.latency_in_bytes is not None:
+        section.facts.append(
+            (
+                "the same weights in 8-bit containers",
+                f"{report.latency_in_bytes.minimum:.3f} ms at best: {report.slower_by:.1f} times "
+                "as fast",
+            )
+        )
     section.remarks += report.warnings
 
 

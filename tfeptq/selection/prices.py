@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from tfeptq.goals import Budget
+from tfeptq.host_latency import latency_file
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import TABLE_SAVINGS, is_compressed, latencies, operations, storage
 from tfeptq.selection.factor import Factor, activations, constant, tabled
@@ -33,7 +34,8 @@ def prices(plan: QuantizationPlan, budget: Budget | None) -> Program:
     variables, knows_ranges = Variables(plan), plan.ranges is not None
     factors = [*storage(plan, variables, budget), *operations(plan, variables)]
     if budget is not None and budget.latency_table is not None:
-        factors += latencies(plan, variables, read_latencies(budget.latency_table))
+        table = read_latencies(latency_file(budget.latency_table, plan.target))
+        factors += latencies(plan, variables, table)
     if plan.chooses_activations:
         factors += Memory(plan, variables).factors()
         factors += _clamps(plan, variables) if knows_ranges else ()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, StoredOperator, content_of, parse
+from tflite_export.file.reader import StoredModel, StoredOperator, content_of, parse, to_graph
+from tflite_export.file.writer import write
 from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.runtimes import litert
 from tflite_export.runtimes.isolation import guarded
@@ -59,6 +60,7 @@ class AndroidReport:
         latency: on this computer's processor, not a phone's.
         tflite_runtime_obstacles: what is known to fail in tflite-runtime 2.14; empty: nothing.
         warnings: what is smaller but slower.
+        latency_in_bytes: of the same weights in 8-bit containers, where packed ones are slower.
     """
 
     size_bytes: int
@@ -66,6 +68,14 @@ class AndroidReport:
     latency: Latency
     tflite_runtime_obstacles: tuple[str, ...]
     warnings: tuple[str, ...]
+    latency_in_bytes: Latency | None = None
+
+    @property
+    def slower_by(self) -> float | None:
+        """How many times slower packed weights are here than the same in bytes, at best times."""
+        if self.latency_in_bytes is None:
+            return None
+        return self.latency.minimum / self.latency_in_bytes.minimum
 
 
 @names_damage
@@ -81,13 +91,28 @@ def android_report(model: str | Path | bytes) -> AndroidReport:
 
 def _report(content: bytes) -> AndroidReport:
     stored = parse(content)
+    unpacked = _in_bytes(stored)
     return AndroidReport(
         len(content),
         delegation(content),
         latency(content),
         tflite_runtime.obstacles(stored),
         _warnings(stored),
+        None if unpacked is None else latency(unpacked),
     )
+
+
+def _in_bytes(model: StoredModel) -> bytes | None:
+    """The same file with a byte a weight, where packing makes it slower.
+
+    None as well where a file holds what an integer graph cannot: operators in float, say.
+    """
+    if not any(_is_slower(operator, model) for operator in model.operators):
+        return None
+    try:
+        return write(to_graph(model))
+    except ValueError:
+        return None
 
 
 def delegation(model: str | Path | bytes) -> Delegation:

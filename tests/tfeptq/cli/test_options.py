@@ -286,11 +286,12 @@ EARLY = {
     "quantize m.keras --output m.tflite --weight-bits 2,4 --max-weight-bytes 9 "
     "--sensitivity hawq_v2 --trace-loss mse": "cannot be met",
     "quantize m.keras --output m.tflite --weight-bits 2,4 --min-accuracy 0.9 --minimize latency_ms "
-    "--validation x.npz": "needs the times of layers",
+    "--target coral --validation x.npz": "coral",
     "quantize m.keras --output m.tflite --activation-bits sam=4 --weight-bits 2,4 --min-accuracy "
     "0.9 --validation x.npz": "did you mean 'sum'",
     "frontier m.keras --weight-bits 2,4 --activation-bits haed=4": "haed",
-    "frontier m.keras --weight-bits 2,4 --cost latency_ms": "no latency table is given",
+    "frontier m.keras --weight-bits 2,4 --cost latency_ms --target microcontroller": "needs the "
+    "times of layers",
     "evaluate m.keras --data x.npz": "not a TensorFlow Lite file",
     # The sum of all: what is right but for its data comes to them.
     "quantize m.keras --output m.tflite --weight-bits 4": "x.npz: not an .npz file",

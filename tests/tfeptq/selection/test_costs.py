@@ -13,10 +13,12 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import Budget
 from tfeptq.hessian.float_scores import FloatScores
+from tfeptq.host_latency import HOST, latency_file
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.costs import layer_multiplications
 from tfeptq.selection.factor import weights
+from tfeptq.selection.latency import read_latencies
 from tfeptq.selection.prices import prices
 from tfeptq.selection.skeleton import peak_activation_bytes
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
@@ -163,6 +165,25 @@ def test_latency_by_layer_name_or_by_kind_on_top_of_what_has_no_weights(tmp_path
     widths = {name: max(entries) for name, entries in table.items()}
     layers = sum(table[name][bits] for name, bits in widths.items())
     assert cost(costs, widths, "latency_ms") == pytest.approx(layers + 0.625)
+
+
+def test_the_table_of_the_package_knows_every_kind_and_width():
+    table = read_latencies(latency_file(HOST, "android"))
+    for dtype in ("int8", "int16"):
+        of_type = table.of_type(dtype, is_one=False)
+        for kind in (*KINDS, "TRANSPOSE_CONV"):
+            for bits in range(2, 9):
+                assert of_type.layer("any", kind=kind, bits=bits, multiplications=1000) > 0
+
+
+def test_a_bound_in_milliseconds_leads_away_from_packed_convolutions():
+    """The package's table: at 4 bits convolutions leave XNNPACK and dense layers do not."""
+    model = small_models.residual_network()
+    times = table_of(
+        costs_of(model, budget=Budget(latency_ms=9.0), first_last_bits=None), "latency_ms"
+    )
+    assert times["stem"][4] > 2 * times["stem"][8]
+    assert times["classes"][4] < 2 * times["classes"][8]
 
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -15,7 +15,7 @@ from tflite_export.file.writer import write
 from tflite_export.runtimes import latency as timing
 from tflite_export.runtimes.latency import latency
 from tflite_export.runtimes.sessions import TFLITE_RUNTIME_PYTHON, open_session
-from tflite_export.targets.android import android_report, delegation
+from tflite_export.targets.android import _in_bytes, android_report, delegation
 from tflite_export.targets.tflite_runtime import obstacles
 
 
@@ -39,9 +39,27 @@ def test_the_report_warns_of_what_is_smaller_but_slower():
     report = android_report(write(convolution(), {"w": "int4"}))
     assert "6.5 times" in report.warnings[0]
     assert report.latency.runs == 50
+    assert report.latency_in_bytes.runs == 50
+    assert report.slower_by == report.latency.minimum / report.latency_in_bytes.minimum
     assert report.tflite_runtime_obstacles == ()
     assert android_report(write(random_graph("ADD", "int16", 0))).warnings[0].startswith("int16")
-    assert android_report(write(layer("CONV_2D", 8))).warnings == ()
+    plain = android_report(write(layer("CONV_2D", 8)))
+    assert plain.warnings == ()
+    assert plain.latency_in_bytes is plain.slower_by is None
+
+
+def test_packed_weights_in_bytes_are_the_same_file_but_for_their_containers():
+    graph = convolution()
+    packed, plain = (parse(write(graph, {"w": kind})) for kind in ("int4", "int8"))
+    unpacked = _in_bytes(packed)
+    assert unpacked is not None
+    (found,), (expected,) = (
+        [tensor for tensor in model.tensors if tensor.name == "w"]
+        for model in (parse(unpacked), plain)
+    )
+    assert found.type == "int8"
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert _in_bytes(plain) is None
 
 
 @pytest.mark.parametrize("runtime", ["litert", "litert-reference"])
