@@ -8,6 +8,7 @@ other; what is not corrected yet then stands in as if each of its calls were cor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def correct_biases(
         return _mean_shifts(graph, order, means, inputs, repeated)
 
     if is_worth_tracing(model, count):
-        run = tf.function(run)
+        run = tf.function(run, autograph=False)
     batches = WholeBatches(samples, count, passing_batch(model, count))
     found = [run(*each) for each in zip(batches, map(tf.constant, batches.repeats), strict=True)]
     new = [batches.size - repeated for repeated in batches.repeats]
@@ -96,16 +97,16 @@ def _mean_shifts(
 
     def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
         if not isinstance(call.layer, QuantizedWeights):
-            return quick_call(call, arguments)
+            return quick_call(call)(arguments)
         kept = uncorrected.pop(call.output, None)
-        output = call(arguments) if kept is None else kept
+        output = quick_call(call)(arguments) if kept is None else kept
         name = call.layer.name
         return output - (shifts[name] if name in shifts else alone(call, output))
 
-    walk = Walk(graph, [inputs], corrected)
+    walk = Walk(graph, [inputs], lambda call: functools.partial(corrected, call))
     for turn in order:
         source = walk.fork() if turn.unsettled else walk
-        outputs = [call([source[key][0] for key in call.inputs]) for call in turn.calls]
+        outputs = [quick_call(call)([source[key][0] for key in call.inputs]) for call in turn.calls]
         parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
         shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
         if not turn.unsettled:

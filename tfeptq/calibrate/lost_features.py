@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -47,8 +47,7 @@ def _lost(
     if values.ndim < 2:
         return None
     name, bits = key[0], _widest(plan, key)
-    features = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    low, high = features.min(axis=0), features.max(axis=0)
+    low, high = (_by_feature(values, extreme) for extreme in (np.min, np.max))
     ends = float(low.min()), float(high.max())
     scale = _scale(plan, key, ends, bits)
     spread = high - low
@@ -71,6 +70,13 @@ def _lost(
         f"{_LEAST_CODES:g} steps and their values are lost;{wider} normalize the features before "
         f"the model{outside}, or give each group of like units an input of its own"
     )
+
+
+def _by_feature(values: np.ndarray, extreme: Callable[..., np.ndarray]) -> np.ndarray:
+    """The least or largest value of each feature, float64."""
+    # Over samples first: NumPy is slow along short rows, and features are often few.
+    by_place = extreme(values, axis=0)
+    return extreme(by_place.reshape(-1, values.shape[-1]), axis=0).astype(np.float64)
 
 
 def _widest(plan: QuantizationPlan, key: Key) -> int:

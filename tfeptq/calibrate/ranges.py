@@ -35,7 +35,7 @@ _FRACTIONS = np.linspace(1.0, 0.2, 81)
 #: Share of the least squared error that a wider range may cost.
 _SPENT = 0.01
 #: Values of a tensor that are counted, in all samples together and in each, where it has more.
-_COUNTED, _COUNTED_IN_SAMPLE = 2**24, 2**14
+_COUNTED, _COUNTED_IN_SAMPLE = 2**21, 2**12
 
 
 def calibration_histograms(
@@ -105,8 +105,8 @@ def tensor_histograms(
 
     # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
     if is_worth_tracing(model, total):
-        batch_size = fitting_batch(model, min(batch_size, total), copies=6)
-        run = tf.function(run)
+        batch_size = fitting_batch(model, min(batch_size, total), copies=2)
+        run = tf.function(run, autograph=False)
     else:
         batch_size = passing_batch(model, min(batch_size, total), copies=6)
     histograms = RunningHistograms(len(keys))

@@ -15,10 +15,11 @@ from tfeptq.quantized.weight_grid import WeightGrid
 from tflite_export.graph import limits
 
 #: Candidate thresholds as fractions of the channel's largest weight: a coarse sweep over
-#: everything sensible, then refinements around the best of each channel.
-_LOWEST, _HIGHEST, _COARSE_STEP = 0.2, 1.2, 0.0125
-_REFINEMENTS = (np.linspace(-0.0125, 0.0125, 11), np.linspace(-0.00125, 0.00125, 5))
-
+#: everything sensible, then refinements around the best of each channel, in steps of the sweep.
+_LOWEST, _HIGHEST = 0.2, 1.2
+_REFINEMENTS = (np.linspace(-1.0, 1.0, 11), np.linspace(-0.1, 0.1, 5))
+#: The error of few weights has a dent for each of them; that of so many is smooth.
+_MANY, _STEP_OF_FEW, _STEP_OF_MANY = 128, 0.0125, 0.025
 
 #: Weights that are searched at once: what is made of them stays in a processor's cache.
 _TOGETHER = 2**15
@@ -72,20 +73,22 @@ def fitted_rows(
             f"hmse needs one score a weight: weights {weights.shape}, "
             f"scores {None if scores is None else scores.shape}"
         )
-    importance = scores if method == "hmse" and scores is not None else np.ones_like(weights)
+    importance = scores if method == "hmse" else None
     if not per_channel:
-        weights, importance = weights.reshape(1, -1), importance.reshape(1, -1)
+        weights = weights.reshape(1, -1)
+        importance = None if importance is None else importance.reshape(1, -1)
+    even = np.ones_like(weights) if importance is None else importance
     largest = largest_weights(weights)
     if method == "max":
         grid = kind.holding(largest[:, None], bits=bits, per_channel=per_channel)
-        return settled(grid, weights, importance)
+        return settled(grid, weights, even)
     rows = max(1, _TOGETHER // weights.shape[1])
     parts = [slice(begin, begin + rows) for begin in range(0, len(weights), rows)]
     thresholds = np.concatenate(
         [
             _search(
                 weights[part].astype(np.float64),
-                importance[part].astype(np.float64),
+                None if importance is None else importance[part].astype(np.float64),
                 largest[part],
                 bits,
                 kind,
@@ -94,7 +97,7 @@ def fitted_rows(
         ]
     )
     grid = kind.of_threshold(thresholds[:, None], bits=bits, per_channel=per_channel)
-    return settled(grid, weights, importance)
+    return settled(grid, weights, even)
 
 
 def settled(grid: WeightGrid, weights: np.ndarray, importance: np.ndarray) -> WeightGrid:
@@ -126,16 +129,19 @@ def largest_weights(weights: np.ndarray) -> np.ndarray:
 
 def _search(
     weights: np.ndarray,
-    importance: np.ndarray,
+    importance: np.ndarray | None,
     largest: np.ndarray,
     bits: int,
     kind: type[WeightGrid],
 ) -> np.ndarray:
-    # A channel that no output depends on has no scores: fall back to its plain squared error.
-    dead = importance.sum(axis=1, keepdims=True) <= 0.0
-    importance = np.where(dead, 1.0, importance)
+    if importance is not None:
+        # A channel that no output depends on has no scores: fall back to its plain squared error.
+        dead = importance.sum(axis=1, keepdims=True) <= 0.0
+        importance = np.where(dead, 1.0, importance)
     thresholds, errors = np.zeros_like(largest), np.full(len(weights), np.inf)
-    for fractions in (_coarse(kind, bits), *_REFINEMENTS):
+    step = _STEP_OF_FEW if weights.shape[1] < _MANY else _STEP_OF_MANY
+    refinements = (step * fractions for fractions in _REFINEMENTS)
+    for fractions in (_coarse(kind, bits, step), *refinements):
         center = thresholds
         for fraction in fractions:
             candidate = center + fraction * largest
@@ -147,12 +153,19 @@ def _search(
     return thresholds
 
 
-def _coarse(kind: type[WeightGrid], bits: int) -> np.ndarray:
+def _coarse(kind: type[WeightGrid], bits: int, step: float) -> np.ndarray:
     # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
     highest = max(_HIGHEST, float(kind.holding(1.0, bits=bits).threshold))
-    return np.arange(_LOWEST, highest + _COARSE_STEP / 2, _COARSE_STEP)
+    return np.arange(_LOWEST, highest + step / 2, step)
 
 
-def weighted_error(weights: np.ndarray, importance: np.ndarray, grid: WeightGrid) -> np.ndarray:
-    """Mean over each channel of importance * (w - Q(w))^2; all (channels, n), (channels,)."""
-    return np.mean(importance * np.square(grid.error(weights)), axis=1)
+def weighted_error(
+    weights: np.ndarray, importance: np.ndarray | None, grid: WeightGrid
+) -> np.ndarray:
+    """Mean over each channel of importance * (w - Q(w))^2; all (channels, n), (channels,).
+
+    Args:
+        importance: None: 1 for all.
+    """
+    squares = np.square(grid.error(weights))
+    return np.mean(squares if importance is None else importance * squares, axis=1)

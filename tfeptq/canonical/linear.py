@@ -88,4 +88,8 @@ def squared_weight_jacobian(
         inputs: the layer's input, (N, ...).
         gradient: d(v'y)/dz at the layer's output z, (N, ...).
     """
-    return map_of(layer).squared_jacobian(layer, inputs, gradient)
+    of = map_of(layer)
+    if inputs.shape[0] == 1:
+        # One sample's are the squares of its gradient, which takes no patches.
+        return tf.square(of.gradient(layer, inputs, gradient))
+    return of.squared_jacobian(layer, inputs, gradient)

@@ -61,6 +61,14 @@ class LinearMap(ABC):
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """See `tfeptq.canonical.linear.squared_weight_jacobian`."""
 
+    def gradient(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        """Of the kernel, from that of the outputs of `inputs`."""
+        kernel = tf.identity(layer.kernel)
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            made = self(layer, inputs, kernel)
+        return tape.gradient(made, kernel, output_gradients=gradient)
+
     @abstractmethod
     def takes_offset(self, options: Mapping[str, Any]) -> bool:
         """Whether an offset of the inputs is one of the outputs, the same at every position.
@@ -347,26 +355,39 @@ def _seen_at(layer: Any, inputs: tf.Tensor, stride: int) -> tf.Tensor:
     shape = [inputs.shape[0] or tf.shape(inputs)[0], *layer.compute_output_shape(inputs.shape)[1:3]]
     chosen = tf.range(0, shape[0] * shape[1] * shape[2], stride)
     sample, at = chosen // (shape[1] * shape[2]), chosen % (shape[1] * shape[2])
-    where = tf.stack([sample, at // shape[2], at % shape[2]], axis=1)
-    return tf.stack([tf.gather_nd(seen, where) for seen in _seen(layer, inputs)], axis=1)
+    row, column = layer.strides[0] * (at // shape[2]), layer.strides[1] * (at % shape[2])
+    corners = tf.stack([sample, row, column], axis=1)
+    padded = _padded(layer, inputs)
+    places = [tf.gather_nd(padded, corners + tf.constant((0, *at))) for at in _places(layer)]
+    return tf.stack(places, axis=1)
 
 
 def _seen(layer: Any, inputs: tf.Tensor) -> Iterator[tf.Tensor]:
     """What each place of the window sees at every output position, (N, H, W, C), row by row."""
-    outputs = layer.compute_output_shape(inputs.shape)[1:3]
-    reaches, sides = [], []
-    for axis in (0, 1):
-        step, rate, size = layer.strides[axis], layer.dilation_rate[axis], layer.kernel_size[axis]
-        reach = (outputs[axis] - 1) * step + 1
-        excess = max(reach + (size - 1) * rate - inputs.shape[axis + 1], 0)
-        reaches.append(reach)
-        sides.append([excess // 2, excess - excess // 2])
-    padded = tf.pad(inputs, [[0, 0], *sides, [0, 0]])
-    for place in itertools.product(*map(range, layer.kernel_size)):
+    outputs, padded = layer.compute_output_shape(inputs.shape)[1:3], _padded(layer, inputs)
+    for place in _places(layer):
         rows, columns = (
-            slice(at * rate, at * rate + reach, step)
-            for at, rate, reach, step in zip(
-                place, layer.dilation_rate, reaches, layer.strides, strict=True
-            )
+            slice(at, at + (size - 1) * step + 1, step)
+            for at, size, step in zip(place, outputs, layer.strides, strict=True)
         )
         yield padded[:, rows, columns]
+
+
+def _places(layer: Any) -> list[tuple[int, int]]:
+    """Of the window, how far each is from its corner, row by row."""
+    rows, columns = (
+        range(0, size * rate, rate)
+        for size, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)
+    )
+    return list(itertools.product(rows, columns))
+
+
+def _padded(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+    """The inputs with the zeros around them that windows see."""
+    outputs, sides = layer.compute_output_shape(inputs.shape)[1:3], []
+    for axis in (0, 1):
+        reach = (outputs[axis] - 1) * layer.strides[axis] + 1
+        window = (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis]
+        excess = max(reach + window - inputs.shape[axis + 1], 0)
+        sides.append([excess // 2, excess - excess // 2])
+    return tf.pad(inputs, [[0, 0], *sides, [0, 0]]) if any(map(any, sides)) else inputs

@@ -11,8 +11,12 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 
-#: Makes the output of a call from its inputs.
-Runner = Callable[[Call, list[Any]], Any]
+#: Of a call, what makes its output from its inputs: once for all batches.
+Runner = Callable[[Call], Callable[[list[Any]], Any]]
+
+
+def _as_it_is(call: Call) -> Call:
+    return call
 
 
 class Walk:
@@ -20,14 +24,14 @@ class Walk:
 
     Args:
         batches: of the model's inputs, one list of tensors a batch.
-        run: makes a call's output from the values of its inputs.
+        run: gives, of a call, the function of its inputs' values that makes its output.
     """
 
     def __init__(
         self,
         graph: LayerGraph,
         batches: Sequence[Sequence[tf.Tensor]],
-        run: Runner = Call.__call__,
+        run: Runner = _as_it_is,
     ) -> None:
         self._count, self._make = len(batches), run
         columns = zip(*batches, strict=True)
@@ -67,8 +71,7 @@ class Walk:
             self._readers[key] -= 1
             if not self._readers[key]:
                 self._tensors.pop(key, None)
-        outputs = []
-        for index in range(self._count):
-            arguments = [column[index] for column in inputs]
-            outputs.append(self._make(call, arguments))
-        self._tensors[call.output] = outputs
+        run = self._make(call)
+        self._tensors[call.output] = [
+            run([column[index] for column in inputs]) for index in range(self._count)
+        ]

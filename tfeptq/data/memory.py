@@ -14,10 +14,9 @@ from tfeptq.canonical.layer_graph import LayerGraph
 #: What the tensors of one batch may take. The same everywhere: batches decide about rounding errors
 #: of sums, and the same seed must give the same bytes on every computer.
 BATCH_BYTES = 2**30
-_VALUES_A_TRACE = 2**24
-#: Tensors that pass by are smaller: the C library takes larger ones from the system each time,
-#: which clears every page, and that takes longer than most layers.
-HEAP_BYTES = 24 * 2**20
+_VALUES_A_TRACE = 2**22
+#: Tensors that pass by need not be larger: by then a call takes much longer than to make it.
+_ENOUGH_BYTES = 96 * 2**20
 
 
 def fitting_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
@@ -41,8 +40,8 @@ def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -
 
 
 def passing_batch(model: keras.Model, wanted: int, *, copies: int = 4) -> int:
-    """`fitting_forward_batch` for passes of which little is kept, with tensors of `HEAP_BYTES`."""
-    largest = max(1, HEAP_BYTES // max(_tensor_bytes(model)))
+    """`fitting_forward_batch` for passes of which little is kept: no larger than is of use."""
+    largest = max(1, _ENOUGH_BYTES // max(_tensor_bytes(model)))
     return min(fitting_forward_batch(model, wanted, copies=copies), largest)
 
 

@@ -91,7 +91,9 @@ def activation_moments(
     count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=6)
     probe, units = Probe(model, seed=seed), output_units(model, samples)
-    run = tf.function(_Moments(model, grids, is_whitened=is_whitened, units=units).batch)
+    run = tf.function(
+        _Moments(model, grids, is_whitened=is_whitened, units=units).batch, autograph=False
+    )
     parts = []
     batches = WholeBatches(samples, count, batch_size)
     for index, batch in enumerate(progress(batches, "activation traces")):

@@ -54,7 +54,7 @@ def channel_attention(
     total = len(samples[0])
     batch_size = fitting_batch(model, min(batch_size, total), copies=3)
 
-    @tf.function
+    @tf.function(autograph=False)
     def scores(inputs: list[tf.Tensor], vectors: tf.Tensor) -> list[tf.Tensor]:
         return probe.accumulate(inputs, vectors, _mean_square_by_channel)
 
@@ -121,7 +121,7 @@ def weight_scores(
     def squared(call: Call, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         return linear.squared_weight_jacobian(call.layer, inputs, gradient)
 
-    @tf.function
+    @tf.function(autograph=False)
     def scores(inputs: list[tf.Tensor], vectors: tf.Tensor) -> list[tf.Tensor]:
         return probe.accumulate(inputs, vectors, squared)
 

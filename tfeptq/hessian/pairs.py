@@ -131,7 +131,7 @@ class _DirectionalProducts:
             for (name, _), error in errors.items()
         ]
         self._keys = tuple(dict.fromkeys(key for moves in self._moves for key in moves))
-        self._run = tf.function(self._traced)
+        self._run = tf.function(self._traced, autograph=False)
 
     @property
     def copies(self) -> int:

@@ -137,6 +137,8 @@ class Probe:
             ]
 
         first = one_probe(vectors[0])
+        if vectors.shape[0] == 1:
+            return first
 
         def body(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = one_probe(tf.gather(vectors, index))

@@ -76,8 +76,8 @@ class HessianProducts:
         self.names = [layer.name for layer in layers]
         self._kernels = [layer.kernel.value for layer in layers]
         # Not compiled by XLA: on a CPU it runs second derivatives of convolutions on one thread.
-        self.products = tf.function(self._products)
-        self.quadratic_forms = tf.function(self._quadratic_forms)
+        self.products = tf.function(self._products, autograph=False)
+        self.quadratic_forms = tf.function(self._quadratic_forms, autograph=False)
 
     @property
     def sizes(self) -> list[int]:

@@ -1,23 +1,38 @@
-"""Calls of quantized layers as they run fastest where nothing is compiled around them."""
+"""Calls of quantized layers as they run fastest where nothing is learned."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
+
+import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedWeights
 
 #: Values of a tensor from which one kernel, which is compiled for its shape, is worth it: it spares
 #: a dozen passes through memory.
 _LARGE = 2**20
 
 
-def quick_call(call: Call, arguments: list[Any]) -> Any:
-    """What `call` makes of its inputs, outside of compiled functions; the same numbers."""
-    if isinstance(call.layer, ActivationQuantizer) and _size(arguments[0]) >= _LARGE:
-        return call.layer.without_gradients(arguments[0])
-    return call(arguments)
+def quick_call(call: Call) -> Callable[[list[Any]], Any]:
+    """What makes of its inputs what `call` does, outside of training; the same numbers.
+
+    It is for use at once: a kernel is quantized when it is made, not for every batch.
+    """
+    layer = call.layer
+    if isinstance(layer, QuantizedWeights):
+        with tf.init_scope():
+            kernel = layer.quantized_kernel()
+        return dataclasses.replace(call, options={**call.options, "kernel": kernel})
+    if isinstance(layer, ActivationQuantizer):
+        return functools.partial(_quantized, call)
+    return call
 
 
-def _size(tensor: Any) -> int:
-    return int(tensor.shape.num_elements())
+def _quantized(call: Call, arguments: list[Any]) -> Any:
+    is_large = int(arguments[0].shape.num_elements()) >= _LARGE
+    return call.layer.without_gradients(arguments[0]) if is_large else call(arguments)

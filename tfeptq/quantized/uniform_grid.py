@@ -104,7 +104,15 @@ class UniformGrid:
 
     def error(self, weights: Any) -> Any:
         scaled = weights / self.step
-        return (self._nearest(scaled, self.bounds()) - scaled) * self.step
+        if not isinstance(scaled, np.ndarray):
+            return (self._nearest(scaled, self.bounds()) - scaled) * self.step
+        # Searches ask for it thousands of times: nothing is made twice.
+        low, high = self.bounds()
+        error = np.rint(scaled)
+        np.minimum(np.maximum(error, low, out=error), high, out=error)
+        error -= scaled
+        error *= self.step
+        return error
 
     def stored(self, integers: np.ndarray) -> StoredWeights:
         scale = np.asarray(self.step, np.float32).reshape(-1)

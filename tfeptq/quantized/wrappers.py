@@ -183,15 +183,23 @@ class QuantizedWeights(keras.layers.Wrapper):
         self.place.assign(place)
         self.rounding.assign(rectified_sigmoid_inverse(share) / unit)
 
-    def call(self, inputs: Any, call_index: int = 0, imitates_kernel: bool = True) -> Any:
+    def call(
+        self,
+        inputs: Any,
+        call_index: int = 0,
+        imitates_kernel: bool = True,
+        kernel: Any = None,
+    ) -> Any:
         """The pre-activation.
 
         Args:
             call_index: of a shared layer, which of its calls this is.
             imitates_kernel: round the accumulator as the integer kernel does, once its grid is
                 set; False spares training what is set after it.
+            kernel: `quantized_kernel()`, of who has it already.
         """
-        outputs = linear.linear_operation(self.layer, inputs, self.quantized_kernel())
+        kernel = self.quantized_kernel() if kernel is None else kernel
+        outputs = linear.linear_operation(self.layer, inputs, kernel)
         outputs += self.quantized_bias()
         if self.calls > 1:
             outputs += self.bias_residue[call_index]

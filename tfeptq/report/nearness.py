@@ -34,6 +34,24 @@ def tensor_sqnr(expected: tf.Tensor, found: tf.Tensor) -> float:
     return decibels(*(float(value) * largest**2 for value in (signal, noise)))
 
 
+def tensor_nearness(expected: tf.Tensor, found: tf.Tensor) -> tuple[float, float]:
+    """`tensor_sqnr` and `tensor_cosine`, in half as many passes through memory."""
+    if expected.shape != found.shape:
+        return float("inf"), 1.0
+    flat = [tf.reshape(tensor, [-1]) for tensor in (expected, found)]
+    sizes = [float(tf.maximum(tf.reduce_max(each), -tf.reduce_min(each))) for each in flat]
+    if not all(size > 0.0 for size in sizes):
+        return tensor_sqnr(expected, found), tensor_cosine(expected, found)
+    units = [tf.constant(1.0 / size, expected.dtype) for size in sizes]
+    left, right = (each * unit for each, unit in zip(flat, units, strict=True))
+    error = (flat[0] - flat[1]) * units[0]
+    # Sums of squares, by a kernel that keeps none of them.
+    halves = [float(tf.nn.l2_loss(each)) for each in (left, right, left - tf.reduce_mean(left))]
+    per_value = 2.0 * sizes[0] ** 2 / int(error.shape[0])
+    angle = float(tf.reduce_sum(left * right)) / (2.0 * float(np.sqrt(halves[0] * halves[1])))
+    return decibels(per_value * halves[2], per_value * float(tf.nn.l2_loss(error))), angle
+
+
 def cosine(expected: np.ndarray, found: np.ndarray) -> float:
     """Of all values as one vector, by float64; 1 or 0 where one of them is zero."""
     left, right = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()

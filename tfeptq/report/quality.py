@@ -30,7 +30,7 @@ from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.report.nearness import cosine, sqnr, tensor_cosine, tensor_sqnr
+from tfeptq.report.nearness import cosine, sqnr, tensor_nearness
 from tfeptq.stage_samples import first
 
 #: dB of an output, and of one of its channels.
@@ -132,12 +132,11 @@ def measure(
     graph, wrapped = LayerGraph.of(model), LayerGraph.of(quantized)
     left, right = graph.execute(batch), wrapped.execute(batch)
     pairs = _pairs(graph, wrapped)
-    ratios = {key: tensor_sqnr(left[key], right[found]) for key, found in pairs.items()}
-    angles = {key: tensor_cosine(left[key], right[found]) for key, found in pairs.items()}
+    near = {key: tensor_nearness(left[key], right[found]) for key, found in pairs.items()}
     topology = Topology(graph)
     read = {key: topology.read(key) for key in pairs}
-    layers = {key[0]: min(map(ratios.__getitem__, read[key])) for key in pairs}
-    cosines = {key[0]: min(map(angles.__getitem__, read[key])) for key in pairs}
+    layers = {key[0]: min(near[at][0] for at in read[key]) for key in pairs}
+    cosines = {key[0]: min(near[at][1] for at in read[key]) for key in pairs}
     lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}
     outputs = tuple(
         _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))

@@ -8,6 +8,7 @@ correlated, by those that are still free. With uncorrelated inputs that is neare
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import lapack
 
 from tfeptq.quantized.weight_grid import Bounds, WeightGrid
 
@@ -106,7 +107,10 @@ def _reordered(covariance: np.ndarray, order: np.ndarray) -> np.ndarray:
 def _feedback(covariance: np.ndarray) -> np.ndarray:
     """What an error of 1 in weight i changes in every later weight j, (groups, K, K); 1 at i = j.
 
-    Rows of the upper Cholesky factor of the inverse, each divided by its diagonal element.
+    Rows of the upper Cholesky factor U of the inverse, each divided by its diagonal element. The
+    inverse of U is the Cholesky factor of the covariance in the reverse order, so that nothing but
+    a triangular matrix is inverted.
     """
-    upper = np.swapaxes(np.linalg.cholesky(np.linalg.inv(covariance)), 1, 2)
+    root = np.linalg.cholesky(covariance[:, ::-1, ::-1])[:, ::-1, ::-1]
+    upper = lapack.dtrtri(root[0], lower=0)[0][None] if len(root) == 1 else np.linalg.inv(root)
     return upper / np.diagonal(upper, axis1=1, axis2=2)[:, :, None]

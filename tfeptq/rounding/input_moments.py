@@ -12,8 +12,10 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 
-#: Neighbouring positions say much the same, and covariances of all of them take long.
-_POSITIONS = 256
+#: Positions that are looked at: in a sample, for neighbouring ones say much the same; and of all
+#: samples for each input of the layer, but not fewer than `_ENOUGH`. What is fitted to so many has
+#: 1 / 64 more error than what is fitted to all, and correlations are known to 1 %.
+_POSITIONS, _FOR_EACH_INPUT, _ENOUGH = 256, 64, 2**13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,10 @@ class InputMoments:
         sums: list[np.ndarray] = []
         offsets: list[tf.Tensor] = []
         positions = 0
+        total = sum(int(x.shape[0]) for x in inputs)
         for index, x in enumerate(inputs):
             y = x if float_inputs is None else float_inputs[index]
-            both = [_some_positions(layer, each) for each in (x, y)]
+            both = [_some_positions(layer, each, total) for each in (x, y)]
             # Squares of float32 values far from zero would leave nothing of a small variance.
             offsets = offsets or [tf.reduce_mean(each, axis=1, keepdims=True) for each in both]
             shifted = [each - offset for each, offset in zip(both, offsets, strict=True)]
@@ -175,10 +178,16 @@ def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.swapaxes(left, 1, 2) @ right
 
 
-def _some_positions(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """`linear.input_columns` at up to `_POSITIONS` positions a sample, evenly spread."""
+def _some_positions(layer: keras.Layer, inputs: tf.Tensor, samples: int) -> tf.Tensor:
+    """`linear.input_columns` at some positions of a sample, evenly spread; see `_POSITIONS`.
+
+    Args:
+        samples: of all batches together.
+    """
     positions = linear.positions(layer, tuple(inputs.shape))
-    stride = -(-positions // _POSITIONS)
+    of_one = linear.by_group(layer, np.empty(layer.kernel.shape, np.bool_)).shape[1]
+    wanted = -(-max(_FOR_EACH_INPUT * of_one, _ENOUGH) // samples)
+    stride = -(-positions // min(wanted, _POSITIONS))
     # With a divisor of the width every row would give the same columns, the border among them.
     while math.gcd(stride, positions) > 1:
         stride += 1

@@ -13,7 +13,8 @@ become, changed errors of small networks by less than their noise.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -37,9 +38,8 @@ from tfeptq.rounding.refit import refitted
 from tfeptq.rounding.structured_gptq import structured_integers
 from tfeptq.stage_samples import first
 
-#: Samples that are run at once, and how many arrays of the size of the largest tensor that takes:
-#: patches of 3 x 3 in both models, and what is made of them.
-_BATCH, _COPIES = 32, 40
+#: Samples that are run at once, and how many arrays of the size of the largest tensor that takes.
+_BATCH, _COPIES = 32, 12
 
 
 def round_layer_by_layer(
@@ -87,9 +87,10 @@ def round_layer_by_layer(
 def _with_float_weights(names: Collection[str]) -> Runner:
     """Runs calls of the layers called `names` with the weights that are not rounded."""
 
-    def run(call: Call, arguments: list[Any]) -> Any:
-        is_meant = call.layer.name in names
-        return call.layer.layer(arguments[0]) if is_meant else quick_call(call, arguments)
+    def run(call: Call) -> Callable[[list[Any]], Any]:
+        if call.layer.name in names:
+            return dataclasses.replace(call, layer=call.layer.layer, options={})
+        return quick_call(call)
 
     return run
 

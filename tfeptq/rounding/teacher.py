@@ -50,7 +50,7 @@ class Teacher:
         """`tensors` of all samples, or nothing where they would take more than `limit` bytes."""
         total = len(samples[0])
         batch_size = min(batch_size, total)
-        compute = tf.function(self.tensors)
+        compute = tf.function(self.tensors, autograph=False)
 
         def batch(begin: int) -> list[Any]:
             return compute([tf.constant(array[begin : begin + batch_size]) for array in samples])

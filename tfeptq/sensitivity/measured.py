@@ -53,7 +53,7 @@ class MeasuredDivergence:
                 self._quantizers.setdefault(key, name)
         indices = {key: index for index, key in enumerate(self._quantizers)}
 
-        @tf.function
+        @tf.function(autograph=False)
         def logits(inputs: list[tf.Tensor], settings: tf.Tensor) -> list[tf.Tensor]:
             def moved(key: Key, values: tf.Tensor) -> tf.Tensor:
                 if key not in indices:

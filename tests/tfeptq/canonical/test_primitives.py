@@ -187,6 +187,11 @@ def test_squared_jacobians_are_those_of_automatic_differentiation(drawn):
         expected += np.square(tape.gradient(product, layer.kernel.value).numpy())
     found = linear.squared_weight_jacobian(layer, tf.constant(inputs), tf.constant(gradient))
     _assert_equal_sums(found, expected)
+    alone = [
+        linear.squared_weight_jacobian(layer, *(tf.constant(each[None]) for each in pair))
+        for pair in zip(inputs, gradient, strict=True)
+    ]
+    _assert_equal_sums(tf.add_n(alone), expected)
 
 
 @settings(max_examples=30)

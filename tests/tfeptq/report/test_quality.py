@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers as L
 
 import tfeptq
@@ -15,7 +17,7 @@ from tests.tfeptq import small_models
 from tfeptq.data import memory
 from tfeptq.data.memory import fitting_batch
 from tfeptq.preparation import prepare
-from tfeptq.report.nearness import tensor_sqnr
+from tfeptq.report.nearness import tensor_cosine, tensor_nearness, tensor_sqnr
 from tfeptq.report.quality import LEAST_CODES
 
 NEAREST = {"rounding": "nearest", "threshold": "mse", "samples": 32}
@@ -106,6 +108,24 @@ def test_the_ratio_of_a_layer_is_the_definition_in_any_unit():
             assert tensor_sqnr(*scaled) == np.inf
         else:
             assert tensor_sqnr(*scaled) == pytest.approx(expected, abs=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 200),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),
+    st.sampled_from([0.0, 1e-3, 0.5, 40.0]),
+    st.sampled_from([0.0, 3.0, -100.0]),
+    st.integers(0, 99),
+)
+def test_both_measures_of_nearness_are_those_taken_alone(size, unit, spread, mean, seed):
+    generator = np.random.default_rng(seed)
+    signal = generator.normal(mean, 1.0, size) * generator.choice([0.0, 1.0, 1.0, 1.0])
+    found = signal + spread * generator.normal(size=size)
+    pair = [tf.constant(np.float32(unit) * array.astype("float32")) for array in (signal, found)]
+    ratio, angle = tensor_nearness(*pair)
+    assert ratio == pytest.approx(tensor_sqnr(*pair), abs=0.02)
+    assert angle == pytest.approx(tensor_cosine(*pair), abs=1e-5)
 
 
 def test_with_nothing_left_calibration_samples_are_measured():

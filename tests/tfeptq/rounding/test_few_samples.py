@@ -6,13 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers as L
 
 from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
+from tfeptq.rounding.gptq import damped
 from tfeptq.rounding.input_moments import InputMoments, SplitMoments
-from tfeptq.rounding.refit import fitted, held_back_losses, refitted
+from tfeptq.rounding.refit import HeldBack, fitted, refitted
 
 GROUPS, K, CHANNELS = 3, 7, 4
 
@@ -69,8 +72,20 @@ def test_losses_are_what_the_other_half_measures():
         x, y = (each[other] - each[own].mean(axis=0) for each in (inputs, float_inputs))
         errors = [np.square(x @ each - y @ given[0]).mean(axis=0).sum() for each in (new, given[0])]
         expected.append(errors[0] - errors[1])
-    losses = held_back_losses(given, found.halves, ridge=0.15)
+    losses = HeldBack(given, found.halves).losses(0.15)
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 20), st.sampled_from([1e-9, 1.0, 1e6]), st.integers(0, 99))
+def test_a_fit_solves_its_normal_equations(groups, size, unit, seed):
+    generator = np.random.default_rng(seed)
+    inputs, float_inputs = unit * generator.normal(size=(2, groups, 30, size))
+    found, given = exact(inputs, float_inputs), weights(size, groups)
+    regular = damped(found.covariance, 0.15)
+    prior = regular - found.covariance
+    expected = np.linalg.solve(regular, (found.cross + prior) @ given)
+    np.testing.assert_allclose(fitted(given, found, ridge=0.15), expected, rtol=1e-9, atol=1e-9)
 
 
 def gain(size, samples, seed, kept=1.0):

@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfeptq.canonical.integer_types import weight_range
 from tfeptq.quantized.uniform_grid import UniformGrid
@@ -69,6 +71,15 @@ def test_around_float_weights_only_their_two_neighbours_are_taken(bits):
     nearest = np.clip(np.round(values / grid), low, high)
     losses = [output_error(each * grid - targets, of).sum() for each in (free, found, nearest)]
     assert losses == sorted(losses)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 1000))
+def test_what_errors_change_is_the_factor_of_the_inverse(groups, size, seed):
+    of = optq.damped(covariance(groups, size, seed))
+    upper = np.swapaxes(np.linalg.cholesky(np.linalg.inv(of)), 1, 2)
+    expected = upper / np.diagonal(upper, axis1=1, axis2=2)[:, :, None]
+    np.testing.assert_allclose(np.triu(optq._feedback(of)), np.triu(expected), atol=1e-9)
 
 
 def test_two_correlated_weights_reach_the_optimum():
