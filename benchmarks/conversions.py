@@ -6,7 +6,9 @@ Prints, for each model: seconds, processor seconds (user and system, which other
 machine change least) and the peak of memory of TFLiteConverter's int8 conversion and of ours with
 the same samples, as ratios to it; and of choices of widths, as ratios to 500 EPTQ steps of the
 model. Models are `keras.applications`', untrained, with statistics of batch normalization as after
-training; or those of the assets.
+training; or those of the assets. With `--environment`, where `python -m benchmarks.peers` has made
+it, ai-edge-quantizer stands beside them. `--whole` adds one EPTQ run of ResNet8 at 4 bits, with
+1024 samples and 2000 steps, from starting Python to a file that is verified.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import dataclasses
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -121,6 +125,43 @@ def converted_by_us(name: str, samples: int, settings: dict[str, Any]) -> Cost:
             tflite_export.export(quantized, path, target=config.target, verify=False)
 
     return dataclasses.replace(_cost(convert), stages=stages)
+
+
+def converted_by_ai_edge(name: str, samples: int, bits: int, environment: str) -> Cost:
+    """Static quantization by ai-edge-quantizer, from a float file that is there already."""
+    import tensorflow as tf
+
+    task = task_of(name, samples)
+    with tempfile.TemporaryDirectory() as folder:
+        source, data, output = (
+            Path(folder) / each for each in ("float.tflite", "samples.npy", "m.tflite")
+        )
+        source.write_bytes(tf.lite.TFLiteConverter.from_keras_model(task.model).convert())
+        np.save(data, task.calibration[:samples])
+        script = Path(__file__).with_name("ai_edge.py")
+        python = Path(environment) / "bin" / "python"
+        return _run([python, script, source, data, str(bits), output])
+
+
+def whole_run() -> Cost:
+    """EPTQ of ResNet8 at 4 bits with 1024 samples and 2000 steps, to a verified file."""
+    code = (
+        "from benchmarks.models import load; import tfeptq, tflite_export; task = load('resnet8');"
+        "config = tfeptq.QuantizationConfig(weight_bits=4, samples=1024, steps=2000);"
+        "quantized = tfeptq.quantize(task.model, task.calibration, config);"
+        "tflite_export.export(quantized, '{}', target=config.target)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return _run([sys.executable, "-c", code.format(Path(folder) / "m.tflite")])
+
+
+def _run(command: Sequence[Any]) -> Cost:
+    """The cost of a command, with all that it loads."""
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(list(map(str, command)), check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(time.perf_counter() - wall, processor, after.ru_maxrss / 1e6)
 
 
 def choice_of_widths(name: str, samples: int, sensitivity: str) -> Cost:
@@ -233,12 +274,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--choices", nargs="*", default=["label_free", "hawq_v2", "inter_layer"], help="sensitivity"
     )
+    parser.add_argument("--environment", help="of ai-edge-quantizer")
+    parser.add_argument("--whole", action="store_true", help="EPTQ of ResNet8 to a verified file")
     options = parser.parse_args(arguments)
     for name in options.models:
         if options.recipes:
             costs = {"TFLiteConverter int8": alone(converted_by_tflite, name, options.samples)}
             for recipe in options.recipes:
                 costs[recipe] = alone(converted_by_us, name, options.samples, _RECIPES[recipe])
+            for bits in (8, 4) if options.environment else ():
+                settings = (name, options.samples, bits, options.environment)
+                costs[f"ai-edge-quantizer W{bits}A8"] = alone(converted_by_ai_edge, *settings)
             title = f"{name}, {options.samples} samples, to a file"
             rows(title, costs, costs["TFLiteConverter int8"])
         if options.choices:
@@ -247,6 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for method in options.choices:
                 costs[method] = alone(choice_of_widths, name, options.samples, method)
             rows(f"{name}, {options.samples} samples, choice of widths", costs, steps)
+    if options.whole:
+        cost = alone(whole_run)
+        rows("ResNet8, W4A8 EPTQ, 1024 samples, 2000 steps", {"from start to file": cost}, cost)
 
 
 if __name__ == "__main__":
