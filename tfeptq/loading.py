@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tfeptq.foreign.archive import load_archive
 from tfeptq.foreign.files import require_model_file
 from tfeptq.foreign.hdf5 import load_hdf5
 from tfeptq.foreign.saved_model import load_saved_model
+from tfeptq.foreign.stripping import WrappedModelError, strip, stripping_python
 from tfeptq.quantized import averaging as _averaging  # noqa: F401  registers the quantized averages
 from tfeptq.quantized import borders as _borders  # noqa: F401  registers the requantizations
 from tfeptq.quantized import wrappers as _wrappers  # noqa: F401  registers the quantized layers
@@ -24,7 +26,9 @@ def load_model(path: str | Path) -> keras.Model:
     Args:
         path: a `.keras` file (also one that `QuantizedModel.save` wrote), a `.h5` file, or the
             folder of a SavedModel; of Keras 3, Keras 2 or tf_keras. A SavedModel without a Keras
-            structure is read by its signature.
+            structure is read by its signature. Wrappers that tensorflow-model-optimization
+            prunes and clusters with are taken off where this Python, or the one that the variable
+            TFMOT_PYTHON names, has it.
 
     Raises:
         ValueError: there is no such file or SavedModel, or it cannot be read.
@@ -43,8 +47,20 @@ def load_model(path: str | Path) -> keras.Model:
     elif suffix in (".h5", ".hdf5"):
         load = load_hdf5
     try:
-        return load(path)
+        try:
+            return load(path)
+        except WrappedModelError:
+            if stripping_python() is None:
+                raise
+            return _without_wrappers(path)
     except Exception as error:
         # Keras raises whatever the broken part of a file provokes.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: Keras cannot load it: {reason[0]}") from error
+
+
+def _without_wrappers(path: Path) -> keras.Model:
+    with tempfile.TemporaryDirectory() as folder:
+        stripped = Path(folder) / "stripped.h5"
+        strip(path, stripped)
+        return load_hdf5(stripped)

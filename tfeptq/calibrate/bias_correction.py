@@ -1,9 +1,10 @@
 """Bias correction: undo the mean shift that rounding causes in every output channel.
 
-Nagel et al., arXiv 1906.04721, section 4.2, measured on calibration data with quantized inputs. One
-forward pass corrects all layers: each is corrected before the next one runs, a shared layer by the
-mean over its calls. `tfeptq.canonical.turns` tells the order where calls of a layer depend on each
-other; what is not corrected yet then stands in as if each of its calls were corrected alone.
+Nagel et al., arXiv 1906.04721, section 4.2, measured on calibration data with quantized inputs, and
+corrected as far as it is not these samples' own (`without_chance`). One forward pass corrects all
+layers: each is corrected before the next one runs, a shared layer by the mean over its calls.
+`tfeptq.canonical.turns` tells the order where calls of a layer depend on each other; what is not
+corrected yet then stands in as if each of its calls were corrected alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from tfeptq.quantized.quick_calls import quick_call
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.stage_samples import first
 
+#: Standard errors beyond which a mean is no chance, whatever the others of its layer are.
+_LARGE = 3.0
+
 
 def correct_biases(
     quantized: QuantizedModel,
@@ -35,12 +39,14 @@ def correct_biases(
     *,
     count: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Shifts the biases of `quantized` so that mean pre-activations equal those of `model`.
+    """Shifts the biases of `quantized` so that mean pre-activations come to those of `model`.
+
+    What is left of their means is at most their standard error over the samples, about.
 
     Args:
         model: the canonical float model with the same layer names.
         samples: one array a model input, float32 (N, ...); the first `count` are used, None: all,
-            at once where they fit into memory. Otherwise shifts are averaged over batches.
+            at once where they fit into memory. Otherwise each batch has its own layers corrected.
 
     Returns:
         layer name -> the shift that was removed, one value an output channel.
@@ -53,15 +59,14 @@ def correct_biases(
 
     def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
         means = _float_means(float_graph, counterparts, inputs, repeated)
-        return _mean_shifts(graph, order, means, inputs, repeated)
+        return _sample_shifts(graph, order, means, inputs, repeated, count)
 
     if is_worth_tracing(model, count):
         run = tf.function(run, autograph=False)
     batches = WholeBatches(samples, count, passing_batch(model, count))
     found = [run(*each) for each in zip(batches, map(tf.constant, batches.repeats), strict=True)]
-    new = [batches.size - repeated for repeated in batches.repeats]
     shifts = {
-        name: np.average([part[name] for part in found], axis=0, weights=new).astype(np.float32)
+        name: without_chance(tf.concat([part[name] for part in found], axis=0), count).numpy()
         for name in found[0]
     }
     for name, shift in shifts.items():
@@ -75,33 +80,35 @@ def _float_means(
     """Mean pre-activations of the float model, by the tensors of the quantized one."""
     walk = Walk(graph, [inputs])
     return {
-        counterparts[call.output]: _channel_mean(walk[call.output][0][repeated:])
+        counterparts[call.output]: _sample_means(walk[call.output][0][repeated:])
         for call in graph.calls
         if linear.is_weighted(call.layer)
     }
 
 
-def _mean_shifts(
+def _sample_shifts(
     graph: LayerGraph,
     order: Sequence[Turn],
     means: dict[Key, tf.Tensor],
     inputs: list[tf.Tensor],
     repeated: Any,
+    count: int,
 ) -> dict[str, tf.Tensor]:
-    """Layer name -> the shift of a batch, with the layers before corrected for the same batch."""
+    """Layer name -> shifts of a batch, (N, C), with the layers before corrected by its means."""
     shifts: dict[str, tf.Tensor] = {}
+    corrections: dict[str, tf.Tensor] = {}
     uncorrected: dict[Key, tf.Tensor] = {}
 
     def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
-        return _channel_mean(output[repeated:]) - means[call.output]
+        return _sample_means(output[repeated:]) - means[call.output]
 
     def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
         if not isinstance(call.layer, QuantizedWeights):
             return quick_call(call)(arguments)
         kept = uncorrected.pop(call.output, None)
         output = quick_call(call)(arguments) if kept is None else kept
-        name = call.layer.name
-        return output - (shifts[name] if name in shifts else alone(call, output))
+        known = corrections.get(call.layer.name)
+        return output - (without_chance(alone(call, output), count) if known is None else known)
 
     walk = Walk(graph, [inputs], lambda call: functools.partial(corrected, call))
     for turn in order:
@@ -109,11 +116,45 @@ def _mean_shifts(
         outputs = [quick_call(call)([source[key][0] for key in call.inputs]) for call in turn.calls]
         parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
         shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
+        corrections[turn.layer.name] = without_chance(shifts[turn.layer.name], count)
         if not turn.unsettled:
             keys = (call.output for call in turn.calls)
             uncorrected.update(zip(keys, outputs, strict=True))
     return shifts
 
 
-def _channel_mean(tensor: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tensor, axis=list(range(len(tensor.shape) - 1)))
+def without_chance(shifts: tf.Tensor, count: int) -> tf.Tensor:
+    """Mean shift of each channel of a layer, less what chance gives of it.
+
+    A mean of few samples holds their noise, which others do not share: corrected in every layer it
+    adds up. Means are therefore shrunk by the share that their squared standard errors have in
+    their squares (James and Stein, Estimation with quadratic loss, 1961; its positive part): those
+    of a layer together, where all may be noise, and alone those that are too large for it, which
+    say nothing of the others. Of many samples nearly all is corrected.
+
+    Args:
+        shifts: one row a sample, float32 (N, C); a single sample is taken as it is.
+        count: of all samples whose mean is wanted, of which these may be a part.
+
+    Returns:
+        float32 (C,).
+    """
+    mean = tf.reduce_mean(shifts, axis=0)
+    size = tf.cast(tf.shape(shifts)[0], shifts.dtype)
+    variance = tf.reduce_sum(tf.square(shifts - mean), axis=0) / tf.maximum(size - 1.0, 1.0)
+    square, chance = tf.square(mean), variance / count
+    is_large = square > _LARGE**2 * chance
+    # In units of their standard errors all channels count alike.
+    ratios = tf.where(is_large, 0.0, tf.math.divide_no_nan(square, chance))
+    others = tf.reduce_sum(tf.cast(~is_large & (chance > 0.0), mean.dtype))
+    together = tf.math.divide_no_nan(tf.reduce_sum(ratios), others)
+    # An expected square of 1 is what no shift at all gives.
+    share = tf.where(
+        is_large, tf.math.divide_no_nan(chance, square), 1.0 / tf.maximum(together, 1.0)
+    )
+    return mean * (1.0 - share)
+
+
+def _sample_means(tensor: tf.Tensor) -> tf.Tensor:
+    """Over all positions of each sample, (N, C)."""
+    return tf.reduce_mean(tensor, axis=list(range(1, len(tensor.shape) - 1)))

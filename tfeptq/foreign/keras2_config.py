@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfeptq.foreign.errors import ForeignModelError
+from tfeptq.foreign.stripping import TFMOT_PYTHON, WrappedModelError
 
 _MODELS = ("Functional", "Model", "Sequential")
 #: Stands for a layer where an argument is no tensor.
@@ -34,6 +35,9 @@ _RENAMED = {
 _WRAPPERS = {
     "PruneLowMagnitude": "tfmot.sparsity.keras.strip_pruning(model)",
     "ClusterWeights": "tfmot.clustering.keras.strip_clustering(model)",
+}
+#: What it puts around layers for training with fake quantization, and what to pass instead.
+_TRAINED_QUANTIZERS = {
     "QuantizeWrapper": "the float model that tfmot.quantization.keras.quantize_model was given",
     "QuantizeWrapperV2": "the float model that tfmot.quantization.keras.quantize_model was given",
     "QuantizeLayer": "the float model that tfmot.quantization.keras.quantize_model was given",
@@ -64,9 +68,14 @@ def _object(entry: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(entry["class_name"]).rpartition(">")[2]
     inner = entry["config"]
     if kind in _WRAPPERS:
+        raise WrappedModelError(
+            f"layer {inner.get('name')!r} is {kind} of tensorflow-model-optimization; save "
+            f"{_WRAPPERS[kind]} instead, or set {TFMOT_PYTHON} to a Python that has the package"
+        )
+    if kind in _TRAINED_QUANTIZERS:
         raise ForeignModelError(
             f"layer {inner.get('name')!r} is {kind} of tensorflow-model-optimization; save "
-            f"{_WRAPPERS[kind]} instead"
+            f"{_TRAINED_QUANTIZERS[kind]} instead"
         )
     if kind == "Lambda" and not isinstance(inner.get("function"), str):
         raise ForeignModelError(

@@ -1,14 +1,18 @@
-"""Bias correction removes the mean shift of every channel."""
+"""Bias correction removes the mean shift of every channel, as far as it is not chance."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tfeptq import small_models
-from tfeptq.calibrate.bias_correction import correct_biases
+from tfeptq.calibrate.bias_correction import correct_biases, without_chance
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
@@ -19,10 +23,11 @@ CONFIG = QuantizationConfig(
 )
 
 
-def means(model, data):
+def sample_means(model, data):
+    """Layer name -> (N, C), over the positions of each sample."""
     tensors = LayerGraph.of(model).execute([data])
     return {
-        key[0]: np.asarray(value).mean(axis=tuple(range(value.ndim - 1)))
+        key[0]: np.asarray(value, np.float64).mean(axis=tuple(range(1, value.ndim - 1)))
         for key, value in tensors.items()
     }
 
@@ -35,14 +40,22 @@ def uncorrected(model, data):
     return quantized
 
 
-def test_mean_pre_activations_equal_those_of_the_float_model():
+def assert_is_chance(shifts, slack):
+    """Of rows that are samples: a standard error in the mean over the channels, three in none."""
+    error = shifts.std(axis=0, ddof=1) / np.sqrt(len(shifts))
+    left = np.maximum(np.abs(shifts.mean(axis=0)) - slack, 0.0)
+    assert np.all(left <= 3.0 * error)
+    assert np.sum(np.square(left)[error > 0] / np.square(error[error > 0])) <= np.sum(error > 0)
+
+
+def test_mean_pre_activations_come_within_a_standard_error_of_the_float_model():
     model, data = small_models.residual_network(), small_models.images(32)
     canonical, quantized = prepare(model), uncorrected(model, data)
     shifts = correct_biases(quantized, canonical, [data])
-    after, expected = means(quantized, data), means(canonical, data)
+    after, expected = sample_means(quantized, data), sample_means(canonical, data)
     assert max(np.abs(shift).max() for shift in shifts.values()) > 0.01
     for layer in quantized.weighted_layers:
-        np.testing.assert_allclose(after[layer.name], expected[layer.name], atol=2e-5)
+        assert_is_chance(after[layer.name] - expected[layer.name], slack=2e-5)
 
 
 def test_correcting_twice_finds_nothing_more():
@@ -51,6 +64,74 @@ def test_correcting_twice_finds_nothing_more():
     correct_biases(quantized, canonical, [data])
     again = correct_biases(quantized, canonical, [data])
     assert max(np.abs(shift).max() for shift in again.values()) < 2e-5
+
+
+def corrected_chance(count, seed):
+    """Mean squares of raw shifts and of what is corrected, of layers whose true shifts are zero."""
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(64, name="first"), keras.layers.Dense(64, name="second")]
+    model = keras.Sequential([keras.Input((24,)), *layers])
+    # Inputs without a mean have none of what any linear map, rounded or not, makes of them.
+    data = np.random.default_rng(seed).normal(size=(count, 24)).astype("float32")
+    canonical, quantized = prepare(model), uncorrected(model, data)
+    wanted, found = sample_means(canonical, data), sample_means(quantized, data)
+    shifts = correct_biases(quantized, canonical, [data])
+    raw = [found[layer.name] - wanted[layer.name] for layer in quantized.weighted_layers]
+    square = np.mean([np.square(shift.mean(axis=0)).mean() for shift in raw])
+    return square, np.mean([np.square(shift).mean() for shift in shifts.values()])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_chance_gives_is_hardly_corrected_and_less_of_more_samples(seed):
+    found = [corrected_chance(count, seed) for count in (16, 64, 256)]
+    assert all(corrected < 0.35 * chance for chance, corrected in found)
+    assert found[2][1] < 0.2 * found[0][0]
+
+
+def test_samples_in_any_order_have_the_same_shifts():
+    model, data = small_models.residual_network(), small_models.images(32)
+    canonical, found = prepare(model), []
+    for order in (np.arange(32), np.random.default_rng(0).permutation(32)):
+        quantized = uncorrected(model, data)
+        found.append(correct_biases(quantized, canonical, [data[order]]))
+    for name, shift in found[0].items():
+        np.testing.assert_allclose(found[1][name], shift, atol=2e-5)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**16),
+    size=st.integers(2, 9),
+    means=st.lists(st.sampled_from([0.0, 1e-3, 0.3, -5.0]), min_size=1, max_size=7),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_the_shrunk_mean_is_between_zero_and_the_mean(seed, size, means, scale):
+    rows = np.random.default_rng(seed).normal(means, 1.0, size=(size, len(means)))
+    rows = (scale * rows).astype("float32")
+    found = without_chance(tf.constant(rows), size).numpy()
+    average = rows.astype(np.float64).mean(axis=0)
+    assert np.all(found * average >= 0.0)
+    assert np.all(np.abs(found) <= np.abs(average) + 1e-6 * scale)
+    assert_is_chance(rows - found.astype(np.float64), slack=1e-5 * scale)
+    # As a part of ever more samples it stands for a mean that is known.
+    known = without_chance(tf.constant(rows), 10**12).numpy()
+    np.testing.assert_allclose(known, average, atol=1e-4 * scale)
+
+
+def test_a_channel_that_is_shifted_is_corrected_where_the_others_are_not():
+    rows = np.random.default_rng(0).normal(size=(32, 40))
+    rows[:, 7] += 5.0
+    rows[:, 8] = 0.25  # The same in all samples.
+    found = without_chance(tf.constant(rows, tf.float32), 32).numpy()
+    average = rows.mean(axis=0)
+    np.testing.assert_allclose(found[7:9], average[7:9], rtol=0.01)
+    others = np.delete(np.arange(40), [7, 8])
+    assert np.sum(np.square(found[others])) < 0.1 * np.sum(np.square(average[others]))
+
+
+def test_a_single_sample_is_taken_as_it_is():
+    rows = np.array([[0.5, -2.0, 0.0]], np.float32)
+    np.testing.assert_array_equal(without_chance(tf.constant(rows), 1), rows[0])
 
 
 @pytest.mark.parametrize("bits", [2, 3])

@@ -161,7 +161,7 @@ def test_the_report_says_how_many_samples_fitted(monkeypatch):
 
 
 def test_bias_correction_weighs_every_sample_once(canonical, monkeypatch):
-    """The first layer's shift is a plain mean, which batches with a rest must not change."""
+    """The first layer's shifts are those of samples, which batches with a rest must not change."""
     whole = shifts(canonical, SAMPLES)["stem"]
     monkeypatch.setattr(memory, "BATCH_BYTES", forward_bytes(canonical))
     parts = shifts(canonical, SAMPLES)["stem"]

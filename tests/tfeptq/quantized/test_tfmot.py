@@ -16,8 +16,7 @@ import pytest
 
 import tfeptq
 import tflite_export
-
-TFMOT_PYTHON = "TFMOT_PYTHON"
+from tfeptq.foreign.stripping import TFMOT_PYTHON
 
 _MAKE = """
 import os, sys
@@ -117,11 +116,12 @@ def test_zeros_show_in_the_gzipped_size(files, tmp_path):
     assert sparse.gzip_bytes < 0.9 * dense.gzip_bytes
 
 
-def test_wrappers_left_on_are_refused_with_the_function_that_takes_them_off(files):
-    with pytest.raises(ValueError, match=r"PruneLowMagnitude .*strip_pruning\(model\)"):
-        tfeptq.load_model(files[2])
-    with pytest.raises(ValueError, match=r"ClusterWeights .*strip_clustering\(model\)"):
-        tfeptq.load_model(files[3])
+def test_wrappers_left_on_are_taken_off(files):
+    for stripped, wrapped in (files[0::2], files[1::2]):
+        expected, found = tfeptq.load_model(stripped), tfeptq.load_model(wrapped)
+        assert [layer.name for layer in found.layers] == [layer.name for layer in expected.layers]
+        for name, kernel in kernels(expected).items():
+            np.testing.assert_array_equal(kernels(found)[name], kernel)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(recipe.values()))
