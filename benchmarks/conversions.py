@@ -108,7 +108,7 @@ def converted_by_tflite(name: str, samples: int) -> Cost:
         converter.inference_input_type = converter.inference_output_type = tf.int8
         converter.convert()
 
-    return _cost(convert)
+    return cost_of(convert)
 
 
 def converted_by_us(name: str, samples: int, settings: dict[str, Any]) -> Cost:
@@ -124,7 +124,7 @@ def converted_by_us(name: str, samples: int, settings: dict[str, Any]) -> Cost:
             path = Path(folder) / "m.tflite"
             tflite_export.export(quantized, path, target=config.target, verify=False)
 
-    return dataclasses.replace(_cost(convert), stages=stages)
+    return dataclasses.replace(cost_of(convert), stages=stages)
 
 
 def converted_by_ai_edge(name: str, samples: int, bits: int, environment: str) -> Cost:
@@ -183,7 +183,7 @@ def choice_of_widths(name: str, samples: int, sensitivity: str) -> Cost:
         choice = prepare_choice(plan, arrays, config, limits=config.budget.limits)
         choice.within(config.budget.limits)
 
-    return _cost(choose)
+    return cost_of(choose)
 
 
 def eptq_step(name: str, batch: int) -> Cost:
@@ -225,7 +225,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def _cost(action: Callable[[], None]) -> Cost:
+def cost_of(action: Callable[[], None]) -> Cost:
     wall, processor = time.perf_counter(), _processor()
     action()
     return Cost(time.perf_counter() - wall, _processor() - processor, _peak())

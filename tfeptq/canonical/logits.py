@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import keras
@@ -36,18 +37,20 @@ def feature_parts(
     """
     producers = {call.output: call for call in graph.calls}
 
+    # Remembered: paths of diamonds are many, tensors are few.
+    @functools.cache
     def parts(key: Key) -> tuple[int, ...]:
         call, whole = producers.get(key), (shapes[key][-1],)
         row = None if call is None else find_primitive(call.layer)
         if call is None or row is None:
             return whole
-        inner = [parts(given) for given in call.inputs]
         if row.merges and row.copies:
+            inner = [parts(given) for given in call.inputs]
             if call.layer.axis in (-1, len(shapes[key]) - 1):
                 return tuple(size for sizes in inner for size in sizes)
             return inner[0] if len(set(inner)) == 1 else whole
         if row.output_of(call.layer) is Output.MOVED and _keeps_features(call, shapes):
-            return inner[0]
+            return parts(call.inputs[0])
         return whole
 
     return parts(key)

@@ -74,6 +74,17 @@ def test_parts_are_found_behind_what_moves_them():
     assert parts(L.Permute((3, 2, 1))(both)) == (6,)
 
 
+def test_parts_are_looked_for_once_a_tensor():
+    """Of forty diamonds there are 2 ** 40 paths."""
+    inputs = keras.Input((4, 2, 3))
+    x = L.Conv2D(3, 1)(inputs)
+    for _ in range(40):
+        x = L.Cropping2D(((0, 4), (0, 0)))(L.Concatenate(axis=1)([x, x]))
+    model = prepare(keras.Model(inputs, L.Concatenate()([x, x])))
+    graph = LayerGraph.of(model)
+    assert feature_parts(graph, graph.shapes(model), graph.outputs[0]) == (3, 3)
+
+
 @pytest.mark.parametrize("joins", [False, True])
 def test_scores_do_not_depend_on_the_unit_of_an_output(joins):
     """Boxes in pixels or in widths of the picture: the same training, for the same network."""
