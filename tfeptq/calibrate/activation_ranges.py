@@ -10,10 +10,10 @@ from tfeptq.calibrate.dead_tensors import Neighbours
 from tfeptq.calibrate.flat_ends import useful_magnitudes
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
+from tfeptq.calibrate.read_values import ReadValues
 from tfeptq.canonical.layer_graph import Key
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.plan.tensors import Quantizer
 from tfeptq.quantized.written import Written
 
 #: Largest values of tensors in units that people mean; others are told.
@@ -33,11 +33,12 @@ def set_activation_ranges(
     neighbours = Neighbours(plan.graph, magnitudes)
     planned = plan.quantizers
     bounds = useful_magnitudes(Written.of(quantized))
+    read = ReadValues(plan.topology, histograms)
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
             continue
         keys = planned[quantizer.name].sources
-        values = read_values(planned[quantizer.name], histograms)
+        values = read.of_quantizer(planned[quantizer.name])
         zeros = dict.fromkeys(key[0] for key in keys if magnitudes[key] == 0.0)
         quantized.report.add_warnings(map(_zero_warning, zeros))
         if values.minimum == values.maximum == 0.0:
@@ -54,17 +55,6 @@ def set_activation_ranges(
                     f"{size:.3g}; its scale is chosen for that, check that the units are meant"
                 ]
             )
-
-
-def read_values(quantizer: Quantizer, histograms: Mapping[Key, Histogram]) -> Histogram:
-    """What a quantizer's range is chosen for: the values that are read of its tensors.
-
-    What a maximum chooses weighs as much as all that it is chosen from: of a thousand values one
-    that is clipped is little, where it is one of the few that another layer reads it is much.
-    """
-    read = Histogram.pooled([histograms[key] for key in quantizer.read])
-    chosen = [histograms[key].weighing(read) for key in quantizer.chosen]
-    return Histogram.pooled([read, *chosen]) if chosen else read
 
 
 def _zero_warning(layer: str) -> str:

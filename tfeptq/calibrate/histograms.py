@@ -8,12 +8,14 @@ pass over the data is enough, and its order changes no count.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+#: Of float64 numbers, one by one.
+Function = Callable[[np.ndarray], np.ndarray]
 #: A range spans at least so many bins, and less than twice as many.
 BINS = 2048
 #: Bins that it may touch, since it begins and ends inside of one.
@@ -48,6 +50,54 @@ class Histogram:
         """With counts as large as those of another, whose values these stand for."""
         factor = max(int(other.counts.sum()) // int(self.counts.sum()), 1)
         return dataclasses.replace(self, counts=self.counts * factor)
+
+    def beyond(self, low: float, high: float, least: float, most: float) -> list[Histogram]:
+        """Of its values from `least` to `most` those outside of [low, high], if there are any."""
+        numbers, wanted = self.centers, np.zeros(self.counts.size, bool)
+        if least < low:
+            wanted |= (numbers >= least) & (numbers < low)
+        if most > high:
+            wanted |= (numbers > high) & (numbers <= most)
+        wanted &= self.counts > 0
+        # An extreme lies beyond the middle of its bin.
+        ends = [end for end, old in ((least, low), (most, high)) if end != old]
+        if not ends:
+            return []
+        counts = np.where(wanted, self.counts, 0)
+        return [dataclasses.replace(self, minimum=min(ends), maximum=max(ends), counts=counts)]
+
+    def where_reached(self, results: Histogram, function: Function) -> Histogram | None:
+        """Of its values those of which a monotone function gives the values of `results`.
+
+        Where several give the same result, the one nearest to zero stands for all. Results that
+        are none of its values' are left out.
+
+        Returns:
+            With the counts of `results`; None: none of them.
+        """
+        ends = np.array([self.minimum, self.maximum])
+        inner = self.centers[self.counts > 0]
+        numbers = np.unique(np.clip(np.concatenate([ends, inner]), *ends))
+        reached = function(numbers)
+        # By result, then by distance from zero: of equal results the first is kept.
+        order = np.lexsort((np.abs(numbers), reached))
+        reached, first = np.unique(reached[order], return_index=True)
+        numbers = numbers[order][first]
+        slack = 2.0**results.exponent
+        wanted = results.centers
+        used = (results.counts > 0) & (wanted >= reached[0] - slack)
+        used &= wanted <= reached[-1] + slack
+        if not used.any():
+            return None
+        found = np.interp(wanted[used], reached, numbers)
+        extremes = np.interp(
+            [max(results.minimum, reached[0]), min(results.maximum, reached[-1])], reached, numbers
+        )
+        places = np.trunc(found / 2.0**self.exponent).astype(np.int64) - self.first
+        counts = np.zeros_like(self.counts)
+        np.add.at(counts, np.clip(places, 0, counts.size - 1), results.counts[used])
+        low, high = float(min(*extremes, *found)), float(max(*extremes, *found))
+        return dataclasses.replace(self, minimum=low, maximum=high, counts=counts)
 
     @classmethod
     def of(cls, values: Any) -> Histogram:

@@ -27,6 +27,7 @@ from tfeptq.canonical.matmul_layer import MatMul
 from tfeptq.canonical.mean_layer import Mean
 from tfeptq.canonical.resize_layer import Resize
 from tfeptq.canonical.table_layer import Table
+from tfeptq.canonical.tabulated import MONOTONE
 from tflite_export.graph.kinds import kind_of as operator_kind
 
 #: (layer, shape of its output, shape of its first input) -> attributes of its operator.
@@ -103,6 +104,8 @@ class Primitive:
         is_elementwise: works on each place alone, whatever the shape.
         copies: its output holds the values of its inputs, once each.
         chooses: its output is the largest of many values.
+        keeps_order: of each number by itself, its results never fall, or never rise, with the
+            number; or what tells it of a layer.
         looks_up: its input numbers the rows of its table.
         tabulates: its operator reads a table of its results at all integers of its input.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
@@ -123,6 +126,7 @@ class Primitive:
     is_elementwise: bool = False
     copies: bool = False
     chooses: bool = False
+    keeps_order: bool | Callable[[Any], bool] = False
     looks_up: bool = False
     tabulates: bool = False
     squashes: str | None = None
@@ -146,6 +150,10 @@ class Primitive:
     def output_of(self, layer: keras.Layer) -> Output:
         """Where the quantizer of a layer's output comes from."""
         return self.output(layer) if callable(self.output) else self.output
+
+    def keeps_order_of(self, layer: keras.Layer) -> bool:
+        """Whether a layer of this class keeps, or turns, the order of its numbers."""
+        return self.keeps_order(layer) if callable(self.keeps_order) else self.keeps_order
 
     def operator(self, layer: keras.Layer, output: Shape, source: Shape) -> tuple[str, dict]:
         """Kind and attributes of the operator.
@@ -260,7 +268,13 @@ PRIMITIVES: tuple[Primitive, ...] = (
         magnitude=Magnitude.DOT_PRODUCT,
     ),
     Primitive(Lookup, "GATHER", looks_up=True),
-    Primitive(Table, "GATHER", is_elementwise=True, tabulates=True),
+    Primitive(
+        Table,
+        "GATHER",
+        is_elementwise=True,
+        tabulates=True,
+        keeps_order=lambda layer: all(function in MONOTONE for function, _ in layer.steps),
+    ),
     Primitive(_L.Maximum, "MAXIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(_L.Minimum, "MINIMUM", output=Output.JOINED, merges=True, is_elementwise=True),
     Primitive(
@@ -315,6 +329,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         output=Output.CUT,
         is_homogeneous=True,
         is_elementwise=True,
+        keeps_order=True,
         magnitude=Magnitude.RESCALED,
     ),
     Primitive(
@@ -323,6 +338,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         attributes=lambda layer, *_: {"alpha": float(layer.negative_slope)},
         is_homogeneous=True,
         is_elementwise=True,
+        keeps_order=lambda layer: layer.negative_slope >= 0.0,
         magnitude=Magnitude.RESCALED,
     ),
     Primitive(_L.PReLU, "PRELU", magnitude=Magnitude.SLOPES),
@@ -341,6 +357,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         function="sigmoid",
         output=Output.FIXED,
         is_elementwise=True,
+        keeps_order=True,
         squashes="sigmoid",
         flat_beyond={"int8": 8.0, "int16": 12.0},
     ),
@@ -350,9 +367,10 @@ PRIMITIVES: tuple[Primitive, ...] = (
         function="tanh",
         output=Output.FIXED,
         is_elementwise=True,
+        keeps_order=True,
         flat_beyond={"int8": 4.0, "int16": 8.0},
     ),
-    Primitive(_L.Activation, "RSQRT", function="rsqrt", is_elementwise=True),
+    Primitive(_L.Activation, "RSQRT", function="rsqrt", is_elementwise=True, keeps_order=True),
     Primitive(
         _L.Activation,
         "GELU",
@@ -374,6 +392,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "EXP",
         function="exponential",
         is_elementwise=True,
+        keeps_order=True,
         magnitude=Magnitude.EXPONENTIAL,
     ),
     Primitive(
@@ -381,6 +400,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "ELU",
         function="elu",
         is_elementwise=True,
+        keeps_order=True,
         magnitude=Magnitude.RESCALED,
     ),
     Primitive(

@@ -45,6 +45,12 @@ def chooses(layer: keras.Layer) -> bool:
     return row is not None and row.chooses
 
 
+def keeps_order(layer: keras.Layer) -> bool:
+    """Whether each result of a layer never falls, or never rises, with the number it is made of."""
+    row = find_primitive(layer)
+    return row is not None and row.keeps_order_of(layer)
+
+
 def relu_cap(layer: keras.Layer) -> float | None:
     """Upper bound of a ReLU that is neither absent nor 6, which the file states by its range."""
     if is_relu(layer) and layer.max_value not in (None, 6.0):
@@ -126,10 +132,31 @@ class Topology:
         in front of a ReLU what is negative. The model's inputs and outputs are its caller's.
         """
         readers, passing = self.consumers.get(key, ()), self._passing(key)
-        is_public = key in self.graph.inputs or key in self.graph.outputs
-        if is_public or not passing or len(passing) < len(readers):
+        if self._is_public(key) or not passing or len(passing) < len(readers):
             return (key,)
         return tuple(dict.fromkeys(found for call in passing for found in self.read(call.output)))
+
+    def seen(self, key: Key) -> tuple[Key, ...]:
+        """Where values of a tensor are read in the end, past layers that keep their order as well.
+
+        The largest result of a LeakyReLU is that of the largest number: in front of a maximum over
+        all places no other is read. Those layers compute with scales of their own, so unlike those
+        of `read` these tensors may be in other units. A maximum or concatenation of several
+        tensors passes on what it takes from each.
+        """
+        if self._is_public(key):
+            return (key,)
+        found: list[Key] = []
+        for call in self.consumers.get(key, ()):
+            behind = self.seen(call.output)
+            if not self.passes(call) and (not self.orders(call) or behind == (call.output,)):
+                return (key,)
+            found += behind
+        return tuple(dict.fromkeys(found)) or (key,)
+
+    def orders(self, call: Call) -> bool:
+        """Whether a call keeps the order of numbers, or passes some of them on as they are."""
+        return joins(call.layer) or keeps_order(call.layer)
 
     def chosen(self, key: Key) -> tuple[Key, ...]:
         """What maxima choose of a tensor, or of what it is read in, where that is not all of it."""
@@ -140,10 +167,16 @@ class Topology:
         read = self.read(key)
         return tuple(made for made in dict.fromkeys(found) if made not in read)
 
+    def passes(self, call: Call) -> bool:
+        """Whether f(clip(x)) = clip(f(x)), and the results have the scale of x."""
+        return self.is_tied(call) and not averages(call.layer)
+
     def _passing(self, key: Key) -> list[Call]:
-        """Readers with f(clip(x)) = clip(f(x)), whose results have the scale of x."""
-        readers = self.consumers.get(key, ())
-        return [call for call in readers if self.is_tied(call) and not averages(call.layer)]
+        return [call for call in self.consumers.get(key, ()) if self.passes(call)]
+
+    def _is_public(self, key: Key) -> bool:
+        """Whether a tensor is the caller's: an input or an output of the model."""
+        return key in self.graph.inputs or key in self.graph.outputs
 
     def written(self) -> list[Key]:
         """Every tensor of the file, in order: what no kernel keeps to itself."""

@@ -102,7 +102,7 @@ class QuantizationPlan:
     requantizations: Mapping[str, str]
     input_ranges: Mapping[str, Range]
     ranges: Ranges | None
-    _topology: Topology
+    topology: Topology
 
     @classmethod
     def of(
@@ -154,7 +154,7 @@ class QuantizationPlan:
             candidates=MappingProxyType(storable),
             groups=MappingProxyType(groups),
             input_ranges=MappingProxyType(bounds),
-            _topology=topology,
+            topology=topology,
             **_decided(
                 model, topology, config.target, config.weight_grid, widest, bits, bounds, ranges
             ),
@@ -182,7 +182,7 @@ class QuantizationPlan:
                 for group, width in activations.items()
                 for layer in self.groups[group].layers
             }
-            bits = activation_widths(self.model, self._topology, {**bits, **chosen}, self.target)
+            bits = activation_widths(self.model, self.topology, {**bits, **chosen}, self.target)
         return self._again({**self.weight_bits, **weights}, bits, self.ranges)
 
     def with_ranges(self, ranges: Ranges | None) -> QuantizationPlan:
@@ -225,7 +225,7 @@ class QuantizationPlan:
         reached = (
             None if self.ranges is None or source not in self.ranges else self.ranges[source][1]
         )
-        return fixed_parameters(self._topology.producers[source].layer, bits, reached)
+        return fixed_parameters(self.topology.producers[source].layer, bits, reached)
 
     @property
     def weight_bits(self) -> dict[str, int]:
@@ -247,7 +247,7 @@ class QuantizationPlan:
 
     def group_of(self, key: Key) -> str:
         """The group whose width a tensor of the file has."""
-        return self.group_of_layer(self._topology.owner(key)[0])
+        return self.group_of_layer(self.topology.owner(key)[0])
 
     def group_of_layer(self, name: str) -> str:
         """The group of a layer whose output has a width of its own."""
@@ -259,7 +259,7 @@ class QuantizationPlan:
         activation_bits: Mapping[str, int],
         ranges: Ranges | None,
     ) -> QuantizationPlan:
-        facts = self.model, self._topology, self.target, self.weight_grid
+        facts = self.model, self.topology, self.target, self.weight_grid
         decided = _decided(*facts, weight_bits, activation_bits, self.input_ranges, ranges)
         return dataclasses.replace(self, **decided)
 

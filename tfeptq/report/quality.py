@@ -74,7 +74,7 @@ class Quality:
         is_held_back: whether nothing else has used them; otherwise they are calibration samples,
             because no more were given than were asked for.
         layers: layer name -> SQNR in dB of its output, in the model's order, where the file holds
-            it; of what is read of it, see `Topology.read`.
+            it; of what is read of it, see `Topology.seen`.
         cosines: layer name -> cosine of the same.
         lost: layer name -> dB that its output is further from float than the furthest of its
             inputs, of 60 dB and less.
@@ -134,7 +134,7 @@ def measure(
     pairs = _pairs(graph, wrapped)
     near = {key: tensor_nearness(left[key], right[found]) for key, found in pairs.items()}
     topology = Topology(graph)
-    read = {key: topology.read(key) for key in pairs}
+    read = {key: topology.seen(key) for key in pairs}
     layers = {key[0]: min(near[at][0] for at in read[key]) for key in pairs}
     cosines = {key[0]: min(near[at][1] for at in read[key]) for key in pairs}
     lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tfeptq.calibrate.activation_ranges import read_values
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
+from tfeptq.calibrate.read_values import ReadValues
 from tfeptq.canonical.layer_graph import Key
 from tfeptq.checkpoint.steps import Checkpoint
 from tfeptq.config import SENSITIVITIES, QuantizationConfig
@@ -65,9 +65,10 @@ def activation_grids(
     """
     ranges = {key: (found.minimum, found.maximum) for key, found in histograms.items()}
     plan = plan.with_ranges(ranges).with_widths(activations=dict.fromkeys(plan.groups, 8))
+    read = ReadValues(plan.topology, histograms)
     grids: dict[Candidate, Grid] = {}
     for name, quantizer in {t.quantizer.name: t.quantizer for t in plan.tensors.values()}.items():
-        values = read_values(quantizer, histograms)
+        values = read.of_quantizer(quantizer)
         for bits in plan.groups[plan.group_of(quantizer.sources[0])].widths:
             parameters: tuple[Any, int] | None = plan.fixed_parameters(quantizer, bits)
             if parameters is None:
