@@ -31,8 +31,11 @@ class RandomCase:
     traits: tuple[str, ...]
 
 
-class _Builder:
+class Builder:
     """Grows a graph from live tensors; weighted layers may be called again."""
+
+    #: Numbers of tokens, where inputs are some.
+    VOCABULARY = 40
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -210,6 +213,24 @@ class _Builder:
             if made is not x and 0 < int(np.prod(made.shape[1:])) <= 4096:
                 live.append(made)
 
+    def sizes(self, *bounds: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(int(self.rng.integers(*each)) for each in bounds)
+
+    def shapes(self) -> tuple[int, ...]:
+        """Of the model's inputs."""
+        shape = self.pick(
+            [self.sizes((5, 12), (5, 12), (1, 5)), self.sizes((6, 20), (2, 6)),
+             self.sizes((3, 16))]
+        )  # fmt: skip
+        if self.chance(0.6):
+            shape = self.sizes((5, 12), (5, 12), (1, 5))
+        return shape
+
+    def source(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """An input of the model, and the tensor that layers grow from."""
+        given = keras.Input(shape)
+        return given, given
+
     def head(self, x: Any) -> Any:
         if len(x.shape) == 4:
             x = self.pick([_L.GlobalAveragePooling2D, _L.GlobalMaxPooling2D, _L.Flatten])()(x)
@@ -219,26 +240,22 @@ class _Builder:
         return _L.Softmax()(x) if self.chance(0.4) else x
 
 
-def random_case(seed: int) -> RandomCase:
-    """The model and data of a seed."""
+def random_case(seed: int, builder: type[Builder] = Builder) -> RandomCase:
+    """The model and data of a seed, of the layers that a builder knows."""
     keras.utils.set_random_seed(seed)
-    build = _Builder(seed)
+    build = builder(seed)
     rng = build.rng
-    shape = build.pick(
-        [(int(rng.integers(5, 12)), int(rng.integers(5, 12)), int(rng.integers(1, 5))),
-         (int(rng.integers(6, 20)), int(rng.integers(2, 6))), (int(rng.integers(3, 16)),)]
-    )  # fmt: skip
-    if build.chance(0.6):
-        shape = (int(rng.integers(5, 12)), int(rng.integers(5, 12)), int(rng.integers(1, 5)))
-    inputs = [keras.Input(shape)]
+    shape = build.shapes()
+    sources = [build.source(shape)]
     if build.chance(0.15):
-        inputs.append(keras.Input(shape))
+        sources.append(build.source(shape))
         build.trait("two inputs")
+    inputs = [given for given, _ in sources]
     units = [1.0] * len(inputs)
     if build.chance(0.2):
         units = [float(10.0 ** rng.uniform(-7, 6)) for _ in inputs]
         build.trait("units " + ", ".join(f"{unit:.0e}" for unit in units))
-    live = list(inputs)
+    live = [made for _, made in sources]
     build.grow(live, int(rng.integers(4, 17)))
     outputs = [build.head(live[-1])] if build.chance(0.7) else [live[-1]]
     if build.chance(0.2) and len(live) > 3:
@@ -249,30 +266,36 @@ def random_case(seed: int) -> RandomCase:
         inputs if len(inputs) > 1 else inputs[0], used if len(used) > 1 else used[0]
     )
     count = int(build.pick([7, 33, 64, 100, 130]))
-    samples = _samples(build, shape, units, count, is_sorted=build.chance(0.3))
-    test = _samples(build, shape, units, 32, is_sorted=False)
+    samples = _samples(build, inputs, units, count, is_sorted=build.chance(0.3))
+    test = _samples(build, inputs, units, 32, is_sorted=False)
     _settle(model, samples, build)
     # Of 32 alone, chance moves errors by a tenth.
-    more = _samples(build, shape, units, 224, is_sorted=False)
+    more = _samples(build, inputs, units, 224, is_sorted=False)
     test = [np.concatenate(parts) for parts in zip(test, more, strict=True)]
     return RandomCase(seed, model, samples, test, tuple(build.traits))
 
 
 def _samples(
-    build: _Builder, shape: tuple[int, ...], units: list[float], count: int, *, is_sorted: bool
+    build: Builder, inputs: list[Any], units: list[float], count: int, *, is_sorted: bool
 ) -> list[np.ndarray]:
     """Three kinds of samples of unequal loudness, in order of loudness where they are sorted."""
     kinds = build.rng.integers(0, 3, count)
     if is_sorted:
         build.trait("sorted")
         kinds = np.sort(kinds)
-    loud = np.array([0.4, 1.0, 1.6])[kinds].reshape(-1, *(1,) * len(shape))
-    return [
-        (build.rng.normal(size=(count, *shape)) * loud * unit).astype(np.float32) for unit in units
-    ]
+    loud = np.array([0.4, 1.0, 1.6])[kinds]
+
+    def drawn(given: Any, unit: float) -> np.ndarray:
+        shape = tuple(given.shape[1:])
+        if given.dtype == "int32":
+            return build.rng.integers(0, build.VOCABULARY, (count, *shape)).astype(np.int32)
+        factors = loud.reshape(-1, *(1,) * len(shape))
+        return (build.rng.normal(size=(count, *shape)) * factors * unit).astype(np.float32)
+
+    return [drawn(*each) for each in zip(inputs, units, strict=True)]
 
 
-def _settle(model: keras.Model, samples: list[np.ndarray], build: _Builder) -> None:
+def _settle(model: keras.Model, samples: list[np.ndarray], build: Builder) -> None:
     """Statistics of batch normalization as training leaves them, some channels dead."""
     norms = [layer for layer in model.layers if isinstance(layer, _L.BatchNormalization)]
     for layer in norms:

@@ -2,6 +2,9 @@
 
     python -m benchmarks.random_models --seeds 0 300 [--jobs 2]
 
+Seeds below 300 are models of convolutions and what goes with them, those from 300 on of attention,
+recurrent layers and others as well (`benchmarks.random_families`).
+
 Each model runs in a process of its own, so that a crash is a result. One JSON line a model goes to
 benchmarks/results/random_models.jsonl; `--table` sums them up.
 """
@@ -49,7 +52,7 @@ def converted(model: Any, samples: Sequence[np.ndarray]) -> bytes:
 
     holder = tf.Module()
     holder.variables_of_model = [variable.value for variable in model.variables]
-    shapes = [tf.TensorSpec((1, *tensor.shape[1:]), tf.float32) for tensor in model.inputs]
+    shapes = [tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
 
     @tf.function(input_signature=shapes)
     def call(*inputs: Any) -> Any:
@@ -70,8 +73,8 @@ def converted(model: Any, samples: Sequence[np.ndarray]) -> bytes:
 
 
 def _given(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Values as an input of the witness takes them; one that nothing reads stays float."""
-    if detail["dtype"] == np.float32:
+    """Values as an input of the witness takes them; tokens, and one that nothing reads, as is."""
+    if detail["dtype"] in (np.float32, np.int32):
         return values
     scale, zero = detail["quantization"]
     return np.clip(np.round(values / scale) + zero, -128, 127).astype(np.int8)
@@ -153,10 +156,10 @@ def _one_rounding(
 
 def measure(seed: int) -> dict[str, Any]:
     """All figures of one model."""
-    from benchmarks.random_graphs import random_case
+    from benchmarks.random_families import case_of
 
     warnings.filterwarnings("ignore")
-    case = random_case(seed)
+    case = case_of(seed)
     given = case.test if len(case.test) > 1 else case.test[0]
     wanted = _listed(case.model.predict(given, verbose=0))
     result: dict[str, Any] = {"seed": seed, "traits": case.traits, "layers": len(case.model.layers)}
