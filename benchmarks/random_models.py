@@ -185,9 +185,13 @@ def _in_a_process(seed: int) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """What was refused, crashed, or is further from float than the witness."""
+    """What was refused, crashed, or is further from float than the witness; and how much that is.
+
+    Of a seed that was measured twice, the later row counts.
+    """
     lines, counts = [], Counter()
-    for row in rows:
+    ratios: list[float] = []
+    for row in {row["seed"]: row for row in rows}.values():
         seed = row["seed"]
         if "crash" in row:
             counts["crashed"] += 1
@@ -206,21 +210,30 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 counts[f"{rounding} refused"] += 1
                 lines.append(f"{seed} {rounding} {found['target']}: {found['refused']}")
                 continue
-            for target in TARGETS:
-                value = found[target]
-                counts["exports"] += 1
-                if isinstance(value, str):
-                    counts["exports refused"] += 1
-                    lines.append(f"{seed} {rounding} {target}: {value}")
-                elif isinstance(witness, float):
-                    counts["compared"] += 1
-                    if value > ALLOWED_RATIO * witness + NEGLIGIBLE:
-                        counts["further than the witness"] += 1
-                        lines.append(
-                            f"{seed} {rounding} {target}: {value:.4f}, Keras {found['keras']:.4f}, "
-                            f"witness {witness:.4f} {row['traits']}"
-                        )
-    return "\n".join([*lines, *(f"{name}: {count}" for name, count in counts.items())])
+            counts["exports"] += len(TARGETS)
+            for target in (name for name in TARGETS if isinstance(found[name], str)):
+                counts["exports refused"] += 1
+                lines.append(f"{seed} {rounding} {target}: {found[target]}")
+            if isinstance(witness, str):
+                continue
+            values = {name: found[name] for name in TARGETS if not isinstance(found[name], str)}
+            allowed = ALLOWED_RATIO * witness + NEGLIGIBLE
+            further = {name: value for name, value in values.items() if value > allowed}
+            counts["compared"] += len(values)
+            counts["further than the witness"] += len(further)
+            ratios += [max(value, 1e-6) / max(witness, 1e-6) for value in values.values()]
+            if further:
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in further.items())
+                lines.append(
+                    f"{seed} {rounding}: {shown}; Keras {found['keras']:.4f}, "
+                    f"witness {witness:.4f} {row['traits']}"
+                )
+    lines += [f"{name}: {count}" for name, count in counts.items()]
+    if ratios:
+        share = 100 * counts["further than the witness"] / counts["compared"]
+        lines.append(f"further than the witness: {share:.2f} % of what was compared")
+        lines.append(f"geometric mean of error / witness's: {np.exp(np.mean(np.log(ratios))):.3f}")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,21 +241,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs=2, type=int, default=(0, 300), metavar=("FROM", "TO"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--one", type=int)
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="sum up what was measured instead")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", default=[RESULTS], help="several only with --table"
+    )
     options = parser.parse_args(arguments)
     if options.one is not None:
         print(json.dumps(measure(options.one)), flush=True)
         return
     if not options.table:
-        options.results.parent.mkdir(exist_ok=True)
+        options.results[0].parent.mkdir(exist_ok=True)
         with (
-            options.results.open("a") as file,
+            options.results[0].open("a") as file,
             concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
         ):
             for row in pool.map(_in_a_process, range(*options.seeds)):
                 print(json.dumps(row), file=file, flush=True)
-    print(table([json.loads(line) for line in options.results.open()]))
+    lines = [line for path in options.results for line in path.open()]
+    print(table([json.loads(line) for line in lines]))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ class Quantizer:
         bits: width of its codes.
         fixed: scale and zero point where the kernel demands them, or a request fixes them.
         sources: tensors of the canonical model that are computed in its scale.
-        read: those in which they are read in the end, see `Topology.read`: what its range is for.
+        read: those of its scale in which they are read in the end, see `Topology.read`. For what
+            its range is chosen, see `tfeptq.calibrate.read_values`.
         chosen: what maxima choose of them, see `Topology.chosen`: few values, each of which stands
             for many.
         narrows: it makes the 8-bit copy of a 16-bit tensor.
