@@ -53,13 +53,10 @@ class Histogram:
 
     def beyond(self, low: float, high: float, least: float, most: float) -> list[Histogram]:
         """Of its values from `least` to `most` those outside of [low, high], if there are any."""
-        numbers, wanted = self.centers, np.zeros(self.counts.size, bool)
-        if least < low:
-            wanted |= (numbers >= least) & (numbers < low)
-        if most > high:
-            wanted |= (numbers > high) & (numbers <= most)
-        wanted &= self.counts > 0
-        # An extreme lies beyond the middle of its bin.
+        numbers, half = self.centers, 0.5 * 2.0**self.exponent
+        # An extreme lies on either side of the middle of its bin.
+        wanted = (numbers >= least - half) & (numbers < low - half)
+        wanted |= (numbers > high + half) & (numbers <= most + half)
         ends = [end for end, old in ((least, low), (most, high)) if end != old]
         if not ends:
             return []
@@ -111,7 +108,10 @@ class Histogram:
     def pooled(cls, parts: Sequence[Histogram]) -> Histogram:
         """Of the values of all parts together."""
         low, high = min(p.minimum for p in parts), max(p.maximum for p in parts)
-        first, exponent = (int(part) for part in _lattice(tf.constant(low), tf.constant(high)))
+        _, exponent = _lattice(tf.constant(low), tf.constant(high))
+        # A part of another histogram may have wider bins than its own range asks for.
+        exponent = max(int(exponent), *(p.exponent for p in parts))
+        first = int(_bins(tf.constant(low), tf.constant(exponent)))
         counts = np.zeros(_TOUCHED, np.int64)
         for part in parts:
             counts += _moved(part.counts, part.first, part.exponent, first, exponent)
