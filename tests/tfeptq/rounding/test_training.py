@@ -200,3 +200,17 @@ def test_training_that_diverges_names_a_layer(rate):
 def test_preparation_is_shared_with_the_student(trained):
     canonical = {layer.name for layer in prepare(trained[0]).layers}
     assert {layer.name for layer in trained[1].weighted_layers} <= canonical
+
+
+def test_a_model_whose_outputs_are_always_zero_is_trained():
+    """No output depends on anything on the samples: shares of attention would be 0 / 0."""
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(3, 3)(inputs)
+    dead = keras.layers.Conv2D(2, 1, bias_initializer=keras.initializers.Constant(-50.0))(x)
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU()(dead)))
+    samples = np.random.default_rng(0).normal(size=(16, 6, 6, 2)).astype("float32")
+    config = QuantizationConfig(steps=4, samples=16, batch_size=8)
+    quantized = quantize(model, samples, config)
+    for layer in quantized.layers:
+        assert all(np.isfinite(array).all() for array in layer.get_weights()), layer.name
+    assert not quantized.predict(samples, verbose=0).any()
