@@ -56,7 +56,7 @@ class Distillation:
         self._student = _quick_calls(LayerGraph.of(quantized), is_fused=is_fused)
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
-        # Where no output moves, behind a ReLU that is dead on all samples, there is no share to take.
+        # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
         self._normalizer = float(mean.max()) or 1.0
         self._layer_weight = _sum_by_layer(self.teacher.compared, mean / self._normalizer)
         self._schedule = Schedule(config.steps, config.gradual_activations, config.gradual_rounding)
