@@ -38,8 +38,8 @@ class Distillation:
         units: in which the outputs are compared; None: as they are.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
             (samples, 1) for each compared call; only means are used, each batch brings its own.
-        is_fused: fake-quantizes a tensor, and computes its loss, in one kernel, see
-            `tfeptq.quantized.fused`.
+        is_fused: computes the loss of a tensor in one kernel, see `tfeptq.quantized.fused`, where
+            the step is not one compiled whole.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Distillation:
         units: OutputUnits | None = None,
     ) -> None:
         self.teacher = Teacher(teacher)
-        self._student = _quick_calls(LayerGraph.of(quantized), is_fused=is_fused)
+        self._student = _quick_calls(LayerGraph.of(quantized))
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
@@ -137,13 +137,14 @@ class Distillation:
         return self._regularization * loss
 
 
-def _quick_calls(graph: LayerGraph, *, is_fused: bool) -> LayerGraph:
+def _quick_calls(graph: LayerGraph) -> LayerGraph:
     """The same calls without what training does not need: kernels' grids are set after it."""
 
     def quick(call: Call) -> Call:
         options = dict(call.options)
         if isinstance(call.layer, ActivationQuantizer):
-            options["is_fused"] = is_fused
+            # XLA, too, takes twice as long for the gradients that TensorFlow derives.
+            options["is_fused"] = True
         if isinstance(call.layer, (QuantizedWeights, QuantizedMean, Narrowing)):
             options["imitates_kernel"] = False
         return dataclasses.replace(call, options=options)

@@ -17,6 +17,7 @@ from tests.tfeptq import small_models
 from tfeptq.data import memory
 from tfeptq.data.memory import fitting_batch
 from tfeptq.preparation import prepare
+from tfeptq.report import nearness
 from tfeptq.report.nearness import tensor_cosine, tensor_nearness, tensor_sqnr
 from tfeptq.report.quality import LEAST_CODES
 
@@ -126,6 +127,17 @@ def test_both_measures_of_nearness_are_those_taken_alone(size, unit, spread, mea
     ratio, angle = tensor_nearness(*pair)
     assert ratio == pytest.approx(tensor_sqnr(*pair), abs=0.02)
     assert angle == pytest.approx(tensor_cosine(*pair), abs=1e-5)
+
+
+def test_of_large_tensors_some_values_of_every_channel_tell(monkeypatch):
+    monkeypatch.setattr(nearness, "ENOUGH_VALUES", 2**14)
+    generator = np.random.default_rng(0)
+    signal = generator.normal(size=(32, 64, 64, 2)).astype("float32")
+    # All of the error is in one channel, which a stride of an even number would see alone or never.
+    noise = generator.normal(size=signal.shape).astype("float32") * np.float32([0.1, 0.0])
+    pair = tf.constant(signal), tf.constant(signal + noise)
+    assert tensor_nearness(*pair)[0] == pytest.approx(tensor_sqnr(*pair), abs=0.3)
+    assert tensor_nearness(*pair)[1] == pytest.approx(tensor_cosine(*pair), abs=1e-3)
 
 
 def test_with_nothing_left_calibration_samples_are_measured():
