@@ -89,20 +89,19 @@ def test_copies_know_their_target_and_start_with_an_empty_report(quantized, tmp_
     assert tfeptq.QuantizedModel.from_config(old).target is None
 
 
-@pytest.mark.parametrize("is_fused", [False, True])
-def test_training_runs_other_calls_of_the_same_layers(is_fused, model, quantized):
+def test_training_runs_other_calls_of_the_same_layers(model, quantized):
     """The options travel with the calls: the model itself predicts as ever in the meantime."""
     images, graph = small_models.images(16), LayerGraph.of(quantized)
     attention = [np.ones((16, 1), "float32") for _ in quantized.weighted_layers]
     before = quantized(images).numpy()
     canonical = prepare(model)
-    distillation = Distillation(quantized, canonical, attention, CONFIG, is_fused=is_fused)
+    distillation = Distillation(quantized, canonical, attention, CONFIG)
     calls = distillation._student.calls
     assert [call.output for call in calls] == [call.output for call in graph.calls]
     for call, plain in zip(calls, graph.calls, strict=True):
         assert call.layer is plain.layer
         fuses = isinstance(call.layer, ActivationQuantizer)
-        assert call.options.get("is_fused", False) is (fuses and is_fused)
+        assert call.options.get("is_fused", False) is fuses
         assert not plain.options.get("is_fused", False)
     np.testing.assert_array_equal(quantized(images).numpy(), before)
 

@@ -10,7 +10,7 @@ corrected yet then stands in as if each of its calls were corrected alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,8 +26,12 @@ from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quick_calls import quick_call
 from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.quantized.written import Written
 from tfeptq.stage_samples import first
 
+#: Samples without which nothing is said of chance, and what share of the error of rounding to the
+#: steps of an output it may give.
+_LEAST, _CHANCE = 32, 0.05
 #: Standard errors beyond which a mean is no chance, whatever the others of its layer are.
 _LARGE = 3.0
 
@@ -46,13 +50,13 @@ def correct_biases(
     Args:
         model: the canonical float model with the same layer names.
         samples: one array a model input, float32 (N, ...); the first `count` are used, None: all,
-            at once where they fit into memory. Otherwise each batch has its own layers corrected.
+            at once where they fit into memory. Otherwise each batch has its own layers corrected,
+            until there are enough of them, see `is_enough`.
 
     Returns:
         layer name -> the shift that was removed, one value an output channel.
     """
     count = first(count, len(samples[0]))
-    quantized.report.samples["bias correction"] = count
     graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
     counterparts = corresponding_tensors(float_graph, graph)
     order = turns(graph, QuantizedWeights)
@@ -64,14 +68,51 @@ def correct_biases(
     if is_worth_tracing(model, count):
         run = tf.function(run, autograph=False)
     batches = WholeBatches(samples, count, passing_batch(model, count))
-    found = [run(*each) for each in zip(batches, map(tf.constant, batches.repeats), strict=True)]
+    rows: dict[str, list[np.ndarray]] = {}
+    steps, used = _output_steps(quantized), 0
+    for batch, repeated in zip(batches, batches.repeats, strict=True):
+        for name, found in run(batch, tf.constant(repeated)).items():
+            rows.setdefault(name, []).append(found.numpy())
+        used += batches.size - repeated
+        if used >= _LEAST and is_enough(rows, steps):
+            break
+    quantized.report.samples["bias correction"] = used
     shifts = {
-        name: without_chance(tf.concat([part[name] for part in found], axis=0), count).numpy()
-        for name in found[0]
+        name: without_chance(tf.constant(np.concatenate(parts)), used).numpy()
+        for name, parts in rows.items()
     }
     for name, shift in shifts.items():
         quantized.get_layer(name).shift_bias(-shift)
     return shifts
+
+
+def _output_steps(quantized: QuantizedModel) -> dict[str, float]:
+    """Layer name -> the finest step of its outputs."""
+    steps: dict[str, float] = {}
+    for kernel in Written.of(quantized).computing():
+        step = float(kernel.target.parameters()[0])
+        steps[kernel.layer.name] = min(step, steps.get(kernel.layer.name, step))
+    return steps
+
+
+def is_enough(rows: Mapping[str, Sequence[np.ndarray]], steps: Mapping[str, float]) -> bool:
+    """Whether more samples would tell a layer nothing that its output shows.
+
+    What chance gives a layer's shifts is then, in the mean square over its channels, at most
+    `_CHANCE` of what rounding its outputs to their steps gives, which is step^2 / 12.
+
+    Args:
+        rows: layer name -> shifts of samples, float32 (n, C) a batch.
+        steps: layer name -> the step of its outputs.
+    """
+    for name, parts in rows.items():
+        shifts = np.concatenate(parts).astype(np.float64)
+        if len(shifts) < 2:
+            return False
+        chance = float(shifts.var(axis=0, ddof=1).mean()) / len(shifts)
+        if chance > _CHANCE * steps[name] ** 2 / 12.0:
+            return False
+    return True
 
 
 def _float_means(

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tfeptq import small_models
-from tfeptq.calibrate.bias_correction import correct_biases, without_chance
+from tfeptq.calibrate import bias_correction
+from tfeptq.calibrate.bias_correction import correct_biases, is_enough, without_chance
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
@@ -144,3 +145,30 @@ def test_it_lowers_the_error_of_the_output(bits):
         found = quantize(model, data[:32], config).predict(data, verbose=0)
         errors.append(float(np.square(found - expected).mean()))
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(("bits", "least", "most"), [(8, 32, 96), (2, 128, 256)])
+def test_samples_are_taken_until_chance_is_below_the_steps_of_outputs(
+    bits, least, most, monkeypatch
+):
+    model, data = small_models.residual_network(), small_models.images(256)
+    config = dataclasses.replace(CONFIG, weight_bits=bits, bias_correction=False, samples=256)
+    canonical = prepare(model)
+    monkeypatch.setattr(bias_correction, "passing_batch", lambda *_: 16)
+    shifts = []
+    for chance in (bias_correction._CHANCE, 0.0):
+        monkeypatch.setattr(bias_correction, "_CHANCE", chance)
+        quantized = quantize(model, data, config)
+        shifts.append(correct_biases(quantized, canonical, [data]))
+        used = quantized.report.samples["bias correction"]
+        assert used == 256 if chance == 0.0 else least <= used <= most
+    steps = bias_correction._output_steps(quantized)
+    for name, shift in shifts[0].items():
+        # Three standard errors of the root of a twentieth of step^2 / 12, and what is shrunk.
+        assert np.sqrt(np.mean(np.square(shift - shifts[1][name]))) < 0.25 * steps[name]
+
+
+def test_one_sample_is_never_enough():
+    rows = {"layer": [np.zeros((1, 4), "float32")]}
+    assert not is_enough(rows, {"layer": 1.0})
+    assert is_enough({"layer": 2 * rows["layer"]}, {"layer": 1.0})
