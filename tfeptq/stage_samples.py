@@ -19,7 +19,8 @@ class StageSamples:
     Attributes:
         weight_scores: squared Jacobians of single weights, for thresholds by "hmse" and the
             sensitivity "label_free".
-        bias_correction: mean shifts of what layers compute.
+        bias_correction: mean shifts of what layers compute; batches end before, where chance gives
+            less than outputs show.
         layer_by_layer: inputs of a layer that "optq" fits its integers to; as many as fit into
             1 GiB.
         rounding_errors: mean inputs of layers, from which the errors of candidate widths follow.
