@@ -182,18 +182,23 @@ class _Freezer:
 
     def _results(self, layer: Table, source: Tensor, like: Tensor) -> str:
         """A function at all integers of a tensor, computed in float32 as in Keras."""
-        steps = integers(source.dtype) - source.quantization.zero_point
+        steps = self._integers(source) - source.quantization.zero_point
         arguments = steps.astype(np.float32) * source.quantization.scale[0]
         return self._array(f"{layer.name}/table", layer.results(arguments), like)
 
     def _places(self, source: Tensor) -> str:
         if source.name not in self._counted:
-            tensors, operators = place_operators(source, source.name, self._unique)
+            first = int(self._integers(source)[0])
+            tensors, operators = place_operators(source, first, source.name, self._unique)
             for tensor in tensors:
                 self._add(tensor)
             self._operators += operators
             self._counted[source.name] = tensors[-1].name
         return self._counted[source.name]
+
+    def _integers(self, source: Tensor) -> np.ndarray:
+        """Those that tables of a tensor have results for."""
+        return integers(self._tensors, self._operators, source.name)
 
     def _array(self, name: str, values: np.ndarray, like: Tensor) -> str:
         """An array in the integers that its quantizer makes of it in Keras."""

@@ -31,6 +31,7 @@ from tfeptq.preparation.trace import (
     symbols,
     trace,
 )
+from tfeptq.preparation.unseen import bound_masks
 from tfeptq.preparation.weighted import Shared
 
 
@@ -74,6 +75,7 @@ def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Nod
 def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> keras.Model:
     """Folds what is exact to fold, and builds the Keras model. `graph` is changed."""
     refuse_constant_outputs(graph)
+    bound_masks(graph)
     check_constants(graph)
     if config is not None:
         choose_kernels(graph, config)

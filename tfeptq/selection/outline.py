@@ -72,7 +72,8 @@ class _Outline:
         if row.looks_up:
             inputs = [self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype), *read]
         elif row.tabulates:
-            table = self._constant(f"{layer.name}/table", (len(integers(dtype)),), dtype)
+            count = len(self._integers(inputs[0]))
+            table = self._constant(f"{layer.name}/table", (count,), dtype)
             inputs = [table, self._places(inputs[0])]
         inputs += self._parameters(layer, kind, dtype)
         output = self._write(kernel.result, layer.name)
@@ -102,13 +103,17 @@ class _Outline:
     def _places(self, name: str) -> str:
         if name not in self._counted:
             source = self._tensors[name]
+            first = int(self._integers(name)[0])
             tensors, operators = place_operators(
-                source, name, lambda wanted: unique_name(wanted, set(self._tensors))
+                source, first, name, lambda wanted: unique_name(wanted, set(self._tensors))
             )
             self._tensors.update({tensor.name: tensor for tensor in tensors})
             self._operators += operators
             self._counted[name] = tensors[-1].name
         return self._counted[name]
+
+    def _integers(self, name: str) -> np.ndarray:
+        return integers(self._tensors, self._operators, name)
 
     def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
         if primitive_of(layer).magnitude is Magnitude.SLOPES:

@@ -101,6 +101,8 @@ class OperatorKind:
         positive: roles in which kernels refuse negative numbers while they run.
         bias_reason: why there must be a bias.
         channel_axis: of the weights, in the file's layout; None for operators without weights.
+        keeps_sign: of numbers none of which is negative it makes none that is.
+        squares: nor of any numbers that it is given twice.
         ties: what it writes lies between its inputs' integers: all have the output's parameters.
         fixes: type -> scale and zero point of the output that kernels demand.
         converts: the input may have another type than the output.
@@ -137,6 +139,8 @@ class OperatorKind:
     positive: tuple[str, ...] = ()
     bias_reason: str = ""
     channel_axis: int | None = None
+    keeps_sign: bool = False
+    squares: bool = False
     ties: bool = False
     fixes: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
     converts: bool = False

@@ -57,7 +57,7 @@ def problems(
     yield from _relu6(case)
     for role in case.kind.positive:
         name = operand(operator, role)
-        if name is not None and not is_positive(graph, name):
+        if name is not None and not is_positive(graph.tensors, graph.operators, name):
             yield f"its input {name!r} may be negative, which kernels refuse: put a ReLU before it"
 
 

@@ -122,6 +122,7 @@ ADD = register(
         attributes=FUSED,
         written=_ANY_SCALE,
         roles=_PAIR,
+        keeps_sign=True,
         counts=True,
         overflow=_sum_overflow,
         tolerances=RESCALED_BY_XNNPACK | {("litert", "int16"): _SUM_OF_16_BITS},
@@ -150,6 +151,8 @@ MUL = register(
         options="MulOptions",
         attributes=FUSED,
         roles=_PAIR,
+        keeps_sign=True,
+        squares=True,
         overflow=product_overflow,
         tolerances=RESCALED_BY_XNNPACK | QUOTIENT_IN_TFLM,
     )

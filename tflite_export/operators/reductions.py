@@ -123,6 +123,7 @@ MEAN = register(
         versions=(2, 3),
         options="ReducerOptions",
         attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        keeps_sign=True,
         keeps_codes=_mean_keeps_codes,
         overflow=_mean_overflow,
         tolerances=RESCALED_BY_XNNPACK,

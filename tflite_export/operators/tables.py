@@ -6,12 +6,13 @@ of the integers and the distance of the lowest from 0 make them: each exact in e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tflite_export.graph.kinds import ACTIVATION, OperatorKind, register
 from tflite_export.graph.shapes import same
+from tflite_export.graph.signs import is_positive
 from tflite_export.graph.structure import Operator, Quantization, Tensor
 from tflite_export.operators.elementwise import ADD
 from tflite_export.operators.operands import Operands
@@ -32,29 +33,41 @@ CAST = register(
 )
 
 
-def integers(dtype: str) -> np.ndarray:
-    """All integers of a type, in the order in which a table has their results."""
-    info = np.iinfo(dtype)
-    return np.arange(info.min, info.max + 1)
+def integers(tensors: Mapping[str, Tensor], operators: Sequence[Operator], name: str) -> np.ndarray:
+    """The integers of a tensor that a table has results for, in their order.
+
+    All that its type has; of 16 bits without the negative ones where it cannot hold them, as in
+    normalizations: half of 128 KiB.
+
+    Args:
+        tensors, operators: of the graph, as far as it has been made.
+    """
+    info, zero_point = np.iinfo(tensors[name].dtype), tensors[name].quantization.zero_point
+    is_half = info.bits == 16 and zero_point == 0 and is_positive(tensors, operators, name)
+    return np.arange(0 if is_half else info.min, info.max + 1)
 
 
 def place_operators(
-    source: Tensor, layer: str, unique: Callable[[str], str]
+    source: Tensor, first: int, layer: str, unique: Callable[[str], str]
 ) -> tuple[list[Tensor], list[Operator]]:
     """What turns the integers of a tensor into places of a table.
 
     Args:
+        first: of `integers`, whose place is 0.
         unique: makes a name one that no tensor has.
 
     Returns:
         The tensors, of which the last one holds the places, and the operators.
     """
     one = Quantization(np.ones(1, np.float32))
-    lowest = np.full([1] * len(source.shape), -integers(source.dtype)[0], np.int32)
     whole = Tensor(unique(f"{layer}/integers"), source.shape, "int32", one, bits=32)
+    widened = Operator(CAST.name, (source.name,), (whole.name,), layer, {})
+    if first == 0:
+        return [whole], [widened]
+    lowest = np.full([1] * len(source.shape), -first, np.int32)
     shift = Tensor(unique(f"{layer}/lowest"), lowest.shape, "int32", one, lowest, 32)
     places = Tensor(unique(f"{layer}/places"), source.shape, "int32", one, bits=32)
     return [whole, shift, places], [
-        Operator(CAST.name, (source.name,), (whole.name,), layer, {}),
+        widened,
         Operator(ADD.name, (whole.name, shift.name), (places.name,), layer, {ACTIVATION: "NONE"}),
     ]
