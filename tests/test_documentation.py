@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -33,6 +34,26 @@ def test_every_public_name_has_its_place_in_the_reference(package):
         if line.startswith(f"::: {package.__name__}.")
     }
     assert {name for name in package.__all__ if not name.startswith("__")} == documented
+
+
+def test_messages_that_are_explained_are_said():
+    """The first column of docs/messages.md quotes the product, but for values."""
+    said = {
+        " ".join(node.value.split())
+        for package in ("tfeptq", "tflite_export")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    said |= {
+        " ".join(path.read_text("utf-8").split())
+        for path in (ROOT / "tflite_export" / "targets").glob("*.toml")
+    }
+    rows = re.findall(r"^\| (?!message)(.+?) \|", (ROOT / "docs" / "messages.md").read_text(), re.M)
+    assert len(rows) > 25
+    for row in rows:
+        for words in row.split("…"):
+            assert any(words.strip() in each for each in said), words
 
 
 def test_every_page_is_in_the_navigation():

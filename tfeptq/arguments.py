@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfeptq.config import InputShape, QuantizationConfig
 from tfeptq.data.sample_sizes import sizes_of
@@ -20,8 +21,13 @@ def given_model(model: Any) -> keras.Model:
     """The model, which one of Keras 2 (tf_keras) is turned into.
 
     Raises:
-        ValueError: it is no Keras model, or is quantized already.
+        ValueError: it is no Keras model, or is quantized already, or this is no plain Python.
     """
+    if not tf.executing_eagerly():
+        raise ValueError(
+            "this runs inside a tf.function or a graph, where weights have no values; call it "
+            "from plain Python"
+        )
     if is_keras2_model(model):
         model = converted(model)
     require_model(model)
@@ -77,3 +83,8 @@ def check_callbacks(callbacks: Any) -> None:
     for index, callback in enumerate(callbacks):
         if not isinstance(callback, keras.callbacks.Callback):
             raise ValueError(f"callbacks[{index}]={shown(callback)} must be a Keras callback")
+        if getattr(callback, "takes_float_models", False):
+            raise ValueError(
+                f"callbacks[{index}] is a {type(callback).__name__}, which quantizes what a "
+                "training leaves: give it to fit of the float model, model.fit(callbacks=[...])"
+            )

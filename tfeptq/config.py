@@ -11,6 +11,7 @@ from tfeptq.goals import AccuracyTarget, Budget, timed
 from tfeptq.host_latency import latency_file
 from tfeptq.registry import Registry
 from tfeptq.settings import (
+    NamedSettings,
     bounds,
     layer_names,
     member,
@@ -63,7 +64,7 @@ PARTS = "parts"
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationConfig:
+class QuantizationConfig(NamedSettings):
     """How a model is quantized. Every part of the recipe can be switched off for an ablation.
 
     Attributes:

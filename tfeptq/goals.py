@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfeptq.host_latency import HOST
-from tfeptq.settings import member, real, shown, switch, whole
+from tfeptq.settings import NamedSettings, member, real, shown, switch, whole
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class Budget(NamedSettings):
     """Upper bounds of what a model may cost on its target; all that are given hold.
 
     Attributes:
@@ -97,7 +97,7 @@ SEARCHES = ("frontier", "layers")
 
 
 @dataclasses.dataclass(frozen=True)
-class AccuracyTarget:
+class AccuracyTarget(NamedSettings):
     """The least that the quantized model must score; among those the cheapest is taken.
 
     Attributes:

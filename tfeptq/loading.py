@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,22 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:
         # Keras raises whatever the broken part of a file provokes.
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: Keras cannot load it: {reason[0]}") from error
+        said = _unknown_class(error) or f"Keras cannot load it: {reason[0]}"
+        raise ValueError(f"{path}: {said}") from error
+
+
+def _unknown_class(error: BaseException | None) -> str | None:
+    """What to say where Keras does not know a class of the user's."""
+    while error is not None:
+        found = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
+        if found is not None:
+            return (
+                f"it needs {found[1]!r}, which Keras does not know here: decorate it with "
+                "@keras.saving.register_keras_serializable() and import its module first, or pass "
+                "the model itself to tfeptq.quantize"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _without_wrappers(path: Path) -> keras.Model:

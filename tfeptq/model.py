@@ -110,6 +110,19 @@ class QuantizedModel(keras.Model):
         """
         return bit_widths(self)
 
+    def export(self, filepath: Any, *options: Any, **named: Any) -> None:
+        """Keras's own, which writes a model of floats that imitates the integers.
+
+        Raises:
+            ValueError: a `.tflite` file is asked for, which `tflite_export.export` writes.
+        """
+        if str(filepath).endswith(".tflite") or "litert" in (*options, named.get("format")):
+            raise ValueError(
+                f"{filepath}: model.export is Keras's, which writes floats; the file of integers "
+                f"is written by tflite_export.export(quantized, {str(filepath)!r})"
+            )
+        super().export(filepath, *options, **named)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "target": self.target}
 

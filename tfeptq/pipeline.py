@@ -22,6 +22,7 @@ from tfeptq.before_data import look_ahead
 from tfeptq.calibrate.activation_ranges import set_activation_ranges
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.lost_features import warn_of_lost_features
+from tfeptq.calibrate.odd_samples import warn_of_odd_samples
 from tfeptq.calibrate.sequences import single_steps
 from tfeptq.checkpoint.results import changed_or_kept, decisive, measured_or_kept
 from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
@@ -139,7 +140,8 @@ def _quantize(
         samples, labelled = taken.arrays, labelled and labelled.of(taken.labels)
         lost = warn_of_lost_features(plan, functional, samples)
         prove(functional, canonical, samples)
-        notes = [*lost, *doubts(canonical, samples, plan.input_ranges)]
+        odd = warn_of_odd_samples(functional, samples)
+        notes = [*lost, *odd, *doubts(canonical, samples, plan.input_ranges)]
         taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
     scores = FloatScores(canonical, samples, config.seed, checkpoint, stages=config.stages)
     learn = functools.partial(_learn, taken, scores, checkpoint)

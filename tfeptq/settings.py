@@ -5,15 +5,29 @@ NumPy's numbers are numbers here; `True`, "4" and 4.5 are not whole numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from tflite_export.near_names import meant
+
+
+class NamedSettings:
+    """Base of dataclasses of settings: a name that is none is answered with the one meant."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in kwargs:
+            if name not in names:
+                close = meant(name, names)
+                hint = f"did you mean {close!r}?" if close else f"there are {', '.join(names)}"
+                raise TypeError(f"{cls.__name__} has no setting {name!r}; {hint}")
+        return super().__new__(cls)
 
 
 def shown(value: Any) -> str:

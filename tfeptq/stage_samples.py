@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfeptq.settings import member, shown, whole
+from tfeptq.settings import NamedSettings, member, shown, whole
 
 
 @dataclasses.dataclass(frozen=True)
-class StageSamples:
+class StageSamples(NamedSettings):
     """Stages that take the first so many samples of a random order, or all where there are fewer.
 
     All others take them all: ranges, attention, the traces of weights and the distillation.

@@ -13,7 +13,7 @@ import numpy as np
 from tflite_export import targets
 from tflite_export import verify as verification
 from tflite_export.file import ends
-from tflite_export.file.atomic import destination, write_atomically
+from tflite_export.file.atomic import tflite_destination, write_atomically
 from tflite_export.file.packing import CONTAINER_BITS
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
@@ -111,7 +111,7 @@ def export(
         >>> result.verification is not None
         True
     """
-    path = destination(path)
+    path = tflite_destination(path)
     _require_quantized(model)
     target = _target(model, target)
     check_ends(target, input_type, output_type)
@@ -174,7 +174,8 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
     tensor = graph.tensors[name]
     if values.shape[1:] != tensor.shape[1:] or not len(values):
         raise ValueError(
-            f"samples of input {name!r} are {values.shape}, need (N, *{tensor.shape[1:]})"
+            f"samples of input {name!r} are {values.shape}, need "
+            f"(N, {', '.join(map(str, tensor.shape[1:]))})"
         )
     return ends.integers(
         values,

@@ -5,8 +5,10 @@ None of them reads samples to the end, trains or leaves a file.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
+import tempfile
 
 import keras
 import numpy as np
@@ -73,7 +75,60 @@ def metric(result):
     return of(weight_bits=(4, 8), accuracy_target=AccuracyTarget(lambda model: result))
 
 
+@functools.cache
+def quantized():
+    return quantize(network(), IMAGES, NEAREST)
+
+
+@functools.cache
+def content():
+    """Of a file that is right."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tflite_export.export(quantized(), f"{folder}/m.tflite").path.read_bytes()
+
+
+def tokens():
+    inputs = keras.Input((5,), name="tokens")
+    x = L.GlobalAveragePooling1D()(L.Embedding(10, 4, name="words")(inputs))
+    return keras.Model(inputs, L.Dense(3)(x))
+
+
+def numbers(*values):
+    return quantize(tokens(), np.resize(values, (8, 5)), NEAREST)
+
+
+class Unregistered(keras.layers.Layer):
+    """Of the user's own, which nobody told Keras of."""
+
+
+class Odd(keras.layers.Layer):
+    """Looks at values, which no graph has."""
+
+    def call(self, inputs):
+        return inputs * float(inputs[0, 0])
+
+
+def decomposed(returned):
+    tfeptq.register_layer(Odd, lambda layer, x: returned)
+    inputs = keras.Input((4,))
+    made = keras.Model(inputs, L.Dense(2)(Odd()(inputs)))
+    return quantize(made, IMAGES[:, 0, 0, [0, 0, 1, 2]], NEAREST)
+
+
+def monitored(monitor, *, every_epochs=None, stands="behind"):
+    own = QuantizationCallback(
+        IMAGES, NEAREST, validation_data=(IMAGES, np.zeros((8, 4))), every_epochs=every_epochs
+    )
+    other = keras.callbacks.EarlyStopping(monitor, mode="min")
+    callbacks = [own, other] if stands == "behind" else [other, own]
+    compiled("mse").fit(IMAGES, np.zeros((8, 4)), callbacks=callbacks, verbose=0)
+
+
 MODELS = {
+    "in a graph": (
+        tf.function(lambda: quantize(network(), IMAGES, NEAREST)),
+        "inside a tf.function or a graph",
+    ),
     "path": (lambda: quantize("m.keras", IMAGES), r"received str: .*load_model\('m.keras'\)"),
     "path object": (lambda: quantize(pathlib.Path("m.h5"), IMAGES), "load the file with"),
     "nothing": (lambda: quantize(None, IMAGES), "received NoneType"),
@@ -101,6 +156,10 @@ ARGUMENTS = {
     "callback class": (
         lambda: quantize(network(), IMAGES, callbacks=[keras.callbacks.History]),
         r"callbacks\[0\]=",
+    ),
+    "callback that quantizes": (
+        lambda: quantize(network(), IMAGES, callbacks=[QuantizationCallback(IMAGES)]),
+        "give it to fit of the float model",
     ),
     "checkpoint number": (
         lambda: quantize(network(), IMAGES, checkpoint_dir=3),
@@ -153,6 +212,15 @@ REQUESTS = {
         lambda: of(weight_bits=(2, 8), budget=Budget(latency_ms=1, latency_table="no.csv")),
         "latency table no.csv: no such file",
     ),
+    "unknown output": (lambda: of(outputs=["haed"]), "did you mean 'head'"),
+    "decomposed into nothing": (lambda: decomposed(None), "returns .*NoneType.* has 1 outputs"),
+    "decomposed into two": (lambda: decomposed([1.0, 2.0]), "return as many tensors"),
+    "row that there is not": (
+        lambda: numbers(1, 10),
+        "'tokens' holds 10; layer 'words' takes whole numbers from 0 to 9",
+    ),
+    "row before the first": (lambda: numbers(1, -1), "'tokens' holds -1"),
+    "part of a row": (lambda: numbers(1, 1.5), "'tokens' holds 1.5"),
     "metric of text": (lambda: metric("good"), "the metric returned 'good'"),
     "metric of nothing": (lambda: metric(None), "the metric returned None"),
     "metric of NaN": (lambda: metric(float("nan")), "the metric returned nan"),
@@ -192,7 +260,11 @@ DATA = {
     "no list": (list, r"shape \(0,\); expected"),
     "masked": (lambda: np.ma.masked_array(IMAGES, IMAGES > 0.5), "masked values"),
     "symbolic": (lambda: keras.Input(SHAPE), "no array of numbers"),
-    "not batched": (lambda: tf.data.Dataset.from_tensor_slices(IMAGES), "axis in front"),
+    "not batched": (lambda: tf.data.Dataset.from_tensor_slices(IMAGES), r"dataset\.batch"),
+    "named otherwise": (lambda: {"x": IMAGES, "y": [0]}, r"pass \{'image': array\}, or the array"),
+    "dictionaries": (lambda: [{"image": row} for row in IMAGES], "it holds dictionaries"),
+    "set": (lambda: {1.0, 2.0}, "calibration is a set"),
+    "lists of unequal length": (lambda: [[1.0], [1.0, 2.0]], "pad_sequences"),
     "no batches": (lambda: tf.data.Dataset.from_tensor_slices(IMAGES[:0]).batch(2), "no batch"),
     "batches of nothing": (lambda: (None for _ in range(2)), "dtype object"),
     "ragged": (lambda: tf.ragged.constant([[1.0], [1.0, 2.0]]), "RaggedTensor"),
@@ -204,6 +276,47 @@ OF_TWO = {
     "another name": ({"a": np.zeros((8, 4)), "c": np.zeros((8, 4))}, r"lacks the inputs \['b'\]"),
 }
 FILES = {
+    "over a Keras model": (
+        lambda: tflite_export.export(quantized(), "m.keras"),
+        r"\.keras is for Keras models; the name of a TensorFlow Lite file ends in \.tflite",
+    ),
+    "over a device": (lambda: tflite_export.export(quantized(), "/dev/null"), "is a device"),
+    "floats on coral": (
+        lambda: tflite_export.export(quantized(), "m.tflite", target="coral", input_type="float32"),
+        "on 'coral' floats would be",
+    ),
+    "Keras's own export": (
+        lambda: quantized().export("m.tflite"),
+        r"written by tflite_export\.export\(quantized, 'm.tflite'\)",
+    ),
+    "Keras's own export of LiteRT": (
+        lambda: quantized().export("m", format="litert"),
+        "model.export is Keras's",
+    ),
+    "samples of another shape": (
+        lambda: tflite_export.export(quantized(), "m.tflite", samples=IMAGES[:, :5]),
+        r"need \(N, 6, 6, 3\)",
+    ),
+    "inspect a content": (
+        lambda: tflite_export.inspect(content()),
+        r"a content of \d+ bytes is not the path",
+    ),
+    "run one sample": (
+        lambda: tflite_export.run(content(), IMAGES[0]),
+        r"needs an axis in front, array\[None\]",
+    ),
+    "report of a float model": (
+        lambda: tfeptq.write_report("r.json", network(), None),
+        "quantized=.* must be what tfeptq.quantize returned",
+    ),
+    "report without a file": (
+        lambda: tfeptq.write_report("r.json", quantized(), "m.tflite"),
+        r"must be what tflite_export\.export\(quantized, path\) returned",
+    ),
+    "compare with another": (
+        lambda: tfeptq.compare(keras.Sequential([keras.Input((4,)), L.Dense(2)]), quantized(), 0),
+        "not a model and its own quantized copy",
+    ),
     "float model": (lambda: tflite_export.export(network(), "m.tflite"), "quantize it first"),
     "no model": (lambda: tflite_export.export(None, "m.tflite"), "received a NoneType"),
     "path of a model": (lambda: tflite_export.export("m.keras", "m.tflite"), "received a str"),
@@ -227,6 +340,19 @@ FILES = {
     ),
 }
 CALLBACKS = {
+    "reader in front": (
+        lambda: monitored("quantized_loss", every_epochs=1, stands="in front"),
+        "EarlyStopping monitors 'quantized_loss' after every epoch: put it behind",
+    ),
+    "no scores of epochs": (lambda: monitored("quantized_loss"), "every_epochs=1, which writes"),
+    "score of the end": (
+        lambda: monitored("final_quantized_loss", every_epochs=1),
+        "let it monitor 'quantized_loss'",
+    ),
+    "over a Keras model": (
+        lambda: fitted(QuantizationCallback(IMAGES, export_path="m.h5")),
+        "is for Keras models",
+    ),
     "config": (lambda: QuantizationCallback(IMAGES, {"weight_bits": 4}), "must be a tfeptq"),
     "no goal": (lambda: QuantizationCallback(IMAGES, Config(weight_bits=(2, 4))), "which to take"),
     "part of an epoch": (
@@ -267,6 +393,84 @@ def test_a_mistake_is_answered_in_one_sentence(name, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+NAMES = {
+    "steps": (lambda: Config(epochs=3), "no setting 'epochs'; did you mean 'steps'"),
+    "bits": (lambda: Config(bits=4), "did you mean 'weight_bits'"),
+    "nothing near": (lambda: Config(xyz=4), "there are weight_bits, activation_bits"),
+    "budget": (lambda: Budget(flash=10**5), "did you mean 'weight_bytes'"),
+    "accuracy": (lambda: AccuracyTarget(len, realtive=0.9), "did you mean 'relative'"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_there_is_not_is_answered_with_the_one_that_was_meant(name):
+    mistake, message = NAMES[name]
+    with pytest.raises(TypeError, match=message):
+        mistake()
+
+
+def behind(first, samples, *, nested=False):
+    """A network that begins with a layer, quantized on samples."""
+    rest = [L.Conv2D(2, 3, name="conv"), L.Flatten(), L.Dense(2)]
+    begins = [keras.Sequential([L.RandomFlip(), first])] if nested else [first]
+    return quantize(keras.Sequential([keras.Input(SHAPE), *begins, *rest]), samples, NEAREST)
+
+
+def adapted():
+    layer = L.Normalization(name="unit")
+    layer.adapt(IMAGES * 255)
+    return layer
+
+
+PIXELS = L.Rescaling(1 / 255, name="pixels")
+DOUBTS = {
+    "zeros": (lambda: quantize(network(), IMAGES * 0, NEAREST), "all 8 calibration samples are eq"),
+    "one image": (
+        lambda: quantize(network(), IMAGES[:1].repeat(8, 0), NEAREST),
+        "are equal: were they loaded",
+    ),
+    "0 to 1 for 0 to 255": (lambda: behind(PIXELS, IMAGES), "'pixels'.* leaves a range of 0.0039"),
+    "the same in a model": (lambda: behind(PIXELS, IMAGES, nested=True), "'pixels'"),
+    "-1 to 1 for 0 to 255": (
+        lambda: behind(L.Rescaling(1 / 127.5, -1), IMAGES * 2 - 1),
+        "as the model was trained on",
+    ),
+    "16 bits for 8": (lambda: behind(PIXELS, IMAGES * 65535), "leaves a range of 257"),
+    "another unit than adapted to": (lambda: behind(adapted(), IMAGES), "behind layer 'unit'"),
+}
+#: What looks similar and is right.
+SOUND = {
+    "pixels": lambda: behind(PIXELS, IMAGES * 255),
+    "dark pixels": lambda: behind(PIXELS, IMAGES * 40),
+    "nested": lambda: behind(PIXELS, IMAGES * 255, nested=True),
+    "no pixels": lambda: behind(L.Rescaling(0.1), IMAGES / 2),
+    "adapted": lambda: behind(adapted(), IMAGES * 255),
+    "few": lambda: behind(adapted(), IMAGES[:2] * 255),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_samples_that_are_hardly_meant_are_doubted(name):
+    make, message = DOUBTS[name]
+    with pytest.warns(UserWarning, match=message):
+        made = make()
+    assert any(re.search(message, each) for each in made.report.warnings)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_samples_that_are_right_are_not_doubted(name, recwarn):
+    SOUND[name]()
+    said = [str(each.message) for each in recwarn]
+    assert not [each for each in said if "calibration samples" in each and "were asked" not in each]
+
+
+def test_unsigned_bytes_are_pixels_for_files_of_signed_integers():
+    pixels = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(1, *SHAPE)
+    found, expected = (tflite_export.run(content(), x) for x in (pixels, pixels.astype("float32")))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Files that are right, and some that are not."""
@@ -282,6 +486,7 @@ def folder(tmp_path_factory):
     np.savez(path / "small.npz", x=IMAGES[:, :5], y=np.zeros(8))
     np.savez(path / "bare.npz", x=IMAGES)
     np.save(path / "x.npy", IMAGES)
+    keras.Sequential([keras.Input((4,)), Unregistered()]).save(path / "own.keras")
     (path / "text.txt").write_text("hello")
     (path / "t.csv").write_text("operator,bits\nfirst,8\n")
     return path
@@ -292,6 +497,11 @@ CHOICE = f"{QUANTIZE} --weight-bits 2,4,8"
 LABELLED = f"{CHOICE} --max-weight-bytes 9999 --sensitivity hawq_v2"
 CLASSES = "--trace-loss sparse_categorical_crossentropy"
 COMMANDS = {
+    "quantize own.keras --calibration x.npz --output m.tflite": "needs 'Unregistered', which Keras",
+    "quantize m.keras --calibration m.keras --output m.tflite": "archive of something else",
+    "quantize m.keras --calibration x.npz": "--output is missing, or has no value; `tfeptq quanti",
+    f"{QUANTIZE} --report": "--report is missing, or has no value",
+    "evaluate m.keras --data x.npz": "not a TensorFlow Lite file .an archive, as .keras and .npz",
     f"{QUANTIZE} --target edgetpu": "did you mean 'coral'",
     f"{QUANTIZE} --target esp32": "did you mean 'microcontroller'",
     f"{QUANTIZE} --target ethos": "did you mean 'ethos-u'",
@@ -318,6 +528,8 @@ COMMANDS = {
     f"{QUANTIZE} --validation nan.npz": "hold NaN",
     f"{QUANTIZE} --validation small.npz": r"small.npz: inputs has shape \(8, 5, 6, 3\)",
     f"{QUANTIZE} --validation high.npz": "labels 7 to 7 do not fit 4 classes",
+    f"{QUANTIZE} --save-keras ./m.keras": "is the float model itself",
+    "latency m.keras --output m.keras": "must end in .csv",
     f"{QUANTIZE} --save-keras m.h5": "must end in .keras",
     f"{QUANTIZE} --report no/r.html": "the folder no does not exist",
     f"{CHOICE} --max-weight-bytes 10": "the smallest possible is",
@@ -346,9 +558,11 @@ COMMANDS = {
     "quantize m.keras --calibration x.npz --output m.bin": "must end in .tflite",
     "quantize m.keras --calibration x.npz --output no/m.tflite": "the folder no does not exist",
     "quantize m.keras --calibration x.npz --output m.tflite --input-key z": r"no array \['z'\]",
-    "quantize m.keras --output m.tflite": "--calibration",
+    "quantize m.keras --output m.tflite": "--calibration is missing",
     "frontier m.keras --calibration x.npz": "leaves nothing to choose",
     "frontier m.keras --calibration x.npz --weight-bits 2,8 --cost size": "name 'size' is unknown",
+    "export m.keras --output m.tflite": "m.keras is a float model: `tfeptq quantize` makes",
+    "export m.keras --output m2.keras": "must end in .tflite",
     "evaluate absent.tflite --data x.npz": "absent.tflite: no such file",
     "evaluate m.tflite --data x.npz --runtime tflite": "did you mean 'litert'",
     "inspect text.txt": "not a TensorFlow Lite file",

@@ -49,6 +49,12 @@ def finish_last(callback: keras.callbacks.Callback, finish: Callable[[Logs], Non
     return True
 
 
+def standing_with(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """All callbacks of the list that runs this one, in their order; none where no list does."""
+    running = next(_running_lists(callback), None)
+    return [] if running is None else list(running.callbacks)
+
+
 def _running_lists(callback: keras.callbacks.Callback) -> Iterator[keras.callbacks.CallbackList]:
     """Lists with the callback among the callers, the innermost first."""
     frame = inspect.currentframe()

@@ -17,7 +17,7 @@ from tfeptq.arguments import deployed_shape, given_config, require_goal
 from tfeptq.before_data import look_ahead
 from tfeptq.callbacks.best_epoch import BestEpoch
 from tfeptq.callbacks.calibration import Calibration
-from tfeptq.callbacks.last_callback import Logs, finish_last
+from tfeptq.callbacks.last_callback import Logs, finish_last, standing_with
 from tfeptq.callbacks.validation import Validation, first_line
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken
@@ -27,7 +27,7 @@ from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare, prove
 from tfeptq.progress import Verbosity, check_verbose
 from tfeptq.settings import member, whole
-from tflite_export.file.atomic import destination, path_of
+from tflite_export.file.atomic import path_of, tflite_destination
 
 #: What names of scores begin with: of epochs, by calibration alone, and of what is exported.
 EPOCH, FINAL = "quantized", "final_quantized"
@@ -66,7 +66,8 @@ class QuantizationCallback(keras.callbacks.Callback):
         result: the `tflite_export.ExportResult`, after training, where a file was asked for.
 
     Raises:
-        ValueError: when training begins, for what could not be quantized when it ends.
+        ValueError: when training begins, for what could not be quantized when it ends, and for
+            callbacks that monitor scores which are not written before they look.
 
     Example:
         >>> callback = tfeptq.QuantizationCallback(samples, config, export_path="trained.tflite")
@@ -74,6 +75,9 @@ class QuantizationCallback(keras.callbacks.Callback):
         >>> callback.result.path.name
         'trained.tflite'
     """
+
+    #: It has no place among callbacks of the distillation.
+    takes_float_models = True
 
     def __init__(
         self,
@@ -123,7 +127,7 @@ class QuantizationCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Logs = None) -> None:
         self.quantized = self.result = None
         if self._export_path is not None:
-            destination(self._export_path)
+            tflite_destination(self._export_path)
         shape = deployed_shape(self.model, self._calibration, self.config)
         functional = as_functional(self.model, shape, self.config.outputs)
         canonical = prepare(functional, self.config)
@@ -135,7 +139,30 @@ class QuantizationCallback(keras.callbacks.Callback):
             if self._best is not None:
                 self._best.forget()
                 member("save_best", self._best.monitored, [f"{EPOCH}_{name}" for name in names])
+        self._require_order()
         self._ends_last = finish_last(self, self._finish)
+
+    def _require_order(self) -> None:
+        """Refuses callbacks that would look for a score where there is none."""
+        has_scores = False
+        for other in standing_with(self):
+            if isinstance(other, QuantizationCallback):
+                has_scores |= other._every_epochs is not None
+                continue
+            monitored, name = getattr(other, "monitor", None), type(other).__name__
+            if not isinstance(monitored, str):
+                continue
+            if monitored.startswith(f"{FINAL}_"):
+                raise ValueError(
+                    f"{name} monitors {monitored!r}, which there is once, after training: let it "
+                    f"monitor {monitored.replace(FINAL, EPOCH, 1)!r}, with every_epochs=1 here"
+                )
+            if monitored.startswith(f"{EPOCH}_") and not has_scores:
+                raise ValueError(
+                    f"{name} monitors {monitored!r} after every epoch: put it behind a "
+                    "QuantizationCallback with validation_data= and every_epochs=1, which writes "
+                    "that score"
+                )
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._every_epochs is None or (epoch + 1) % self._every_epochs:

@@ -14,6 +14,7 @@ from tfeptq.cli.npz import Npz
 from tfeptq.cli.results import print_json
 from tfeptq.cli.source import source_model
 from tfeptq.cli.values import InputKey, Json, Model, require_file
+from tfeptq.foreign.files import require_model_file
 
 
 def compare(
@@ -37,7 +38,8 @@ def compare(
         samples: At most so many are looked at.
         restored: So many layers get more bits, one at a time; 0 for none.
     """
-    for path in (model, quantized, data):
+    require_model_file(model)
+    for path in (quantized, data):
         require_file(path)
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source, copy = source_model(model), source_model(quantized)

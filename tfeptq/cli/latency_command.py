@@ -57,7 +57,7 @@ def latency(
         target=target,
         first_last_bits=None,
     )
-    destination(output)
+    destination(output, suffix=".csv")
     require_model_file(model)
     source = source_model(model)
     from tfeptq.preparation import as_functional, prepare

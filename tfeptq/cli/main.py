@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from tfeptq import __version__
 from tfeptq.cli.compare_command import compare
 from tfeptq.cli.demo_command import demo
 from tfeptq.cli.exit_codes import BAD_INPUT, DONE, STOPPED
+from tfeptq.cli.export_command import export
 from tfeptq.cli.file_commands import check, evaluate, inspect
 from tfeptq.cli.frontier_command import frontier
 from tfeptq.cli.latency_command import latency
@@ -47,6 +48,7 @@ Widths chosen for every layer, by a budget or by an accuracy to hold:
 Settings of a file, one of them overridden (F.yaml: `weight_bits: [2, 4, 8]`, a line each):
 
   tfeptq quantize m.keras --calibration x.npz --config F.yaml --steps 500 --output m.tflite""",
+    export: "tfeptq export q.keras --input-type uint8 --output m.tflite",
     inspect: "tfeptq inspect m.tflite --json",
     evaluate: "tfeptq evaluate m.tflite --data test.npz --runtime tflm",
     check: "tfeptq check m.tflite --target coral",
@@ -93,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(f"{place}{error.strerror or error}")
         except UnusedCliTokensError as error:
             return _complain(f"unexpected arguments: {' '.join(error.unused_tokens or ())}")
+        except MissingArgumentError as error:
+            return _complain(_missing(error))
         except CycloptsError as error:
             return _complain(" ".join(str(error).split()))
         except (ValueError, RuntimeError) as error:
@@ -105,6 +109,12 @@ def _run(tokens: list[str]) -> int:
         raise ValueError(f"a command is needed: {names}; `tfeptq --help` explains them")
     code = app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     return DONE if code is None else code
+
+
+def _missing(error: MissingArgumentError) -> str:
+    command = " ".join(error.command_chain or ())
+    name = error.keyword or (error.argument.name if error.argument is not None else "an argument")
+    return f"{name} is missing, or has no value; `tfeptq {command} --help` explains it"
 
 
 def _sentence(error: Exception) -> str:

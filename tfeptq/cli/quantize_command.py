@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -21,6 +21,7 @@ from tfeptq.cli.augmentation import (
     augmentation,
     check_augmentation,
 )
+from tfeptq.cli.ends import Ends, EndType
 from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.npz import Npz, fits, require_one_end
 from tfeptq.cli.request import (
@@ -32,13 +33,12 @@ from tfeptq.cli.request import (
     Settings,
     request,
 )
-from tfeptq.cli.results import print_findings
+from tfeptq.cli.results import show_file
 from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.typed import typed_command
-from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
+from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, require_file
 from tfeptq.foreign.files import require_model_file
 from tflite_export.file.atomic import destination, require_folder
-from tflite_export.targets import capabilities
 
 if TYPE_CHECKING:
     import keras
@@ -46,18 +46,6 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
     from tfeptq.report.scores import Score
     from tflite_export import ExportResult
-
-_ENDS = ("int8", "uint8", "float32")
-
-_EndType = Annotated[
-    str | None,
-    one_of(_ENDS, "Type of this end of the file, int8 by default; float32 for android only:"),
-]
-
-
-class _Ends(TypedDict):
-    input_type: str | None
-    output_type: str | None
 
 
 def quantize(
@@ -71,8 +59,8 @@ def quantize(
     report: Annotated[Path | None, Parameter(metavar="R.html|R.json")] = None,
     save_keras: Annotated[Path | None, Parameter(metavar="F.keras")] = None,
     resume: Annotated[Path | None, Parameter(metavar="DIR")] = None,
-    input_type: _EndType = None,
-    output_type: _EndType = None,
+    input_type: EndType = None,
+    output_type: EndType = None,
     input_key: InputKey = None,
     label_key: LabelKey = None,
     trace_loss: TraceLoss = None,
@@ -110,8 +98,13 @@ def quantize(
         if path is not None:
             require_file(path)
     require_folder("--resume", resume)
-    ends = _Ends(input_type=input_type, output_type=output_type)
+    ends = Ends(input_type=input_type, output_type=output_type)
     _check_outputs(output, save_keras, report, asked.config.target, ends)
+    if save_keras is not None and save_keras.exists() and save_keras.samefile(model):
+        raise ValueError(
+            f"--save-keras {save_keras} is the float model itself, which would be lost; give "
+            "another name"
+        )
 
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
@@ -207,7 +200,7 @@ def _check_outputs(
     save_keras: Path | None,
     report: Path | None,
     target: str,
-    ends: _Ends,
+    ends: Ends,
 ) -> None:
     """Refuses what cannot be written, or not for the target."""
     from tflite_export.packaging.end_types import check_ends
@@ -239,7 +232,7 @@ def _accuracy_on(data: Npz) -> Callable[[Any], np.ndarray]:
 
 
 def _write(
-    quantized: QuantizedModel, output: Path, save_keras: Path | None, ends: _Ends
+    quantized: QuantizedModel, output: Path, save_keras: Path | None, ends: Ends
 ) -> ExportResult:
     """Writes the file and, if asked, the Keras model; neither where one of them fails."""
     import tflite_export
@@ -273,11 +266,7 @@ def _show(quantized: QuantizedModel, result: ExportResult, scores: dict[str, Sco
     show_samples(quantized.report.samples)
     for name, value in scores.items():
         print(f"{name}: {value}")
-    print(f"{result.path}: {result.size_bytes} bytes, {result.gzip_bytes} gzipped")
-    if result.verification is not None:
-        print(result.verification.summary())
-    if result.findings or capabilities(result.target).only_own_rules:
-        print_findings(result.findings)
+    show_file(result)
 
 
 def _quality(quantized: QuantizedModel) -> dict[str, Any] | None:

@@ -9,7 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tflite_export.targets import capabilities
+
 if TYPE_CHECKING:
+    from tflite_export import ExportResult
     from tflite_export.targets.findings import Finding
 
 
@@ -19,6 +22,15 @@ def print_findings(findings: Sequence[Finding]) -> None:
         source = f" [{finding.source}]" if finding.source else ""
         print(f"{finding.operator}: {finding.rule}; {finding.advice}{source}")
     print(f"{len(findings)} blockers" if findings else "no known blocker")
+
+
+def show_file(result: ExportResult) -> None:
+    """Size and proof of a file, and what its target has against it."""
+    print(f"{result.path}: {result.size_bytes} bytes, {result.gzip_bytes} gzipped")
+    if result.verification is not None:
+        print(result.verification.summary())
+    if result.findings or capabilities(result.target).only_own_rules:
+        print_findings(result.findings)
 
 
 def print_json(result: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,14 @@ def as_array(values: Any, where: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except Exception as error:
+        if isinstance(error, ValueError) and isinstance(values, (list, tuple)):
+            raise ValueError(
+                f"{where} is a {type(values).__name__} of parts of unequal shapes: make them "
+                "equal, for example with keras.utils.pad_sequences"
+            ) from error
         # Tensors of other libraries fail with errors of their own: on a GPU, with gradients.
-        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{where} is a {type(values).__name__} that is no array of numbers: {reason:.120}"
+            f"{where} is a {type(values).__name__} that is no array of numbers: {_reason(error)}"
         ) from error
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
@@ -45,19 +49,34 @@ def as_array(values: Any, where: str) -> np.ndarray:
     return array
 
 
+def _reason(error: Exception) -> str:
+    """What others say, in one line that is not too long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
 def _way_out(array: np.ndarray) -> str:
     if array.dtype.kind != "O":
         return ""
+    if array.size and isinstance(array.flat[0], Mapping):
+        return ": it holds dictionaries; pass one dictionary {input name: array of all samples}"
     return ": parts of equal shapes, then array.astype('float32')"
 
 
-def check_shape(array: np.ndarray, expected: Sequence[int | None], where: str) -> None:
-    """Raises ValueError unless the array is (samples, *expected), with what was probably meant."""
+def check_shape(
+    array: np.ndarray, expected: Sequence[int | None], where: str, *, is_batch: bool = False
+) -> None:
+    """Raises ValueError unless the array is (samples, *expected), with what was probably meant.
+
+    Args:
+        is_batch: it comes from what should yield batches.
+    """
     sizes = tuple(expected)
     if array.ndim == 0 or not _fits(array.shape[1:], sizes):
         wanted = ", ".join("steps" if size is None else str(size) for size in ("samples", *sizes))
         raise ValueError(
-            f"{where} has shape {array.shape}; expected ({wanted}){_hint(array.shape, sizes)}"
+            f"{where} has shape {array.shape}; expected ({wanted})"
+            f"{_hint(array.shape, sizes, is_batch=is_batch)}"
         )
     if not len(array):
         raise ValueError(f"{where} is empty")
@@ -70,8 +89,10 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     )
 
 
-def _hint(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> str:
+def _hint(shape: tuple[int, ...], expected: tuple[int | None, ...], *, is_batch: bool) -> str:
     """What makes the one shape the other, if something simple does."""
+    if shape == expected and is_batch:
+        return ": these are single samples; batch them, as dataset.batch(32) does"
     if shape == expected:
         return ": one sample needs an axis in front, array[None]"
     one = shape[1:]

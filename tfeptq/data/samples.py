@@ -8,7 +8,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def _is_batches(calibration: Any) -> bool:
         )
     if hasattr(calibration, "__array__"):
         return False
-    if isinstance(calibration, Iterable):
+    if isinstance(calibration, Iterable) and not isinstance(calibration, Set):
         return True
     raise ValueError(
         f"calibration is a {type(calibration).__name__}; pass an array, a tuple, list or dict of "
@@ -250,7 +250,7 @@ def _from_stream(
     limit = None if _has_length(calibration) else ENDLESS_FACTOR * samples
     first = FirstSamples(samples + HELD_BACK)
     for batch in _batches(calibration):
-        arrays = _checked(_without_labels(batch, len(inputs)), inputs)
+        arrays = _checked(_without_labels(batch, len(inputs)), inputs, is_batch=True)
         floats = _all_floats(arrays, inputs)
         first.add(ranking.add(floats), floats)
         if limit is not None and ranking.count >= limit:
@@ -271,11 +271,15 @@ def _without_labels(batch: Any, inputs: int) -> Any:
     return batch if len(batch) == inputs and not is_nested else batch[0]
 
 
-def _checked(data: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
-    """One array (n, ...) a model input, of equal n; not converted yet, it may be large."""
+def _checked(data: Any, inputs: Sequence[Any], *, is_batch: bool = False) -> list[np.ndarray]:
+    """One array (n, ...) a model input, of equal n; not converted yet, it may be large.
+
+    Args:
+        is_batch: it comes from what should yield batches.
+    """
     arrays = _split(data, [tensor.name for tensor in inputs])
     for array, tensor in zip(arrays, inputs, strict=True):
-        check_shape(array, tensor.shape[1:], _where(tensor.name))
+        check_shape(array, tensor.shape[1:], _where(tensor.name), is_batch=is_batch)
     counts = sorted({len(array) for array in arrays})
     if len(counts) > 1:
         raise ValueError(f"calibration arrays hold unequal numbers of samples: {counts}")
@@ -287,8 +291,9 @@ def _split(data: Any, names: list[str]) -> list[np.ndarray]:
     if isinstance(data, Mapping):
         missing = [name for name in names if name not in data]
         if missing:
+            way = f"pass {{{names[0]!r}: array}}, or the array" if len(names) == 1 else "name all"
             raise ValueError(
-                f"calibration lacks the inputs {missing}; it holds {sorted(map(str, data))}"
+                f"calibration lacks the inputs {missing}; it holds {sorted(map(str, data))}: {way}"
             )
         return [as_array(data[name], _where(name)) for name in names]
     if isinstance(data, (list, tuple)) and (len(names) > 1 or len(data) == 1):
@@ -355,6 +360,12 @@ def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
         raise ValueError(f"{path}: not an .npz file: {error}") from error
     if not isinstance(stored, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: one bare array, not an .npz file; write it with numpy.savez")
+    if stored.zip is not None and any(not n.endswith(".npy") for n in stored.zip.namelist()):
+        stored.close()
+        raise ValueError(
+            f"{path}: an archive of something else, as .keras files are, not an .npz file; write "
+            "one with numpy.savez('x.npz', x=inputs, y=labels)"
+        )
     return stored
 
 

@@ -9,6 +9,7 @@ import keras
 
 from tfeptq.config import PARTS, Outputs
 from tfeptq.preparation.trace import Symbol, flat_functional, input_names, symbols
+from tflite_export.near_names import meant
 
 
 def with_outputs(model: keras.Model, outputs: Outputs | None) -> keras.Model:
@@ -78,9 +79,11 @@ class _Walk:
     def named(self, name: str) -> list[Symbol]:
         """Outputs of a layer, of all its calls."""
         if name not in self._made:
+            close = meant(name, self._made)
+            hint = f"; did you mean {close!r}?" if close else ""
             raise ValueError(
                 f"outputs: model {self._model.name!r} has no layer {name!r}; it has "
-                f"{', '.join(self._made)}"
+                f"{', '.join(self._made)}{hint}"
             )
         return self._made[name]
 

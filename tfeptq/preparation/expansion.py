@@ -98,6 +98,11 @@ def _inside(
 
     arguments, keywords = keras.tree.map_structure(filled, (call.arguments, dict(call.keywords)))
     outputs = keras.tree.flatten(called(call.operation, *arguments, **keywords))
+    if len(outputs) != len(call.outputs) or any(output is None for output in outputs):
+        raise UnreadableCallError(
+            f"it returns {[type(output).__name__ for output in outputs]} where the layer has "
+            f"{len(call.outputs)} outputs; return as many tensors"
+        )
     tensors = [output for output in outputs if is_symbol(output)]
     model = functional(list(inputs.values()), tensors, call.operation) if tensors else None
     made = tuple(None if is_symbol(output) else output for output in outputs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Input, Node, primitive
@@ -23,3 +26,30 @@ def look_up(operation: Any, node: Node, table: np.ndarray, name: str) -> Node:
         )
     rows, depth = table.shape
     return primitive(Lookup, name, [node], weights=[table], rows=rows, depth=depth)
+
+
+def require_rows(model: keras.Model, samples: Sequence[np.ndarray]) -> None:
+    """Refuses samples that number rows which a table does not have, before anything computes.
+
+    Keras counts negative numbers from the end and cuts fractions off; files do neither.
+
+    Args:
+        model: canonical.
+        samples: one array (N, ...) a model input.
+
+    Raises:
+        ValueError: names the input, the number, the layer and its rows.
+    """
+    graph = LayerGraph.of(model)
+    given = dict(zip(graph.inputs, samples, strict=True))
+    for call in graph.calls:
+        if not isinstance(call.layer, Lookup) or call.inputs[0] not in given:
+            continue
+        numbers, last = given[call.inputs[0]], call.layer.rows - 1
+        odd = (numbers < 0) | (numbers > last) | (numbers != np.floor(numbers))
+        if odd.any():
+            raise ValueError(
+                f"calibration of input {call.inputs[0][0]!r} holds {numbers[odd].flat[0]:g}; layer "
+                f"{call.layer.name!r} takes whole numbers from 0 to {last}, of the rows of its "
+                "table: tokenize the samples as in training"
+            )

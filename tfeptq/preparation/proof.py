@@ -16,6 +16,7 @@ import numpy as np
 from tfeptq.preparation.canonical import canonical_model, graph_of
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.execution import ValuesOfCall, call_values, outputs_of
+from tfeptq.preparation.lookups import require_rows
 from tfeptq.preparation.nodes import Constant, Graph, Node
 from tfeptq.preparation.trace import Trace, flat_functional, trace
 
@@ -43,8 +44,9 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
 
     Raises:
         UnsupportedLayerError: they differ; names the first layer at which they part.
-        ValueError: the model cannot compute its samples.
+        ValueError: the model cannot compute its samples, or they number rows that it has not.
     """
+    require_rows(canonical, samples)
     flat = flat_functional(model)
     inputs = _inputs(flat, samples)
     wanted, found = outputs_of(flat, inputs), outputs_of(canonical, inputs)

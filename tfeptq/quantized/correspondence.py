@@ -47,8 +47,8 @@ def corresponding_tensors(float_graph: LayerGraph, graph: LayerGraph) -> dict[Ke
         if len(keys) != len(others):
             raise ValueError(
                 f"layer {(keys or others)[0][0]!r} is called {len(keys)} times on one input in the "
-                f"float model and {len(others)} times in the quantized one; pass the model that "
-                "was quantized, as tfeptq.preparation.prepare returns it"
+                f"float model and {len(others)} times in the quantized one: they are not a model "
+                "and its own quantized copy; one that was built again has other names of layers"
             )
     pairs = {
         key: other

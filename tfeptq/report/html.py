@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfeptq.data.given_arrays import as_array, check_shape
+from tfeptq.quantization_report import QuantizationReport
 from tfeptq.report.content import Content, content
 from tfeptq.report.quality import LEAST_SQNR
 from tfeptq.report.scores import Score, score
 from tfeptq.report.tables import quality_table
+from tfeptq.settings import shown
 from tflite_export import ExportResult
 from tflite_export.file.atomic import destination, write_atomically
 
@@ -79,10 +82,33 @@ def write_report(
         'r.html'
     """
     path = check_destination(path)
+    _require_results(quantized, result)
     scores = (
         {} if validation_data is None else all_scores(quantized, result, model, validation_data)
     )
     return write_scored_report(path, quantized, result, scores)
+
+
+def _require_results(quantized: Any, result: Any) -> None:
+    if not isinstance(getattr(quantized, "report", None), QuantizationReport):
+        raise ValueError(
+            f"quantized={shown(quantized)} must be what tfeptq.quantize returned: "
+            "write_report(path, quantized, result)"
+        )
+    if not isinstance(result, ExportResult):
+        raise ValueError(
+            f"result={shown(result)} must be what tflite_export.export(quantized, path) returned"
+        )
+
+
+def _labelled(validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        raise ValueError(
+            f"validation_data={shown(validation_data)} must be (inputs, labels), arrays of a model "
+            "with one input and one output"
+        )
+    inputs = as_array(validation_data[0], "validation_data: inputs")
+    return inputs.astype(np.float32), as_array(validation_data[1], "validation_data: labels")
 
 
 def all_scores(
@@ -94,7 +120,8 @@ def all_scores(
     """Scores of the float model, if given, the quantized one and the file in LiteRT."""
     from tflite_export import run
 
-    inputs, labels = np.asarray(validation_data[0], np.float32), np.asarray(validation_data[1])
+    inputs, labels = _labelled(validation_data)
+    check_shape(inputs, quantized.inputs[0].shape[1:], "validation_data: inputs")
     scores = {}
     if model is not None:
         scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)

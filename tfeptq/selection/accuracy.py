@@ -90,10 +90,11 @@ class Judge:
     def unreachable(self) -> ValueError:
         """What to say when nothing that was tried holds the target."""
         found = max(self._known.values(), key=lambda comparison: comparison.margin)
+        error = f"(+- {found.error:.2g}) " if np.isfinite(found.error) else ""
         return ValueError(
             f"accuracy_target relative={self._target.relative:g} cannot be reached: even the best "
             f"widths tried, the widest candidates among them, score {found.score:.4g} "
-            f"(+- {found.error:.2g}) where the float model scores {self.float_score:.4g}. Allow "
+            f"{error}where the float model scores {self.float_score:.4g}. Allow "
             "wider weight_bits, more calibration samples or a lower target"
         )
 

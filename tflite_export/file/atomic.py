@@ -7,11 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+#: Names that files of Keras models end in.
+_OF_KERAS = (".keras", ".h5", ".hdf5")
+
 
 def path_of(value: Any) -> Path:
     """A path that was given as one. Raises ValueError for anything else, and for no name."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ValueError(f"{' '.join(repr(value).split()):.80} is not the path of a file")
+        is_content = isinstance(value, (bytes, bytearray, memoryview))
+        shown = f"a content of {len(value)} bytes" if is_content else " ".join(repr(value).split())
+        raise ValueError(f"{shown:.80} is not the path of a file")
     return Path(value)
 
 
@@ -22,16 +27,34 @@ def destination(path: Any, *, suffix: str | None = None) -> Path:
         suffix: that the name must have.
 
     Raises:
-        ValueError: no path, another suffix, a folder, or a place where nothing can be written.
+        ValueError: no path, another suffix, a folder, a device, or a place where nothing can be
+            written.
     """
     path = path_of(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; the name of a file in it is needed")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe, which a file would replace; give a name")
     if suffix is not None and path.suffix != suffix:
         raise ValueError(f"{path}: the name must end in {suffix}")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
     require_writable(path.parent)
+    return path
+
+
+def tflite_destination(path: Any) -> Path:
+    """`destination` of a TensorFlow Lite file: a Keras model is not written over by one.
+
+    Raises:
+        ValueError: see `destination`, and names of Keras models.
+    """
+    path = destination(path)
+    if path.suffix.lower() in _OF_KERAS:
+        raise ValueError(
+            f"{path}: {path.suffix} is for Keras models; the name of a TensorFlow Lite file ends "
+            "in .tflite"
+        )
     return path
 
 

@@ -74,10 +74,14 @@ def _array(values: object, tensor: StoredTensor) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{where}: the samples differ in shape: {error}") from error
     if array.ndim != len(tensor.shape) or array.shape[1:] != tensor.shape[1:]:
+        hint = "; one sample needs an axis in front, array[None]"
         raise ValueError(
             f"{where} takes (N, {', '.join(map(str, tensor.shape[1:]))}), received {array.shape}"
+            f"{hint if array.shape == tensor.shape[1:] else ''}"
         )
-    return array
+    is_image = array.dtype == np.uint8 and tensor.type in ("int8", "int16")
+    # Nobody's integers of such a file: pixels, as the model was trained on them.
+    return array.astype(np.float32) if is_image and tensor.scale is not None else array
 
 
 def zeros(model: StoredModel) -> list[np.ndarray]:

@@ -130,7 +130,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _check_identifier(content: bytes, what: str) -> None:
     if content[4:8] != b"TFL3":
-        raise ValueError(f"{what}: not a TensorFlow Lite file (identifier {content[4:8]!r})")
+        held = "an archive, as .keras and .npz are" if content[:2] == b"PK" else ""
+        raise ValueError(
+            f"{what}: not a TensorFlow Lite file ({held or f'identifier {content[4:8]!r}'}); "
+            "tflite_export.export and `tfeptq quantize` write those"
+        )
 
 
 @names_damage

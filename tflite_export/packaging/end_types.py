@@ -40,7 +40,7 @@ def check_ends(target: str, input_type: str | None, output_type: str | None) -> 
         if kind == "float32" and not capabilities(target).takes_float_ends:
             raise ValueError(
                 f"{name}='float32' is for target {' or '.join(map(repr, able('takes_float_ends')))}"
-                " only: on {target!r} floats would be "
+                f" only: on {target!r} floats would be "
                 "converted outside of the accelerator or cost floating-point code; use 'int8' or "
                 "'uint8' and convert with the scale and zero point that `inspect` shows"
             )

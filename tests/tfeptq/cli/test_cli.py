@@ -49,6 +49,17 @@ def test_quantize_writes_both_files(folder, quantized):
     assert quantized.stat().st_size > 1000
 
 
+def test_export_writes_another_file_of_what_was_saved(folder, quantized, capsys):
+    saved, again, pixels = (str(folder / name) for name in ("q.keras", "b.tflite", "u.tflite"))
+    assert main(["export", saved, "--output", again]) == 0
+    assert (folder / "b.tflite").read_bytes() == quantized.read_bytes()
+    assert "every operator within" in capsys.readouterr().out
+    assert main(["export", saved, "--output", pixels, "--input-type", "uint8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "android"
+    inspection = tflite_export.inspect(pixels)
+    assert {t.type for t in inspection.tensors if t.name in inspection.inputs} == {"uint8"}
+
+
 def test_inspect(quantized, capsys):
     assert main(["inspect", str(quantized)]) == 0
     assert "DEPTHWISE_CONV_2D" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from tfeptq.stage_samples import StageSamples
 COMMANDS = (
     "demo",
     "quantize",
+    "export",
     "inspect",
     "evaluate",
     "check",

@@ -226,7 +226,7 @@ def test_too_few_labels_of_batches_are_refused(model):
         (np.zeros((40, 7)), r"labels of shape \(40, 7\) do not fit the loss 'sparse_categorical"),
         (np.zeros((0,)), "labels hold nothing"),
         (np.full(40, np.nan), "labels hold NaN"),
-        ([[1], [1, 2]] * 20, "a list that is no array of numbers"),
+        ([[1], [1, 2]] * 20, "a list of parts of unequal shapes"),
     ],
 )
 def test_labels_that_do_not_fit_the_loss_are_refused_before_any_work(model, labels, message):

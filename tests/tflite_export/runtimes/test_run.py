@@ -56,7 +56,7 @@ ONE = {
     "NaN": (ODD, "'a': sample 2 holds NaN, which no integer stands for"),
     "text": (np.full((1, 3, 2), "x"), "takes int8 or floats, received <U1"),
     "truth": (FLOATS > 0, "takes int8 or floats, received bool"),
-    "unsigned": (FLOATS.astype(np.uint8), "takes int8 or floats, received uint8; give floats"),
+    "unsigned": (FLOATS.astype(np.uint16), "takes int8 or floats, received uint16; give floats"),
     "complex": (FLOATS.astype(np.complex64), "takes int8 or floats, received complex64"),
     "objects": (np.full((1, 3, 2), None), "takes int8 or floats, received object"),
     "too large": (np.full((1, 3, 2), 128), "from -128 to 127, received 128"),
