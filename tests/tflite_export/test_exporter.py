@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -106,6 +108,16 @@ def test_an_existing_file_survives_a_failed_export(tmp_path):
     with pytest.raises(ValueError, match="Edge TPU"):
         tflite_export.export(convolution(), path, target="coral")
     assert path.read_bytes() == b"precious"
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*m\.tflite"):
+        tflite_export.export(convolution(), tmp_path / "m.tflite", target="android")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -97,6 +97,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
         os.chmod(partial, 0o644)
         os.replace(partial, path)
+    except OSError as error:
+        os.unlink(partial)
+        # A full disk does not say whose file it has no room for.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         os.unlink(partial)
         raise
