@@ -87,7 +87,8 @@ class Content:
             least = min((output.sqnr for output in self.quality.outputs), default=math.inf)
             rows.append(("output furthest from float", f"{least:.1f} dB SQNR"))
         ratio = self.float_bytes / self.size_bytes
-        rows.append(("file", f"{self.size_bytes:,} bytes, float32 weights over it {ratio:.1f}"))
+        weights = f"its weights in float32 take {self.float_bytes:,}, {ratio:.1f} times as much"
+        rows.append(("file", f"{self.size_bytes:,} bytes; {weights}"))
         shown = ("flash", "RAM: tensor arena", "SRAM", "inference, Vela's estimate", "cycles")
         rows += [fact for fact in self.section.facts if fact[0] in shown]
         rows.append(("quantized in", f"{sum(self.seconds.values()):.0f} seconds"))

@@ -72,7 +72,7 @@ def _training(content: Content) -> go.Figure | None:
     curves = {
         "error of the rounded network": ("error", 1),
         "loss": ("loss", 2),
-        "of it distillation": ("distillation", 2),
+        "its part of distillation": ("distillation", 2),
         "rounding decided": ("settled", 3),
         "soft rounding": ("soft_share", 3),
         "float activations": ("float_share", 3),
@@ -86,7 +86,7 @@ def _training(content: Content) -> go.Figure | None:
     figure.update_xaxes(title="step")
     figure.update_yaxes(type="log", col=2)
     figure.update_yaxes(rangemode="tozero", col=1)
-    figure.update_layout(template="plotly_white", height=380)
+    figure.update_layout(template="plotly_white", height=340, margin={"t": 40, "b": 50})
     return figure
 
 
@@ -170,7 +170,8 @@ def _chooser(
     ]
     figure.update_layout(
         template="plotly_white",
-        height=380,
+        height=360,
+        margin={"t": 70, "b": 50},
         barmode="overlay",
         bargap=0,
         xaxis_title=axis,

@@ -51,7 +51,8 @@ def frontier_figure(
         xaxis_title=cost.replace("_", " "),
         yaxis_title="predicted rise of the loss",
         yaxis_type="log" if lowest > 0 else "linear",
-        height=480,
+        height=440,
+        margin={"t": 30, "b": 50},
     )
     return figure
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfeptq.report.content import Content
 from tfeptq.report.layer_facts import LayerFacts
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 #: Operators beyond which a picture shows nothing any more.
 MOST = 400
+#: Operators up to which their names are written beside them; of others the pointer asks.
+NAMED = 40
+_LETTERS = 26
 
 
 def graph_figure(content: Content) -> go.Figure | None:
@@ -55,11 +59,37 @@ def graph_figure(content: Content) -> go.Figure | None:
             ),
         ]
     )
-    hidden = {"visible": False}
+    columns, rows = zip(*places.values(), strict=True)
+    # Room for what is written above and behind the last one.
+    across, down = (-0.5, max(columns) + 1.0), (min(rows) - 1.0, max(rows) + 1.5)
     figure.update_layout(
-        template="plotly_white", height=360, showlegend=False, xaxis=hidden, yaxis=hidden
+        template="plotly_white",
+        height=int(min(260 + 30 * (max(rows) - min(rows)), 600)),
+        margin={"t": 10, "b": 10},
+        showlegend=False,
+        xaxis={"visible": False, "range": across},
+        yaxis={"visible": False, "range": down},
+        annotations=_names(places) if len(nodes) <= NAMED else [],
     )
     return figure
+
+
+def _names(places: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """Of operators, slanting, so that neighbours do not cover each other."""
+    return [
+        {
+            "x": x,
+            "y": y,
+            "text": name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…",
+            "textangle": -30,
+            "showarrow": False,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "yshift": 6,
+            "font": {"size": 11},
+        }
+        for name, (x, y) in places.items()
+    ]
 
 
 def _graph(file: str) -> networkx.DiGraph:
