@@ -39,13 +39,13 @@ def blocks(languages: tuple[str, ...]):
 
 
 PYTHON = {place: code for place, code, why in blocks(("python",)) if why is None}
-COMMANDS = {
-    f"{place.partition(':')[0]}: {command}": command
-    for place, code, why in blocks(("", "bash", "sh"))
-    if why is None
-    for command in code.replace("\\\n", " ").splitlines()
-    if command.startswith("tfeptq ") and "..." not in command
-}
+#: Command -> the page where it stands first.
+COMMANDS: dict[str, str] = {}
+for place, code, why in blocks(("", "bash", "sh")):
+    for line in code.replace("\\\n", " ").splitlines() if why is None else ():
+        command = line.partition("#")[0].strip()
+        if command.startswith("tfeptq ") and "..." not in command:
+            COMMANDS.setdefault(command, place.partition(":")[0])
 
 
 class MyLayer(keras.layers.Layer):
@@ -84,6 +84,7 @@ def given():
         "images": x[:4],
         "keras": keras,
         "model": model,
+        "trained": model.get_weights(),
         "np": np,
         "quantized": tfeptq.quantize(model, x, config),
         "samples": x,
@@ -104,6 +105,8 @@ def names(given, monkeypatch, tmp_path):
 
     import tflite_export
 
+    # Pages train it.
+    given["model"].set_weights(given["trained"])
     quick = functools.partial(tfeptq.QuantizationConfig, rounding="nearest", samples=32)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tfeptq, "QuantizationConfig", quick)
@@ -145,10 +148,10 @@ def folder(given, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("place", COMMANDS)
-def test_commands(place, folder, monkeypatch, capsys):
+@pytest.mark.parametrize("command", COMMANDS, ids=[f"{COMMANDS[c]} {c[7:40]}" for c in COMMANDS])
+def test_commands(command, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    words = shlex.split(COMMANDS[place], comments=True)[1:]
+    words = shlex.split(command)[1:]
     if words[0] in ("quantize", "frontier"):
         words += ["--samples", "32"] + ([] if "--rounding" in words else ["--rounding", "nearest"])
     code = main(words)
