@@ -11,6 +11,7 @@ import keras
 
 from tfeptq import model as _quantized_model  # noqa: F401  registers QuantizedModel for loading
 from tfeptq.foreign.archive import load_archive
+from tfeptq.foreign.errors import ForeignModelError
 from tfeptq.foreign.files import require_model_file
 from tfeptq.foreign.hdf5 import load_hdf5
 from tfeptq.foreign.saved_model import load_saved_model
@@ -57,7 +58,9 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:
         # Keras raises whatever the broken part of a file provokes.
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        said = _unknown_class(error) or f"Keras cannot load it: {reason[0]}"
+        said = f"Keras cannot load it: {reason[0]}"
+        if not isinstance(error, ForeignModelError):
+            said = _unknown_class(error) or said
         raise ValueError(f"{path}: {said}") from error
 
 
