@@ -64,7 +64,7 @@ def graph_figure(content: Content) -> go.Figure | None:
     across, down = (-0.5, max(columns) + 1.0), (min(rows) - 1.0, max(rows) + 1.5)
     figure.update_layout(
         template="plotly_white",
-        height=int(min(260 + 30 * (max(rows) - min(rows)), 600)),
+        height=int(min(320 + 30 * (max(rows) - min(rows)), 600)),
         margin={"t": 10, "b": 10},
         showlegend=False,
         xaxis={"visible": False, "range": across},
