@@ -73,7 +73,10 @@ def distil(
     backup = TrainingBackup(backup_path, steps_per_epoch * epochs, record) if backup_path else None
     done = backup.restore(quantized) if backup else 0
     if done < steps_per_epoch * epochs:
-        remembered = distillation.teacher.remember(samples, batch_size=config.batch_size)
+        folder = None if backup_path is None else backup_path.parent
+        remembered = distillation.teacher.remember(
+            samples, batch_size=config.batch_size, folder=folder
+        )
         order = sample_order(
             len(samples[0]), config.batch_size, steps_per_epoch * epochs, seed=config.seed
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
 from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
+from tfeptq.rounding import teacher
+from tfeptq.rounding.batches import batches, sample_order
 from tfeptq.rounding.safeguard import Comparison
 from tfeptq.rounding.teacher import Teacher
 
@@ -25,7 +28,27 @@ def test_remembers_every_sample_also_those_of_a_last_short_batch():
     assert set(made.named(kept)) == {*made.compared, *made.logits}
 
 
-def test_remembers_nothing_beyond_the_limit():
+def test_beyond_the_limit_remembers_on_disk_what_is_worth_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(teacher, "_WORTH_A_BYTE", 0)
+    made = Teacher(prepare(small_models.residual_network()))
+    images = small_models.images(27)
+    in_memory = made.remember([images], batch_size=8)
+    on_disk = made.remember([images], batch_size=8, limit=0, folder=tmp_path)
+    assert all(isinstance(column, np.memmap) for column in on_disk)
+    order = sample_order(27, 8, 5, seed=0)
+    both = [batches([images], [], kept, order) for kept in (in_memory, on_disk)]
+    assert both[0].element_spec == both[1].element_spec
+    for left, right in zip(*both, strict=True):
+        for a, b in zip(tf.nest.flatten(left), tf.nest.flatten(right), strict=True):
+            np.testing.assert_array_equal(a, b)
+    # The file has no name, and no disk is filled to the brim.
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(teacher, "_ROOM", 1e30)
+    assert made.remember([images], batch_size=8, limit=0) == []
+
+
+def test_remembers_nothing_that_is_computed_sooner_than_it_is_read(monkeypatch):
+    monkeypatch.setattr(teacher, "_WORTH_A_BYTE", 1e9)
     made = Teacher(prepare(small_models.residual_network()))
     images = small_models.images(27)
     needed = sum(t.numpy().nbytes for t in made.remember([images], batch_size=8))
