@@ -38,6 +38,7 @@ from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.typed import typed_command
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, require_file
 from tfeptq.foreign.files import require_model_file
+from tfeptq.report.destination import check_destination
 from tflite_export.file.atomic import destination, require_folder
 
 if TYPE_CHECKING:
@@ -203,16 +204,14 @@ def _check_outputs(
     ends: Ends,
 ) -> None:
     """Refuses what cannot be written, or not for the target."""
-    from tflite_export.packaging.end_types import check_ends
-
-    check_ends(target, **ends)
     destination(output, suffix=".tflite")
     if save_keras is not None:
         destination(save_keras, suffix=".keras")
     if report is not None:
-        from tfeptq.report.html import check_destination
-
         check_destination(report)
+    from tflite_export.packaging.end_types import check_ends
+
+    check_ends(target, **ends)
 
 
 def _accuracy_on(data: Npz) -> Callable[[Any], np.ndarray]:

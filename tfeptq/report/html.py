@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -14,12 +13,13 @@ import numpy as np
 from tfeptq.data.given_arrays import as_array, check_shape
 from tfeptq.quantization_report import QuantizationReport
 from tfeptq.report.content import Content, content
+from tfeptq.report.destination import check_destination
 from tfeptq.report.quality import LEAST_SQNR
 from tfeptq.report.scores import Score, score
 from tfeptq.report.tables import quality_table
 from tfeptq.settings import shown
 from tflite_export import ExportResult
-from tflite_export.file.atomic import destination, write_atomically
+from tflite_export.file.atomic import write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -27,26 +27,6 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
 
 _TEMPLATE = "template.html.j2"
-_LIBRARIES = ("jinja2", "plotly", "networkx")
-
-
-def check_destination(path: str | Path) -> Path:
-    """The path of a report that can be written.
-
-    Raises:
-        ValueError: neither .html nor .json, a folder, or a place where nothing can be written.
-        RuntimeError: a page, and the libraries of the extra `report` are missing.
-    """
-    path = destination(path)
-    if path.suffix not in (".html", ".json"):
-        raise ValueError(f"{path}: a report's name must end in .html or .json")
-    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    if path.suffix == ".html" and missing:
-        raise RuntimeError(
-            f"a report needs {' and '.join(missing)}: install the extra 'report', "
-            "pip install '.[report]', or give a name that ends in .json"
-        )
-    return path
 
 
 def write_report(

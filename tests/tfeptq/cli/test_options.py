@@ -236,6 +236,8 @@ for command in sys.argv[1:]:
 assert main(["--help"]) == main(["--version"]) == 0
 assert main(["quantize", "m.keras", "--steps", "x"]) == 2
 assert main(["quantize", "m.keras", "--calibration", "x", "--output", "m.tflite"]) == 2
+model, output, report = sys.executable, ["--output", "m.tflite"], ["--report", "r.pdf"]
+assert main(["quantize", model, "--calibration", model, *output, *report]) == 2
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 
