@@ -21,7 +21,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         source = f" [{finding.source}]" if finding.source else ""
         print(f"{finding.operator}: {finding.rule}; {finding.advice}{source}")
-    print(f"{len(findings)} blockers" if findings else "no known blocker")
+    count = "1 blocker" if len(findings) == 1 else f"{len(findings)} blockers"
+    print(count if findings else "no known blocker")
 
 
 def show_file(result: ExportResult) -> None:

@@ -135,7 +135,12 @@ def bits_used(tensor: StoredTensor) -> int | None:
 
 def _row(operator: OperatorInfo, tensors: dict[str, TensorInfo]) -> tuple[str, ...]:
     output = tensors[operator.outputs[0]] if operator.outputs else None
-    constants = [tensors[name] for name in operator.inputs if tensors[name].bytes]
+    # Axes, shapes and other numbers of places are constants, too, but no weights.
+    constants = [
+        tensor
+        for tensor in (tensors[name] for name in operator.inputs)
+        if tensor.bytes and (tensor.scale is not None or "float" in tensor.type)
+    ]
     weights = max(constants, key=lambda tensor: np.prod(tensor.shape), default=None)
     return (
         operator.kind,
