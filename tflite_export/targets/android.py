@@ -162,7 +162,7 @@ def _warnings(model: StoredModel) -> tuple[str, ...]:
     warnings = []
     if packed:
         warnings.append(
-            f"{packed} convolutions have 4-bit weights: smaller, but XNNPACK does not take them; "
+            f"{packed} convolution{'s' if packed > 1 else ''} with 4-bit weights: smaller, but XNNPACK does not take them; "
             "measured 2.5 times (pointwise only) to 6.5 times (all) slower than int8"
         )
     if wide:

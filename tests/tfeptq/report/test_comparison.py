@@ -126,7 +126,7 @@ def test_other_models_are_refused_by_name():
         tfeptq.compare(copy, copy, images)
     with pytest.raises(ValueError, match="layer 'conv0' has other weights in the float model"):
         tfeptq.compare(plain(seed=1), copy, images)
-    with pytest.raises(ValueError, match="pass the model that was quantized"):
+    with pytest.raises(ValueError, match="not a model and its own quantized copy"):
         tfeptq.compare(small_models.residual_network(), copy, images)
 
 

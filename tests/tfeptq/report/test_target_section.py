@@ -50,7 +50,7 @@ def test_android_tells_delegation_latency_old_runtime_and_what_is_slower(file):
     assert facts["left to built-in kernels"] == "CONV_2D (c)"
     assert "ms at best" in facts["latency on one thread of this computer"]
     assert facts["tflite-runtime 2.14"] == "no known obstacle"
-    assert "1 convolutions have 4-bit weights: smaller" in section.remarks[0]
+    assert "1 convolution with 4-bit weights: smaller" in section.remarks[0]
     assert section.findings is None
 
 
