@@ -163,7 +163,8 @@ def _warnings(model: StoredModel) -> tuple[str, ...]:
     if packed:
         warnings.append(
             f"{packed} convolution{'s' if packed > 1 else ''} with 4-bit weights: smaller, but "
-            "XNNPACK does not take them; measured 2.5 times (pointwise only) to 6.5 times (all) slower than int8"
+            "XNNPACK does not take them; measured 2.5 times (pointwise only) to 6.5 times (all) "
+            "slower than int8"
         )
     if wide:
         warnings.append(
