@@ -209,7 +209,7 @@ def test_evaluations_are_counted_and_remembered():
     for widths in ({"a": 2}, {"a": 4}, {"a": 2}):
         assert not found.holds(widths)
     assert found.evaluations == len(runs) == 2
-    assert "score 0.5 (+- nan) where the float model scores 1" in str(found.unreachable())
+    assert "score 0.5 where the float model scores 1" in str(found.unreachable())
 
 
 def test_a_target_finer_than_the_noise_is_told():
