@@ -84,7 +84,8 @@ class FamilyBuilder(Builder):
         if kind == "recurrent" and length <= 12:
             layer = self.pick([_L.LSTM, _L.GRU, _L.SimpleRNN])
             units = int(self.rng.integers(2, 6))
-            made = layer(units, return_sequences=True)
+            # Loops end the process of the converter that is the witness.
+            made = layer(units, return_sequences=True, unroll=True)
             return _L.Bidirectional(made)(x) if self.chance(0.2) else made(x)
         if kind == "slice" and length > 2:
             return self.pick([lambda: x[:, 1:], lambda: x[:, ::-1], lambda: x[:, -2:]])()
