@@ -11,6 +11,7 @@ from tfeptq.calibrate.flat_ends import useful_magnitudes
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
 from tfeptq.calibrate.read_values import ReadValues
+from tfeptq.calibrate.steep_results import narrow_steep_results
 from tfeptq.canonical.layer_graph import Key
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
@@ -32,7 +33,8 @@ def set_activation_ranges(
     magnitudes = {key: max(-h.minimum, h.maximum) for key, h in histograms.items()}
     neighbours = Neighbours(plan.graph, magnitudes)
     planned = plan.quantizers
-    bounds = useful_magnitudes(Written.of(quantized))
+    written = Written.of(quantized)
+    bounds = useful_magnitudes(written)
     read = ReadValues(plan.topology, histograms)
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
@@ -55,6 +57,8 @@ def set_activation_ranges(
                     f"{size:.3g}; its scale is chosen for that, check that the units are meant"
                 ]
             )
+    alone = {name for name, found in planned.items() if len(found.sources) == 1}
+    narrow_steep_results(written, alone)
 
 
 def _zero_warning(layer: str) -> str:

@@ -106,6 +106,7 @@ class Primitive:
         chooses: its output is the largest of many values.
         keeps_order: of each number by itself, its results never fall, or never rise, with the
             number; or what tells it of a layer.
+        is_steep: its results grow without bound towards zero.
         looks_up: its input numbers the rows of its table.
         tabulates: its operator reads a table of its results at all integers of its input.
         squashes: it turns logits into "softmax" or "sigmoid" probabilities.
@@ -127,6 +128,7 @@ class Primitive:
     copies: bool = False
     chooses: bool = False
     keeps_order: bool | Callable[[Any], bool] = False
+    is_steep: bool = False
     looks_up: bool = False
     tabulates: bool = False
     squashes: str | None = None
@@ -370,7 +372,14 @@ PRIMITIVES: tuple[Primitive, ...] = (
         keeps_order=True,
         flat_beyond={"int8": 4.0, "int16": 8.0},
     ),
-    Primitive(_L.Activation, "RSQRT", function="rsqrt", is_elementwise=True, keeps_order=True),
+    Primitive(
+        _L.Activation,
+        "RSQRT",
+        function="rsqrt",
+        is_elementwise=True,
+        keeps_order=True,
+        is_steep=True,
+    ),
     Primitive(
         _L.Activation,
         "GELU",
