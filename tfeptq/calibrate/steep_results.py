@@ -42,6 +42,6 @@ def _result_of_half_a_step(call: Call, source: ActivationQuantizer) -> float:
 
 
 def _range(quantizer: ActivationQuantizer) -> tuple[float, float]:
-    scale, zero_point = map(float, quantizer.parameters())
+    scale, zero_point = quantizer.parameters()
     first, last = activation_range(quantizer.bits)
-    return (first - zero_point) * scale, (last - zero_point) * scale
+    return (first - zero_point) * float(scale), (last - zero_point) * float(scale)
