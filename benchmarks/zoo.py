@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,8 @@ def converters(member: Any, wanted: Sequence[np.ndarray]) -> dict[str, Any]:
     return result
 
 
-def measure(name: str) -> dict[str, Any]:
-    """All figures of one model."""
+def measure(name: str) -> Iterator[dict[str, Any]]:
+    """All figures of one model; first without the converter's, whose file may end the process."""
     from benchmarks.zoo_models import build, given
 
     warnings.filterwarnings("ignore")
@@ -127,8 +127,8 @@ def measure(name: str) -> dict[str, Any]:
         "built": round(time.perf_counter() - begin, 1),
     }
     result["ours"] = ours(member, wanted)
-    result["converter"] = converters(member, wanted)
-    return result
+    yield {**result, "converter": {"failed": "its file ends the process that runs it"}}
+    yield {**result, "converter": converters(member, wanted)}
 
 
 def in_a_process(name: str) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def in_a_process(name: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"model": name, "crash": f"does not end in {LIMIT} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
+    if not lines:
         return {"model": name, "crash": done.returncode, "end": done.stderr[-1500:]}
     return json.loads(lines[-1])
 
@@ -187,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.one is not None:
-        print(json.dumps(measure(options.one)), flush=True)
+        for row in measure(options.one):
+            print(json.dumps(row), flush=True)
         return
     if not options.table:
         has_hub = importlib.util.find_spec("keras_hub") is not None

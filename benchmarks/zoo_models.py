@@ -71,11 +71,26 @@ def names() -> list[str]:
     return [*APPLICATIONS, *HUB]
 
 
-def build(name: str, *, samples: int = 32, seed: int = 0) -> Member:
-    """A member with its data: `samples` to calibrate with, as many others to test with."""
+def build(
+    name: str,
+    *,
+    samples: int = 32,
+    seed: int = 0,
+    side: int | None = None,
+    until: str | None = None,
+) -> Member:
+    """A member with its data: `samples` to calibrate with, as many others to test with.
+
+    Args:
+        side: of the pictures of a family of keras.applications; None: that of `APPLICATIONS`.
+        until: name of the layer at which such a network ends; None: its own last one.
+    """
     keras.utils.set_random_seed(seed)
     generator = np.random.default_rng(seed)
-    model, draw = _application(name) if name in APPLICATIONS else _hub(name)
+    if name in APPLICATIONS:
+        model, draw = _application(name, side or APPLICATIONS[name], until)
+    else:
+        model, draw = _hub(name)
     arrays = draw(generator, 2 * samples)
     _randomize_statistics(model, [array[:samples] for array in arrays], generator)
     return Member(
@@ -83,11 +98,14 @@ def build(name: str, *, samples: int = 32, seed: int = 0) -> Member:
     )
 
 
-def _application(name: str) -> tuple[keras.Model, Callable[..., list[np.ndarray]]]:
-    side = APPLICATIONS[name]
+def _application(
+    name: str, side: int, until: str | None
+) -> tuple[keras.Model, Callable[..., list[np.ndarray]]]:
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(side, side, 3), classes=OUTPUTS, classifier_activation=None
     )
+    if until is not None:
+        model = keras.Model(model.inputs, model.get_layer(until).output)
     family = importlib.import_module(f"keras.applications.{_MODULES.get(name, name.lower())}")
 
     def draw(generator: np.random.Generator, count: int) -> list[np.ndarray]:

@@ -1,0 +1,68 @@
+"""One member of every family of keras.applications, untrained: it has an integer graph and a file.
+
+Networks end where the kinds of their blocks have all been seen. keras-hub's backbones are in
+`benchmarks.zoo`, beside TFLiteConverter's files.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import tfeptq
+import tflite_export
+from benchmarks import zoo_models
+
+#: Family -> side of its input, and the layer where it ends (None: the whole network).
+FAMILIES = {
+    "ConvNeXtTiny": (32, "convnext_tiny_stage_1_block_0_depthwise_conv"),
+    "DenseNet121": (32, "conv3_block1_concat"),
+    "EfficientNetB0": (32, "block3a_project_bn"),
+    "EfficientNetV2B0": (32, "block4b_add"),
+    "InceptionResNetV2": (75, "block35_2_ac"),
+    "InceptionV3": (75, "mixed4"),
+    "MobileNet": (32, None),
+    "MobileNetV2": (32, "block_4_add"),
+    "MobileNetV3Large": (32, "expanded_conv_7_add"),
+    "MobileNetV3Small": (32, "expanded_conv_4_add"),
+    "NASNetMobile": (32, "normal_bn_1_0"),
+    "ResNet50": (32, "conv3_block1_out"),
+    "ResNet50V2": (32, "conv3_block1_out"),
+    "VGG16": (32, "block3_pool"),
+    "Xception": (71, "block6_sepconv1_act"),
+}
+#: Whose files are verified, operator by operator.
+VERIFIED = ("EfficientNetB0", "MobileNet", "ResNet50V2")
+
+
+def test_every_family_has_a_member():
+    assert FAMILIES.keys() == zoo_models.APPLICATIONS.keys()
+    families = {
+        name: module
+        for name, module in vars(keras.applications).items()
+        if hasattr(module, "preprocess_input")
+    }
+    without = {name for name, module in families.items() if not FAMILIES.keys() & set(dir(module))}
+    # No family of its own, and one that is VGG16 with three more layers.
+    assert without == {"imagenet_utils", "vgg19"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_member_of_every_family_is_quantized(name, tmp_path):
+    side, until = FAMILIES[name]
+    member = zoo_models.build(name, samples=4, side=side, until=until)
+    settings = {"rounding": "nearest", "threshold": "max", "bias_correction": False}
+    config = tfeptq.QuantizationConfig(**settings, samples=4, stage_samples={"quality": 4})
+    quantized = tfeptq.quantize(member.model, member.calibration[0], config)
+    graph = quantized.freeze()
+    assert {tensor.dtype for tensor in graph.tensors.values()} <= {"int8", "int16", "int32"}
+    # Float pictures of chance through random weights: most of what the network says is kept.
+    assert quantized.report.quality.outputs[0].sqnr > 6.0
+    if name in VERIFIED:
+        result = tflite_export.export(graph, tmp_path / "m.tflite", target="android")
+        assert result.verification is not None
+        found = tflite_export.run(result.path, member.calibration[0][:2], runtime="litert")
+        wanted = quantized.predict(member.calibration[0][:2], verbose=0)
+        step = float(graph.tensors[graph.outputs[0][1]].quantization.scale.max())
+        assert np.abs(found - wanted).max() <= 2 * step
