@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -14,6 +14,14 @@ from tfeptq.preparation.nodes import Node
 from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol
 
 Values = Mapping[Symbol, Node]
+
+
+def understood(call: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords as Keras passes them on in inference: `training` only where `call` knows it."""
+    kept = {name: value for name, value in keywords.items() if name != "training"}
+    if "training" in inspect.signature(call).parameters:
+        kept["training"] = False
+    return kept
 
 
 def bound_layer_call(call: TracedCall, values: Values) -> list[Node]:
@@ -58,7 +66,8 @@ def bound_operation_call(call: TracedCall, values: Values) -> tuple[Any, ...]:
 def _bound(call: TracedCall) -> dict[str, Any]:
     """Parameter -> argument; those that were not given have their defaults."""
     try:
-        bound = inspect.signature(call.operation.call).bind(*call.arguments, **call.keywords)
+        own = call.operation.call
+        bound = inspect.signature(own).bind(*call.arguments, **understood(own, call.keywords))
     except TypeError as error:
         raise UnsupportedLayerError(
             call.operation,

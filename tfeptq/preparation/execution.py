@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfeptq.preparation.calls import understood
 from tfeptq.preparation.trace import Symbol, Trace, is_symbol
 
 
@@ -87,8 +87,7 @@ def call_values(traced: Trace, inputs: Sequence[np.ndarray]) -> Iterator[ValuesO
         arguments, keywords = keras.tree.map_structure(
             filled, (call.arguments, dict(call.keywords))
         )
-        if "training" in inspect.signature(call.operation.call).parameters:
-            keywords["training"] = False
+        keywords = understood(call.operation.call, keywords)
         outputs = keras.tree.flatten(call.operation(*arguments, **keywords))
         tensors.update(zip(call.outputs, outputs, strict=True))
         yield ValuesOfCall(call.operation, call.outputs, [_array(output) for output in outputs])

@@ -8,14 +8,15 @@ TensorFlow graph. One that looks at values cannot be read; the reason is said.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
 
 from tfeptq.preparation import tensorflow_graphs, variable_operators
+from tfeptq.preparation.calls import understood
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.inlining import inlined
 from tfeptq.preparation.operation_names import name_operations
 from tfeptq.preparation.recurrent import UnrolledError, stepwise
 from tfeptq.preparation.registered import decomposition
@@ -92,11 +93,7 @@ def _inside(
         )
         for index, symbol in enumerate(read)
     }
-
-    def filled(argument: Any) -> Any:
-        return inputs[argument] if is_symbol(argument) else argument
-
-    arguments, keywords = keras.tree.map_structure(filled, (call.arguments, dict(call.keywords)))
+    arguments, keywords = _with_inputs((call.arguments, dict(call.keywords)), inputs)
     outputs = keras.tree.flatten(called(call.operation, *arguments, **keywords))
     if len(outputs) != len(call.outputs) or any(output is None for output in outputs):
         raise UnreadableCallError(
@@ -120,16 +117,34 @@ def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
         UnreadableCallError: neither is possible.
     """
     call = decomposition(layer) or stepwise(layer) or layer.call
-    if "training" in inspect.signature(call).parameters:
-        keywords["training"] = False
+    keywords = understood(call, keywords)
     try:
-        with variable_operators.reflected():
+        with variable_operators.reflected(), inlined(_as_model):
             return call(*arguments, **keywords)
     except UnrolledError as error:
         raise UnreadableCallError(str(error)) from error
     except Exception as error:
         names = {part for variable in layer.variables for part in variable.path.split("/")}
         return _through_tensorflow(call, arguments, keywords, names, error)
+
+
+def _as_model(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
+    """Outputs of a layer's `call`, its tensors from a model that stands for the layer."""
+    read = list(dict.fromkeys(symbols((arguments, keywords))))
+    inputs = {symbol: keras.Input(batch_shape=symbol.shape, dtype=symbol.dtype) for symbol in read}
+    arguments, keywords = _with_inputs((arguments, keywords), inputs)
+    outputs = called(layer, *arguments, **keywords)
+    leaves = keras.tree.flatten(outputs)
+    tensors = [leaf for leaf in leaves if is_symbol(leaf)]
+    model = functional(list(inputs.values()), tensors, layer)
+    made = iter(keras.tree.flatten(model(read)))
+    filled = [next(made) if is_symbol(leaf) else leaf for leaf in leaves]
+    return keras.tree.pack_sequence_as(outputs, filled)
+
+
+def _with_inputs(given: Any, inputs: Mapping[Symbol, Symbol]) -> Any:
+    """Arguments of a call with other tensors in the place of its own."""
+    return keras.tree.map_structure(lambda leaf: inputs[leaf] if is_symbol(leaf) else leaf, given)
 
 
 def _through_tensorflow(

@@ -86,6 +86,67 @@ def test_layers_of_layers_of_layers():
     check(image_model(Outer()))
 
 
+class Told(L.Layer):
+    """Says `training` to layers whose `call` does not know it, which Keras does not pass on."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.parts = [L.LayerNormalization(), L.Identity(), L.Dense(N), L.ReLU()]
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build(shape)
+            shape = part.compute_output_shape(shape)
+
+    def call(self, x, training=None):
+        for part in self.parts:
+            x = part(x, training=training)
+        return x
+
+
+class Scored(L.Layer):
+    """Gives None in the place of its scores."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.wide = L.Dense(C)
+
+    def build(self, shape):
+        self.wide.build(shape)
+
+    def call(self, x, with_scores=False):
+        y = ops.tanh(self.wide(x))
+        return y + x, y if with_scores else None
+
+
+def test_layers_are_told_of_training_as_keras_tells_them():
+    check(image_model(Told(name="first"), Told(name="second")))
+
+
+def test_a_layer_that_gives_none_beside_a_tensor_is_read_with_the_layer_around_it():
+    class Stack(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.parts = [Scored(name="first"), Scored(name="second")]
+
+        def build(self, shape):
+            for part in self.parts:
+                part.build(shape)
+
+        def call(self, x):
+            for part in self.parts:
+                x, scores = part(x)
+                assert scores is None
+            return x
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    call, canonical = keras.Layer.__call__, check(image_model(Stack()))
+    assert sum(isinstance(layer, L.Conv2D | L.Dense) for layer in canonical.layers) == 2
+    assert keras.Layer.__call__ is call
+
+
 def test_a_subclass_of_a_layer_is_named_after_itself_and_shares_its_weights():
     inputs = keras.Input((N,))
     layer = Squashed(N, name="squashed")
