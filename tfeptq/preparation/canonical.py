@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import keras
+import numpy as np
 
 from tfeptq.config import QuantizationConfig
 from tfeptq.preparation import layers, operations
@@ -128,15 +129,21 @@ def _translate(
     # What a Masking layer tells others is computed beside it, perhaps before.
     layers.refuse_masking([call.operation for call in traced.calls])
     values = {given.symbol: node for given, node in zip(traced.inputs, inputs, strict=True)}
+    read = {*traced.outputs, *symbols([(call.arguments, call.keywords) for call in traced.calls])}
     for index, call in enumerate(traced.calls):
         within = None if place is None else (*place, index)
-        outputs = _outputs(call, values, shared, scope, within)
+        outputs = _outputs(call, values, shared, scope, within, read)
         values.update(zip(call.outputs, outputs, strict=True))
     return values
 
 
 def _outputs(
-    call: TracedCall, values: dict[Symbol, Node], shared: Shared, scope: str, place: Place | None
+    call: TracedCall,
+    values: dict[Symbol, Node],
+    shared: Shared,
+    scope: str,
+    place: Place | None,
+    read: Collection[Symbol],
 ) -> list[Node]:
     operation = call.operation
     if isinstance(operation, Step):
@@ -151,7 +158,7 @@ def _outputs(
     if isinstance(operation, keras.Layer):
         layers.refuse_modes(operation)
         if not layers.is_known(operation):
-            return _expanded(call, values, shared, place)
+            return _expanded(call, values, shared, place, read)
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:
         outputs = operations.translate(operation, bound_operation_call(call, values))
@@ -168,9 +175,17 @@ def _outputs(
 
 
 def _expanded(
-    call: TracedCall, values: dict[Symbol, Node], shared: Shared, place: Place | None
+    call: TracedCall,
+    values: dict[Symbol, Node],
+    shared: Shared,
+    place: Place | None,
+    read: Collection[Symbol],
 ) -> list[Node]:
-    """The primitives of a layer that no table knows, from its own `call`."""
+    """The primitives of a layer that no table knows, from its own `call`.
+
+    Args:
+        read: tensors around the layer that something reads; of other outputs any constant will do.
+    """
     operation = call.operation
     try:
         found = inside(call, lambda symbol: values[symbol].shape)
@@ -182,10 +197,13 @@ def _expanded(
             tensors = iter([inner[symbol] for symbol in nested.outputs])
     except UnsupportedLayerError as error:
         raise layers.refusal(operation, error) from error
-    return [
-        next(tensors) if value is None else batched_constant(operation, value)
-        for value in found.outputs
+    constants = [
+        batched_constant(operation, value if symbol in read else np.zeros(1))
+        for symbol, value in zip(call.outputs, found.outputs, strict=True)
+        if value is not None
     ]
+    waiting = iter(constants)
+    return [next(tensors) if value is None else next(waiting) for value in found.outputs]
 
 
 def _share(outputs: Sequence[Node], sources: Sequence[Node], shared: Shared) -> None:

@@ -1,7 +1,7 @@
-"""Layers that give something else than tensors, read as a part of the `call` that calls them.
+"""Layers that Keras cannot put into a graph though it runs them, read as their `call`.
 
-Keras has no place in a graph for a layer that returns None beside its tensors, as attention without
-its scores does, though it runs one inside of another layer.
+They give None beside their tensors, as attention without its scores does, or their `call` takes
+what the class that they are derived from does not know. Inside of another layer both work.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any
 
 import keras
 
-#: Of Keras' refusal; it has no class of its own.
-_REFUSAL = "All operation outputs must be tensors"
+#: Of Keras' refusals; they have no class of their own.
+_REFUSALS = (
+    "All operation outputs must be tensors",
+    "compute_output_spec() got an unexpected keyword argument",
+)
 _LOCK = threading.RLock()
 
 
@@ -31,8 +34,8 @@ def inlined(read: Callable[..., Any]) -> Iterator[None]:
         def call(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
             try:
                 return own(layer, *arguments, **keywords)
-            except ValueError as error:
-                if _REFUSAL not in str(error):
+            except (TypeError, ValueError) as error:
+                if not any(refusal in str(error) for refusal in _REFUSALS):
                     raise
                 return read(layer, *arguments, **keywords)
 

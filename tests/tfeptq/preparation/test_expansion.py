@@ -104,6 +104,28 @@ class Told(L.Layer):
         return x
 
 
+class Cached(L.MultiHeadAttention):
+    """Its `call` takes what Keras does not ask attention for when it infers shapes."""
+
+    def call(self, query, value, cache=None):
+        assert cache is None
+        return super().call(query, value)
+
+
+class Decoder(L.Layer):
+    """Gives a constant that nobody needs to read beside its tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = Cached(num_heads=2, key_dim=3)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, x):
+        return self.attention(x, x, cache=None), ops.zeros((0, 4))
+
+
 class Scored(L.Layer):
     """Gives None in the place of its scores."""
 
@@ -145,6 +167,11 @@ def test_a_layer_that_gives_none_beside_a_tensor_is_read_with_the_layer_around_i
     call, canonical = keras.Layer.__call__, check(image_model(Stack()))
     assert sum(isinstance(layer, L.Conv2D | L.Dense) for layer in canonical.layers) == 2
     assert keras.Layer.__call__ is call
+
+
+def test_a_call_with_more_arguments_than_its_class_and_an_output_that_nobody_reads():
+    inputs = keras.Input((W, 4))
+    check(randomize(keras.Model(inputs, Decoder()(inputs)[0])))
 
 
 def test_a_subclass_of_a_layer_is_named_after_itself_and_shares_its_weights():
