@@ -158,7 +158,7 @@ def whole_run() -> Cost:
 def _run(command: Sequence[Any]) -> Cost:
     """The cost of a command, with all that it loads."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(list(map(str, command)), check=True)
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(time.perf_counter() - wall, processor, after.ru_maxrss / 1e6)
