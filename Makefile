@@ -45,7 +45,7 @@ benchmark: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u,report]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u,report,distributed]'
 	touch $(STAMP)
 
 $(VENV)/.metadata: $(STAMP)

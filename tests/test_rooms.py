@@ -37,6 +37,7 @@ ORDER = {
         "before_data",
         "arguments",
         "loading",
+        "distributed",
         "report",
         "pipeline",
         "pareto",

@@ -10,6 +10,7 @@ from tfeptq.backend import require_tensorflow
 if TYPE_CHECKING:
     from tfeptq.callbacks.quantization import QuantizationCallback
     from tfeptq.config import QuantizationConfig
+    from tfeptq.distributed.cluster import distribute
     from tfeptq.goals import AccuracyTarget, Budget
     from tfeptq.loading import load_model
     from tfeptq.model import QuantizedModel
@@ -36,6 +37,7 @@ _HOMES = {
     "StageSamples": "stage_samples",
     "UnsupportedLayerError": "preparation",
     "compare": "report.comparison",
+    "distribute": "distributed.cluster",
     "load_model": "loading",
     "pareto_frontier": "pareto",
     "prepare": "preparation",
@@ -58,6 +60,7 @@ __all__ = [
     "UnsupportedLayerError",
     "__version__",
     "compare",
+    "distribute",
     "load_model",
     "pareto_frontier",
     "prepare",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.lost_features import warn_of_lost_features
 from tfeptq.calibrate.odd_samples import warn_of_odd_samples
 from tfeptq.calibrate.sequences import single_steps
+from tfeptq.canonical.layer_graph import Key
 from tfeptq.checkpoint.results import changed_or_kept, decisive, measured_or_kept
 from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken, configured_samples
+from tfeptq.data.shares import mapped
 from tfeptq.freeze.kernel_scales import settle
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.model import QuantizedModel
@@ -44,7 +46,7 @@ from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
 from tfeptq.rounding.safeguard import kept_if_nearer
 from tfeptq.rounding.thresholds import set_thresholds
-from tfeptq.selection.accuracy import float_values
+from tfeptq.selection.accuracy import float_values, metric_values
 from tfeptq.selection.factor import Widths
 from tfeptq.selection.prepare import labelled_loss, prepare_choice
 from tfeptq.selection.search import hold_accuracy
@@ -167,12 +169,60 @@ def _quantize(
     def keep(widths: Widths, *of: Any) -> np.ndarray:
         return measured_or_kept(checkpoint, planned(plan, widths), samples, *of)
 
+    def learn_all(several: Sequence[Widths], recipe: QuantizationConfig) -> Iterator[np.ndarray]:
+        return _scored(plan, taken, scores, recipe, [dict(widths) for widths in several])
+
     with watch("search"):
-        quantized, search = hold_accuracy(model, choice, config, attempt, keep, baseline)
+        quantized, search = hold_accuracy(model, choice, config, attempt, keep, baseline, learn_all)
     report = quantized.report
     report.config, report.choice, report.search = config, choice, search
     report.seconds = {**watch.seconds, **report.seconds}
     return quantized
+
+
+def _scored(
+    plan: QuantizationPlan,
+    taken: Taken,
+    scores: FloatScores,
+    config: QuantizationConfig,
+    several: Sequence[Widths],
+) -> Iterator[np.ndarray]:
+    """What the metric says of models with each of several choices, found side by side."""
+    # What every choice asks for is computed once, by all workers together.
+    needed = ["histograms", *(["attention"] if config.rounding == "eptq" else [])]
+    for name in needed:
+        getattr(scores, name)
+    inputs = {
+        "model": plan.model,
+        "samples": taken.arrays,
+        "states": plan.states,
+        "config": dataclasses.replace(config, augmentation=None),
+        "known": scores.known,
+    }
+    return mapped(_scoring, inputs, several, "candidates")
+
+
+def _scoring(
+    model: keras.Model,
+    samples: list[np.ndarray],
+    states: Mapping[Key, Key],
+    config: QuantizationConfig,
+    known: Mapping[str, Any],
+) -> Callable[[Widths], np.ndarray]:
+    """Quantizes with a choice of widths and scores it; a worker has a copy of everything."""
+    plan = QuantizationPlan.of(model, config, states=states)
+    scores = FloatScores(model, samples, config.seed, stages=config.stages, known=known)
+    taken, target = Taken(samples), config.accuracy_target
+    assert target is not None
+
+    def score(widths: Widths) -> np.ndarray:
+        chosen = planned(plan, widths)
+        quantized = _learn(
+            taken, scores, Checkpoint(), chosen, config, None, Stopwatch(), is_final=False
+        )
+        return metric_values(target, quantized)
+
+    return score
 
 
 def _learn(

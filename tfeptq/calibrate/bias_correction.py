@@ -10,7 +10,7 @@ corrected yet then stands in as if each of its calls were corrected alone.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,7 @@ from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.turns import Turn, turns
 from tfeptq.canonical.walk import Walk
 from tfeptq.data.memory import WholeBatches, is_worth_tracing, passing_batch
+from tfeptq.data.shares import mapped
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quick_calls import quick_call
@@ -57,22 +58,21 @@ def correct_biases(
         layer name -> the shift that was removed, one value an output channel.
     """
     count = first(count, len(samples[0]))
-    graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
-    counterparts = corresponding_tensors(float_graph, graph)
-    order = turns(graph, QuantizedWeights)
-
-    def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
-        means = _float_means(float_graph, counterparts, inputs, repeated)
-        return _sample_shifts(graph, order, means, inputs, repeated, count)
-
-    if is_worth_tracing(model, count):
-        run = tf.function(run, autograph=False)
-    batches = WholeBatches(samples, count, passing_batch(model, count))
+    batch_size = passing_batch(model, count)
+    batches = WholeBatches(samples, count, batch_size)
+    inputs = {
+        "quantized": quantized,
+        "model": model,
+        "samples": samples,
+        "count": count,
+        "batch_size": batch_size,
+    }
+    each = mapped(_shifts_of_batches, inputs, range(len(batches)), "bias correction")
     rows: dict[str, list[np.ndarray]] = {}
     steps, used = _output_steps(quantized), 0
-    for batch, repeated in zip(batches, batches.repeats, strict=True):
-        for name, found in run(batch, tf.constant(repeated)).items():
-            rows.setdefault(name, []).append(found.numpy())
+    for repeated, found in zip(batches.repeats, each, strict=True):
+        for name, part in found.items():
+            rows.setdefault(name, []).append(part)
         used += batches.size - repeated
         if used >= _LEAST and is_enough(rows, steps):
             break
@@ -113,6 +113,32 @@ def is_enough(rows: Mapping[str, Sequence[np.ndarray]], steps: Mapping[str, floa
         if chance > _CHANCE * steps[name] ** 2 / 12.0:
             return False
     return True
+
+
+def _shifts_of_batches(
+    quantized: QuantizedModel,
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    count: int,
+    batch_size: int,
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Computes the shifts of every sample of the batch of a number."""
+    graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
+    counterparts = corresponding_tensors(float_graph, graph)
+    order = turns(graph, QuantizedWeights)
+    batches = WholeBatches(samples, count, batch_size)
+
+    def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
+        means = _float_means(float_graph, counterparts, inputs, repeated)
+        return _sample_shifts(graph, order, means, inputs, repeated, count)
+
+    run = tf.function(run, autograph=False) if is_worth_tracing(model, count) else run
+
+    def of_batch(index: int) -> dict[str, np.ndarray]:
+        shifts = run(batches[index], tf.constant(batches.repeats[index]))
+        return {name: shift.numpy() for name, shift in shifts.items()}
+
+    return of_batch
 
 
 def _float_means(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -27,6 +27,7 @@ from tfeptq.data.memory import (
     is_worth_tracing,
     passing_batch,
 )
+from tfeptq.data.shares import mapped, shares
 from tfeptq.progress import progress
 from tflite_export.graph import limits
 
@@ -83,9 +84,38 @@ def tensor_histograms(
     Raises:
         ValueError: the model computes NaN or infinity; names the layer.
     """
-    graph = LayerGraph.of(model)
+    graph, total = LayerGraph.of(model), len(samples[0])
     keys = _in_order(graph, keys)
-    total, shapes = len(samples[0]), graph.shapes(model)
+    # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
+    is_compiled = is_worth_tracing(model, total)
+    fitting, copies = (fitting_batch, 2) if is_compiled else (passing_batch, 6)
+    batch_size = fitting(model, min(batch_size, total), copies=copies)
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "keys": keys,
+        "batch_size": batch_size,
+        "is_compiled": is_compiled,
+    }
+    batches = len(WholeBatches(samples, total, batch_size))
+    parts = list(mapped(_histograms_of_batches, inputs, shares(batches), "ranges"))
+    # Histograms of unequal ranges are pooled without a difference in any count.
+    return {
+        key: of_shares[0] if len(of_shares) == 1 else Histogram.pooled(of_shares)
+        for key, of_shares in zip(keys, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _histograms_of_batches(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    keys: Sequence[Key],
+    batch_size: int,
+    is_compiled: bool,
+) -> Callable[[Sequence[int]], list[Histogram]]:
+    """Computes the histograms of tensors over the batches of some numbers."""
+    graph, total = LayerGraph.of(model), len(samples[0])
+    shapes = graph.shapes(model)
     sizes = [int(np.prod(shapes[key][1:])) for key in keys]
     strides = [_stride(size, total) for size in sizes]
 
@@ -103,29 +133,30 @@ def tensor_histograms(
             for row, key in enumerate(keys)
         ]
 
-    # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
-    if is_worth_tracing(model, total):
-        batch_size = fitting_batch(model, min(batch_size, total), copies=2)
-        run = tf.function(run, autograph=False)
-    else:
-        batch_size = passing_batch(model, min(batch_size, total), copies=6)
-    histograms = RunningHistograms(len(keys))
+    run = tf.function(run, autograph=False) if is_compiled else run
     batches = WholeBatches(samples, total, batch_size)
-    for index, batch in enumerate(progress(batches, "ranges")):
-        try:
-            repeated = tf.constant(batches.repeats[index])
-            rows = run(batch, repeated, histograms.low, histograms.high)
-        except tf.errors.InvalidArgumentError as error:
-            # NaN and infinity are in no bin.
-            raise _unbounded(graph, batch) or error from error
-        histograms.add(*(np.stack(column) for column in zip(*rows, strict=True)))
-        if not np.all(np.isfinite([histograms.low, histograms.high])):
-            raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
-    # A value that is counted stands for those that are not: pooled tensors weigh what they hold.
-    return {
-        key: dataclasses.replace(found, counts=found.counts * strides[index])
-        for index, (key, found) in enumerate(zip(keys, histograms, strict=True))
-    }
+
+    def of_batches(numbers: Sequence[int]) -> list[Histogram]:
+        histograms = RunningHistograms(len(keys))
+        for index in progress(numbers, "ranges"):
+            batch = batches[index]
+            try:
+                repeated = tf.constant(batches.repeats[index])
+                rows = run(batch, repeated, histograms.low, histograms.high)
+            except tf.errors.InvalidArgumentError as error:
+                # NaN and infinity are in no bin.
+                raise _unbounded(graph, batch) or error from error
+            histograms.add(*(np.stack(column) for column in zip(*rows, strict=True)))
+            if not np.all(np.isfinite([histograms.low, histograms.high])):
+                raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
+        # A value that is counted stands for those that are not: pooled tensors weigh what they
+        # hold.
+        return [
+            dataclasses.replace(found, counts=found.counts * stride)
+            for found, stride in zip(histograms, strides, strict=True)
+        ]
+
+    return of_batches
 
 
 def _in_order(graph: LayerGraph, keys: Iterable[Key]) -> list[Key]:

@@ -22,6 +22,7 @@ from tfeptq.cli.npz import Npz
 from tfeptq.cli.request import ConfigFile, Prices, Settings, request
 from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, one_of, require_file
+from tfeptq.cli.workers import Ray, Workers, sharing
 from tfeptq.foreign.files import require_model_file
 from tfeptq.goals import COSTS
 from tflite_export.file.atomic import require_folder
@@ -42,6 +43,8 @@ def frontier(
     trace_loss: TraceLoss = None,
     json: Json = False,
     verbose: Verbose = 1,
+    workers: Workers = None,
+    ray: Ray = None,
     settings: Settings = None,
     prices: Prices = None,
     random_flip: RandomFlip = None,
@@ -59,21 +62,23 @@ def frontier(
     require_model_file(model)
     require_file(calibration)
     require_folder("--resume", resume)
+    shared = sharing(workers, ray)
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source = source_model(model, trace_loss)
         copies = augmentation(source, asked.augmentation, random_flip, random_translation)
         samples = Npz(calibration, input_key, label_key, is_labelled=trace_loss is not None)
         from tfeptq.pareto import pareto_frontier
 
-        points = pareto_frontier(
-            source,
-            samples.inputs,
-            dataclasses.replace(asked.config, augmentation=copies),
-            cost=cost,
-            verbose=verbose,
-            checkpoint_dir=resume,
-            labels=samples.labels if samples.is_labelled else None,
-        )
+        with shared:
+            points = pareto_frontier(
+                source,
+                samples.inputs,
+                dataclasses.replace(asked.config, augmentation=copies),
+                cost=cost,
+                verbose=verbose,
+                checkpoint_dir=resume,
+                labels=samples.labels if samples.is_labelled else None,
+            )
     if json:
         print(json_text.dumps([dataclasses.asdict(point) for point in points]))
         return DONE

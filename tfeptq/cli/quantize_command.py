@@ -37,6 +37,7 @@ from tfeptq.cli.results import show_file
 from tfeptq.cli.source import TraceLoss, source_model
 from tfeptq.cli.typed import typed_command
 from tfeptq.cli.values import InputKey, Json, LabelKey, Model, Verbose, require_file
+from tfeptq.cli.workers import Ray, Workers, sharing
 from tfeptq.foreign.files import require_model_file
 from tfeptq.report.destination import check_destination
 from tflite_export.file.atomic import destination, require_folder
@@ -67,6 +68,8 @@ def quantize(
     trace_loss: TraceLoss = None,
     json: Json = False,
     verbose: Verbose = 1,
+    workers: Workers = None,
+    ray: Ray = None,
     settings: Settings = None,
     limits: Limits = None,
     prices: Prices = None,
@@ -106,6 +109,7 @@ def quantize(
             f"--save-keras {save_keras} is the float model itself, which would be lost; give "
             "another name"
         )
+    shared = sharing(workers, ray)
 
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
@@ -118,7 +122,8 @@ def quantize(
             check = fits(source, validation)
             scored = Npz(validation, input_key, label_key, check=check)
         job = _Job(source, samples, scored, resume, verbose)
-        quantized = job.quantized(asked, copies)
+        with shared:
+            quantized = job.quantized(asked, copies)
         result = _write(quantized, output, save_keras, ends)
         job.score_results(quantized, result)
         if report is not None:

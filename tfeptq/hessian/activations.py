@@ -9,7 +9,7 @@ the variance of Hutchinson's probes in the tensors. Many outputs get random prob
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,10 +19,10 @@ import tensorflow as tf
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
-from tfeptq.progress import progress
 from tfeptq.stage_samples import first
 
 
@@ -90,15 +90,18 @@ def activation_moments(
     """
     count = first(count, len(samples[0]))
     batch_size = fitting_batch(model, min(batch_size, count), copies=6)
-    probe, units = Probe(model, seed=seed), output_units(model, samples)
-    run = tf.function(
-        _Moments(model, grids, is_whitened=is_whitened, units=units).batch, autograph=False
-    )
-    parts = []
-    batches = WholeBatches(samples, count, batch_size)
-    for index, batch in enumerate(progress(batches, "activation traces")):
-        vectors = tf.constant(probe.probe_vectors(batches.size, index=index * batches.size))
-        parts.append(run(batch, vectors).numpy()[..., batches.repeats[index] :])
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "grids": grids,
+        "is_whitened": is_whitened,
+        "units": output_units(model, samples),
+        "count": count,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    batches = range(len(WholeBatches(samples, count, batch_size)))
+    parts = list(mapped(_moments_of_batches, inputs, batches, "activation traces"))
     values = np.concatenate(parts, axis=-1).astype(np.float64)
     mean, error = values.mean(axis=-1), _standard_error(values)
     shapes = LayerGraph.of(model).shapes(model)
@@ -106,6 +109,30 @@ def activation_moments(
     return ActivationMoments(
         mean[0], np.array(sizes, np.float64), mean[1], mean[2], error[0], error[2]
     )
+
+
+def _moments_of_batches(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    grids: Sequence[Grid],
+    is_whitened: bool,
+    units: OutputUnits | None,
+    count: int,
+    batch_size: int,
+    seed: int,
+) -> Callable[[int], np.ndarray]:
+    """Computes `_Moments.batch` of the batch of a number."""
+    probe = Probe(model, seed=seed)
+    run = tf.function(
+        _Moments(model, grids, is_whitened=is_whitened, units=units).batch, autograph=False
+    )
+    batches = WholeBatches(samples, count, batch_size)
+
+    def of_batch(index: int) -> np.ndarray:
+        vectors = tf.constant(probe.probe_vectors(batches.size, index=index * batches.size))
+        return run(batches[index], vectors).numpy()[..., batches.repeats[index] :]
+
+    return of_batch
 
 
 def _standard_error(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -27,6 +28,7 @@ class FloatScores:
         seed: of the random probes.
         checkpoint: where scores are kept, for every configuration with this seed.
         stages: how many samples weight scores look at.
+        known: what another object of these inputs has computed, see `known`.
 
     Attributes:
         used: what was computed from the float model -> how many samples it looked at.
@@ -40,12 +42,20 @@ class FloatScores:
         checkpoint: Checkpoint | None = None,
         *,
         stages: StageSamples = DEFAULT_STAGES,
+        known: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._inputs = {"model": model, "samples": samples, "seed": seed}
         self._checkpoint = checkpoint or Checkpoint()
         self._total = len(samples[0])
         self._stages = stages
         self.used: dict[str, int] = {}
+        vars(self).update(known)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What was computed so far, by name."""
+        names = ("histograms", "weights", "attention")
+        return {name: vars(self)[name] for name in names if name in vars(self)}
 
     def note(self, stage: str, count: int | None = None) -> None:
         """Says that a stage looks at the first `count` samples; None: at all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,9 +12,9 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.data.memory import WholeBatches, fitting_batch
-from tfeptq.hessian.output_units import output_units
+from tfeptq.data.shares import mapped
+from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import Probe, compared_calls
-from tfeptq.progress import progress
 from tfeptq.stage_samples import first
 
 #: Relative standard error of a layer's weight scores, and passes over the samples, that end the
@@ -48,24 +48,43 @@ def channel_attention(
         One float32 array (N, channels) for each call of a layer with weights or of a product of
         two tensors, in execution order.
     """
-    # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
-    units = output_units(model, samples)
-    probe = Probe(model, calls=compared_calls, probes=ATTENTION_PROBES, seed=seed, units=units)
     total = len(samples[0])
     batch_size = fitting_batch(model, min(batch_size, total), copies=3)
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "units": output_units(model, samples),
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    batches = mapped(_attention, inputs, range(0, total, batch_size), "attention scores")
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+
+
+def _attention(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    units: OutputUnits | None,
+    batch_size: int,
+    seed: int,
+) -> Callable[[int], list[np.ndarray]]:
+    """Computes `channel_attention` of the batch that begins at a sample."""
+    # Not compiled by XLA: on a CPU it runs convolutions of a loop on one thread, 17 times slower.
+    probe = Probe(model, calls=compared_calls, probes=ATTENTION_PROBES, seed=seed, units=units)
+    total = len(samples[0])
 
     @tf.function(autograph=False)
     def scores(inputs: list[tf.Tensor], vectors: tf.Tensor) -> list[tf.Tensor]:
         return probe.accumulate(inputs, vectors, _mean_square_by_channel)
 
-    batches = []
-    for start in progress(range(0, total, batch_size), "attention scores"):
+    def of_batch(start: int) -> list[np.ndarray]:
         # The last batch reaches back instead of being shorter: one shape, one compilation.
         begin = min(start, total - batch_size)
         batch = [tf.constant(array[begin : begin + batch_size]) for array in samples]
         vectors = tf.constant(probe.probe_vectors(batch_size, index=start))
-        batches.append([part.numpy()[start - begin :] for part in scores(batch, vectors)])
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        return [part.numpy()[start - begin :] for part in scores(batch, vectors)]
+
+    return of_batch
 
 
 def sample_layer_attention(
@@ -113,10 +132,48 @@ def weight_scores(
     Returns:
         layer name -> float32 in the kernel's shape; calls of a shared layer are summed.
     """
-    probe = Probe(model, probes=1, seed=seed, units=output_units(model, samples))
+    probe = Probe(model, probes=1, seed=seed)
     count = first(count, len(samples[0]))
     # Patches of inputs hold each value as often as the kernel has positions, often 9.
     batch_size = fitting_batch(model, min(batch_size, count), copies=12)
+    halves: tuple[Scores, Scores] = {}, {}
+    each_pass = len(WholeBatches(samples, count, batch_size))
+    passes = 1 if probe.exact else SCORE_PASSES
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "units": output_units(model, samples),
+        "count": count,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    found = mapped(_weight_scores, inputs, range(passes * each_pass), "weight scores")
+    for draw, parts in enumerate(found):
+        half = halves[0 if probe.exact else draw % 2]
+        for call, part in zip(probe.calls, parts, strict=True):
+            half[call.layer.name] = half.get(call.layer.name, 0.0) + part
+        done, rest = divmod(draw + 1, each_pass)
+        if not rest and done < passes and score_error(halves) < SCORE_ERROR:
+            passes = done
+            break
+    first_half, second_half = halves
+    return {
+        name: (total + second_half.get(name, 0.0)) / (count * passes)
+        for name, total in first_half.items()
+    }
+
+
+def _weight_scores(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    units: OutputUnits | None,
+    count: int,
+    batch_size: int,
+    seed: int,
+) -> Callable[[int], list[np.ndarray]]:
+    """Computes what a batch with its draw of probes adds to the scores of every call."""
+    probe = Probe(model, probes=1, seed=seed, units=units)
+    batches = WholeBatches(samples, count, batch_size)
 
     def squared(call: Call, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         return linear.squared_weight_jacobian(call.layer, inputs, gradient)
@@ -125,26 +182,14 @@ def weight_scores(
     def scores(inputs: list[tf.Tensor], vectors: tf.Tensor) -> list[tf.Tensor]:
         return probe.accumulate(inputs, vectors, squared)
 
-    halves: tuple[Scores, Scores] = {}, {}
-    batches = WholeBatches(samples, count, batch_size)
-    passes = 1 if probe.exact else SCORE_PASSES
-    draws = [(index, turn) for turn in range(passes) for index in range(len(batches))]
-    for draw, (index, turn) in enumerate(progress(draws, "weight scores")):
-        if index == 0 and turn and score_error(halves) < SCORE_ERROR:
-            passes = turn
-            break
+    def of_draw(draw: int) -> list[np.ndarray]:
+        index = draw % len(batches)
         vectors = probe.probe_vectors(batches.size, index=draw)
         # What has no probe has no gradient, and adds nothing.
         vectors[:, : batches.repeats[index]] = 0.0
-        half = halves[0 if probe.exact else draw % 2]
-        found = scores(batches[index], tf.constant(vectors))
-        for call, part in zip(probe.calls, found, strict=True):
-            half[call.layer.name] = half.get(call.layer.name, 0.0) + part.numpy()
-    first_half, second_half = halves
-    return {
-        name: (total + second_half.get(name, 0.0)) / (count * passes)
-        for name, total in first_half.items()
-    }
+        return [part.numpy() for part in scores(batches[index], tf.constant(vectors))]
+
+    return of_draw
 
 
 def score_error(halves: tuple[Scores, Scores]) -> float:

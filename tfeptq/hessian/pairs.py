@@ -26,11 +26,11 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.shares import mapped
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
-from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
-from tfeptq.progress import progress
+from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients, weighted_calls
 from tfeptq.stage_samples import first
 
 #: A layer (or an activation quantizer) by its name, at a width.
@@ -85,19 +85,50 @@ def pair_terms(
         seed: of random probes, where outputs are too many for exact ones.
     """
     count = first(count, len(samples[0]))
-    units = output_units(model, samples)
-    products = _DirectionalProducts(model, errors, seed=seed, units=units)
-    batch_size = fitting_batch(model, min(batch_size, count), copies=products.copies)
+    batch_size = fitting_batch(model, min(batch_size, count), copies=_copies(model, errors))
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "errors": errors,
+        "units": output_units(model, samples),
+        "count": count,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     sums, squares = np.zeros((2, len(errors), len(errors)))
-    batches = WholeBatches(samples, count, batch_size)
-    for index, batch in enumerate(progress(batches, "pair terms")):
-        rows = products(batch, index)[:, batches.repeats[index] :]
+    batches = range(len(WholeBatches(samples, count, batch_size)))
+    for rows in mapped(_products_of_batches, inputs, batches, "pair terms"):
         by_sample = _by_sample(rows.astype(np.float64))
         sums += by_sample.sum(axis=0)
         squares += np.square(by_sample).sum(axis=0)
     mean = sums / count
     variance = np.maximum(squares / count - np.square(mean), 0.0)
     return PairTerms(mean, np.sqrt(variance / max(count - 1, 1)))
+
+
+def _copies(model: keras.Model, errors: Mapping[Candidate, RoundingError | Grid]) -> int:
+    """Arrays of the size of every tensor that are alive at once: what is added, and passes."""
+    calls = weighted_calls(LayerGraph.of(model))
+    moved: Counter[Key] = Counter()
+    for (name, _), error in errors.items():
+        own = (call.output for call in calls if call.layer.name == name)
+        moved.update(error.keys if isinstance(error, Grid) else own)
+    return 3 + max(moved.values(), default=0)
+
+
+def _products_of_batches(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    errors: Mapping[Candidate, RoundingError | Grid],
+    units: OutputUnits | None,
+    count: int,
+    batch_size: int,
+    seed: int,
+) -> Callable[[int], np.ndarray]:
+    """Computes `_DirectionalProducts` of the batch of a number, each sample once."""
+    products = _DirectionalProducts(model, errors, seed=seed, units=units)
+    batches = WholeBatches(samples, count, batch_size)
+    return lambda index: products(batches[index], index)[:, batches.repeats[index] :]
 
 
 def _by_sample(rows: np.ndarray) -> np.ndarray:
@@ -132,11 +163,6 @@ class _DirectionalProducts:
         ]
         self._keys = tuple(dict.fromkeys(key for moves in self._moves for key in moves))
         self._run = tf.function(self._traced, autograph=False)
-
-    @property
-    def copies(self) -> int:
-        """Arrays of the size of every tensor that are alive at once: what is added, and passes."""
-        return 3 + max(Counter(key for moves in self._moves for key in moves).values(), default=0)
 
     def __call__(self, inputs: list[tf.Tensor], index: int) -> np.ndarray:
         """(candidates, N, probes) of the batch number `index`."""

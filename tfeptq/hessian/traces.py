@@ -26,9 +26,9 @@ import tensorflow as tf
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
+from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
-from tfeptq.progress import progress
 
 _ZERO = tf.UnconnectedGradients.ZERO
 
@@ -228,25 +228,29 @@ def average_traces(
         draws: least and largest number of pairs of batch and probe.
     """
     units = output_units(model, samples) if loss is None else None
-    products: HessianProducts
-    if keys is not None:
-        products = ActivationHessian(model, keys, loss, units)
-    else:
-        kind = OutputProbes if loss is None else HessianProducts
-        products = kind(model, loss, units)
+    products = _products(model, loss, keys, units)
     batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)
-    scales = tf.constant(_probe_scales(products.names, curvatures or {}))
+    total = len(samples[0])
+    chosen = [
+        (draw, np.sort(generator.choice(total, batch_size, replace=False)))
+        for draw in range(draws[1])
+    ]
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "labels": labels,
+        "loss": loss,
+        "keys": keys,
+        "units": units,
+        "scales": _probe_scales(products.names, curvatures or {}),
+        "seed": seed,
+    }
     values: list[np.ndarray] = []
-    for draw in progress(range(draws[1]), "Hessian traces"):
-        chosen = np.sort(generator.choice(len(samples[0]), batch_size, replace=False))
-        batch = [tf.constant(array[chosen]) for array in samples]
-        targets = None if labels is None else tf.constant(labels[chosen])
-        # Every layer draws its signs from a seed of its own, above those of the draw before.
-        signs = tf.constant([seed, draw * len(products.names)])
-        values.append(products.quadratic_forms(batch, signs, scales, targets).numpy())
+    for form in mapped(_forms_of_draws, inputs, chosen, "Hessian traces"):
+        values.append(form)
         traces = _summary(products, np.array(values, np.float64))
-        if draw + 1 >= draws[0] and traces.relative_error < tolerance:
+        if len(values) >= draws[0] and traces.relative_error < tolerance:
             return traces
     if traces.relative_error >= tolerance:
         warnings.warn(
@@ -256,6 +260,42 @@ def average_traces(
             stacklevel=2,
         )
     return traces
+
+
+def _products(
+    model: keras.Model,
+    loss: Callable[[list[Any], Any], tf.Tensor] | None,
+    keys: Sequence[Key] | None,
+    units: OutputUnits | None,
+) -> HessianProducts:
+    if keys is not None:
+        return ActivationHessian(model, keys, loss, units)
+    kind = OutputProbes if loss is None else HessianProducts
+    return kind(model, loss, units)
+
+
+def _forms_of_draws(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    labels: np.ndarray | None,
+    loss: Callable[[list[Any], Any], tf.Tensor] | None,
+    keys: Sequence[Key] | None,
+    units: OutputUnits | None,
+    scales: np.ndarray,
+    seed: int,
+) -> Callable[[tuple[int, np.ndarray]], np.ndarray]:
+    """Computes the quadratic forms of a draw: its number, and the samples that it looks at."""
+    products = _products(model, loss, keys, units)
+
+    def of_draw(draw: tuple[int, np.ndarray]) -> np.ndarray:
+        number, chosen = draw
+        batch = [tf.constant(array[chosen]) for array in samples]
+        targets = None if labels is None else tf.constant(labels[chosen])
+        # Every layer draws its signs from a seed of its own, above those of the draw before.
+        signs = tf.constant([seed, number * len(products.names)])
+        return products.quadratic_forms(batch, signs, tf.constant(scales), targets).numpy()
+
+    return of_draw
 
 
 def _probe_scales(names: Sequence[str], curvatures: Mapping[str, float]) -> np.ndarray:

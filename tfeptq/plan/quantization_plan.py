@@ -112,6 +112,7 @@ class QuantizationPlan:
         ranges: Ranges | None = None,
         *,
         original: keras.Model | None = None,
+        states: Mapping[Key, Key] | None = None,
     ) -> QuantizationPlan:
         """The plan of a request.
 
@@ -119,14 +120,15 @@ class QuantizationPlan:
             model: canonical, see `tfeptq.preparation.prepare`.
             ranges: tensor -> smallest and largest value on the calibration samples.
             original: the functional model by whose outputs the request names states; None: `model`.
+            states: the states of another plan of the same request, instead of `original`.
 
         Raises:
             ValueError: an unknown layer or input name, or a width that the layer or the target
                 cannot have; names the layer.
         """
-        topology = Topology(
-            LayerGraph.of(model), state_keys(model, original or model, config.states)
-        )
+        if states is None:
+            states = state_keys(model, original or model, config.states)
+        topology = Topology(LayerGraph.of(model), states)
         given = config.activation_bits
         candidates = given if isinstance(given, tuple) else ()
         fixed = 8 if isinstance(given, tuple) else given
@@ -231,6 +233,11 @@ class QuantizationPlan:
     def weight_bits(self) -> dict[str, int]:
         """Layer name -> width of its weights."""
         return {name: storage.bits for name, storage in self.weights.items()}
+
+    @property
+    def states(self) -> Mapping[Key, Key]:
+        """Output -> the input that it becomes in the next step, of a model that is one step."""
+        return self._topology.states
 
     @property
     def chooses_activations(self) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfeptq.goals import AccuracyTarget
-from tfeptq.selection.factor import Variable, Widths
+from tfeptq.selection.factor import Widths
+from tfeptq.selection.foresight import Found, Holds, Question, next_choices, question
 from tfeptq.settings import shown
 
 
@@ -41,6 +42,7 @@ class Judge:
     Args:
         of_float: what the metric says of the float model, see `float_values`.
         measure: widths -> what it says of a model with these, as quickly as a search needs it.
+        measure_all: the same of several choices, side by side; None: one after the other.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Judge:
         target: AccuracyTarget,
         of_float: np.ndarray,
         measure: Callable[[Widths], np.ndarray],
+        measure_all: Callable[[Sequence[Widths]], Iterable[np.ndarray]] | None = None,
     ) -> None:
-        self._target, self._float, self._measure = target, of_float, measure
-        self._known: dict[tuple[tuple[Variable, int], ...], Comparison] = {}
+        self._target, self._float = target, of_float
+        self._measure, self._measure_all = measure, measure_all
+        self._known: dict[Question, Comparison] = {}
         self.float_score = float(self._float.mean())
 
     @property
@@ -71,10 +75,21 @@ class Judge:
         return Comparison(float(values.mean()), float(margins.mean()), _standard_error(margins))
 
     def holds(self, widths: Widths) -> bool:
-        key = tuple(widths.items())
+        key = question(widths)
         if key not in self._known:
             self._known[key] = self._compared(self._measure(widths))
         return self._known[key].holds
+
+    def answer(self, search: Callable[[Holds], Found], at_a_time: int) -> Found:
+        """What a search finds; up to so many choices are evaluated side by side."""
+        while self._measure_all is not None and at_a_time > 1:
+            known = {key: comparison.holds for key, comparison in self._known.items()}
+            several = next_choices(search, known, at_a_time)
+            if not several:
+                break
+            for widths, values in zip(several, self._measure_all(several), strict=True):
+                self._known[question(widths)] = self._compared(values)
+        return search(self.holds)
 
     def warn_if_too_fine(self, comparison: Comparison) -> None:
         """A drop that is allowed but smaller than the noise cannot be told from none."""

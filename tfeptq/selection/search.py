@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfeptq.config import QuantizationConfig
+from tfeptq.data.shares import worker_count
 from tfeptq.goals import AccuracyTarget
 from tfeptq.model import QuantizedModel
 from tfeptq.selection.accuracy import Comparison, Judge, float_values, metric_values
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.selection.choice import Choice
 from tfeptq.selection.factor import Widths
+from tfeptq.selection.foresight import Holds
 
 #: (widths, recipe, whether the result may be the answer) -> quantized model.
 Learn = Callable[[Widths, QuantizationConfig, bool], QuantizedModel]
+#: (choices, recipe) -> what the metric says of a model with each; side by side.
+LearnAll = Callable[[Sequence[Widths], QuantizationConfig], Iterable[np.ndarray]]
 #: (widths, recipe, metric, the float model's values, how to measure) -> values.
-Keep = Callable[
-    [Widths, QuantizationConfig, Callable[..., Any], np.ndarray, Callable[[], np.ndarray]],
-    np.ndarray,
-]
+Keep = Callable[..., np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,8 @@ class SearchReport:
     """How widths were found.
 
     Attributes:
-        evaluations: choices that were quantized and scored on the way.
+        evaluations: choices that were quantized and scored on the way; those that workers scored
+            ahead of the search, and in vain, among them.
         comparison: of the model that is returned, after the whole recipe.
         steps_back: choices that missed after the whole recipe, see `bisection.step_back`.
     """
@@ -50,6 +53,7 @@ def hold_accuracy(
     learn: Learn,
     keep: Keep | None = None,
     known: np.ndarray | None = None,
+    learn_all: LearnAll | None = None,
 ) -> tuple[QuantizedModel, SearchReport]:
     """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
 
@@ -62,6 +66,7 @@ def hold_accuracy(
         learn: quantizes with chosen widths; user callbacks see final runs only.
         keep: remembers what evaluations of an earlier run measured.
         known: what the metric says of the float model, where somebody has asked it.
+        learn_all: quantizes with several choices and scores them, as workers do.
 
     Raises:
         ValueError: not even the widest candidates hold the target, or what holds it exceeds a
@@ -72,15 +77,27 @@ def hold_accuracy(
 
     of_float = float_values(target, model) if known is None else known
     brief = _searching(config, target)
+    kept_with = brief, target.metric, of_float
 
     def measured(widths: Widths) -> np.ndarray:
         def measure() -> np.ndarray:
             return metric_values(target, learn(widths, brief, False))
 
-        return measure() if keep is None else keep(widths, brief, target.metric, of_float, measure)
+        return measure() if keep is None else keep(widths, *kept_with, measure)
 
-    judge = Judge(target, of_float, measured)
-    ladder = searched(choice, target, judge)
+    def measured_side_by_side(several: Sequence[Widths]) -> Iterator[np.ndarray]:
+        assert learn_all is not None
+        missing = [widths for widths in several if not _is_kept(widths, keep, *kept_with)]
+        found = iter(learn_all(missing, brief)) if len(missing) > 1 else None
+        for widths in several:
+            if found is None or widths not in missing:
+                yield measured(widths)
+            else:
+                known = functools.partial(np.asarray, next(found))
+                yield known() if keep is None else keep(widths, *kept_with, known)
+
+    judge = Judge(target, of_float, measured, measured_side_by_side if learn_all else None)
+    ladder = judge.answer(lambda holds: searched(choice, target, holds), worker_count())
     if ladder is None:
         raise judge.unreachable()
     affordable = _affordable(ladder, choice, config)
@@ -137,15 +154,32 @@ class Ladder:
     widths: Callable[[int], Widths]
 
 
-def searched(choice: Choice, target: AccuracyTarget, judge: Judge) -> Ladder | None:
+class _NotKeptError(Exception):
+    """Nothing was measured in an earlier run."""
+
+
+def _is_kept(widths: Widths, keep: Keep | None, *of: Any) -> bool:
+    def measure() -> np.ndarray:
+        raise _NotKeptError
+
+    if keep is None:
+        return False
+    try:
+        keep(widths, *of, measure)
+    except _NotKeptError:
+        return False
+    return True
+
+
+def searched(choice: Choice, target: AccuracyTarget, holds: Holds) -> Ladder | None:
     """The cheapest choice that holds, by the target's search; None where nothing does."""
     if target.search == "layers":
         names = choice.names(target.cost)
-        held = bisect_layers(choice.program, names, judge.holds)[::-1]
+        held = bisect_layers(choice.program, names, holds)[::-1]
         sums = [choice.point(widths).costs[target.cost] for widths in held]
         return Ladder(np.array(sums), held.__getitem__) if held else None
     frontier = choice.pareto(target.cost)
-    first = bisect_frontier(frontier.costs, lambda point: judge.holds(frontier.widths(point)))
+    first = bisect_frontier(frontier.costs, lambda point: holds(frontier.widths(point)))
     if first is None:
         return None
     return Ladder(frontier.costs[first:], lambda rung: frontier.widths(first + rung))

@@ -370,5 +370,5 @@ def test_the_search_makes_small_what_is_asked_for(search):
     choice = Choice(separable(losses, tables))
     for cost, bits in (("weight_bytes", 2), ("latency_ms", 3)):
         target = tfeptq.AccuracyTarget(max, search=search, cost=cost)
-        found = searched(choice, target, Content()).widths(0)
+        found = searched(choice, target, Content().holds).widths(0)
         assert found == {weights(name): bits for name in names}

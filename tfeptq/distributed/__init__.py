@@ -1,0 +1,1 @@
+"""Worker processes, here or on other machines, by Ray; imported only where they are asked for."""

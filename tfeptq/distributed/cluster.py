@@ -1,0 +1,269 @@
+"""`tfeptq.distribute`: has processes of a Ray cluster, or of this machine, share the work."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import pickle
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from types import ModuleType, TracebackType
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfeptq.checkpoint.digest import code_version, digest
+from tfeptq.data.shares import Build, shared_among
+from tfeptq.distributed.errors import WorkerError
+from tfeptq.distributed.packing import packed
+from tfeptq.distributed.tasks import Stage, compute
+from tfeptq.settings import whole
+
+#: Parts that may be under way or done while the one in front of them is not, for each worker.
+_AHEAD = 4
+#: Of the memory that processes of this machine share; what is more goes to disk.
+_STORE_BYTES = 2**30
+#: What pickling raises: the values' own errors too.
+_UNPICKLABLE = (TypeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError)
+
+
+def distribute(
+    workers: int | None = None,
+    *,
+    address: str | None = None,
+    cores: int | None = None,
+    retries: int = 2,
+) -> Cluster:
+    """Has worker processes share what `tfeptq` computes inside of the `with` statement.
+
+    Shards of samples (ranges, scores, attention, sensitivities, bias correction) and candidates of
+    an accuracy search are computed side by side, by Ray (`pip install 'tfeptq[distributed]'`).
+    Results are added up in the order of the samples whoever has computed them: files have the bytes
+    that one process gives with as many threads as a worker has `cores`.
+
+    A worker that dies is replaced and its part computed again, `retries` times; then the run ends
+    with one error, and goes on with the same call where `checkpoint_dir` was given.
+
+    Args:
+        workers: how many parts are computed at a time. None: as many as the machine has cores, or
+            the cluster at `address`.
+        address: of a running Ray cluster, such as "auto", "head:6379" or "ray://head:10001", on
+            whose machines the same versions are installed. None: processes of this machine, which
+            end with the statement; a Ray that this process has started is used, and left running.
+        cores: of each worker, and threads of TensorFlow in it. None: those of this machine in equal
+            parts, or 1 where an address is given.
+        retries: how often a part is computed again whose worker died.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed.
+        ValueError: no whole numbers.
+        WorkerError: when entered: the cluster cannot be reached.
+
+    Example:
+        >>> with tfeptq.distribute(workers=2):  # doctest: +SKIP
+        ...     quantized = tfeptq.quantize(model, samples, config)
+    """
+    own = len(os.sched_getaffinity(0))
+    if workers is not None:
+        workers = whole("workers", workers, 1)
+    elif address is None:
+        workers = own
+    if cores is not None:
+        cores = whole("cores", cores, 1)
+    elif address is None and workers is not None:
+        cores = max(own // workers, 1)
+    return Cluster(workers, address, cores or 1, whole("retries", retries, 0), _ray())
+
+
+def _ray() -> ModuleType:
+    # What Ray tells its makers about is not ours to tell.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "tfeptq.distribute needs Ray: pip install 'tfeptq[distributed]'"
+        ) from error
+
+
+class Cluster:
+    """Workers, from `with` to its end; see `distribute`.
+
+    Attributes:
+        count: how many parts are computed at a time.
+    """
+
+    def __init__(
+        self, workers: int | None, address: str | None, cores: int, retries: int, ray: ModuleType
+    ) -> None:
+        self._ray, self._address = ray, address
+        self._cores, self._retries = cores, retries
+        self._workers = workers
+        self._scope = contextlib.ExitStack()
+        self._kept: dict[Any, tuple[Any, Any]] = {}
+        self._stages = itertools.count()
+
+    def __enter__(self) -> Cluster:
+        with contextlib.ExitStack() as scope:
+            scope.callback(self._kept.clear)
+            self._start(scope)
+            scope.enter_context(shared_among(self))
+            self._scope = scope.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scope.close()
+
+    @property
+    def count(self) -> int:
+        assert self._workers is not None
+        return self._workers
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`function(item)` of every item, in order: seeds, configurations, whole quantizations.
+
+        Args:
+            function: it and its results travel between processes by pickling. Keras models can; of
+                a `QuantizedModel` the `report` stays behind.
+
+        Raises:
+            WorkerError: see `distribute`; and whatever the function raises.
+        """
+        return list(self.results(_same, {"function": function}, list(items), "items"))
+
+    def results(
+        self, build: Build, inputs: Mapping[str, Any], items: Sequence[Any], title: str
+    ) -> Generator[Any]:
+        """See `tfeptq.data.shares.mapped`.
+
+        Raises:
+            WorkerError: a part's worker died more than `retries` times, or cannot be reached.
+        """
+        try:
+            with self._failing_clearly(title):
+                refs = {name: self._put(value) for name, value in inputs.items()}
+                stage = self._ray.put(Stage(build, refs, code_version(), self._cores))
+        except _UNPICKLABLE as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            warnings.warn(
+                f"tfeptq.distribute: {title}: this process computes them alone, for what they are "
+                f"computed from cannot be sent to workers: {reason[0]:.200}",
+                stacklevel=3,
+            )
+            yield from map(build(**inputs), items)
+            return
+        task = self._ray.remote(compute).options(
+            num_cpus=self._cores, max_retries=self._retries, name=title
+        )
+        key = f"{id(self)} {next(self._stages)}"
+        with self._failing_clearly(title):
+            for ref in self._in_order(lambda item: task.remote(key, [stage], item), items):
+                yield self._ray.get(ref)
+
+    def _in_order(self, submit: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """References to results in the order of the items; each has been computed, or has failed.
+
+        No more than `count` are computed at a time, and few before those in front of them are done.
+        """
+        rest, running, waiting = iter(items), set[Any](), deque[Any]()
+        try:
+            while True:
+                free = min(self.count - len(running), _AHEAD * self.count - len(waiting))
+                for item in itertools.islice(rest, free):
+                    waiting.append(submit(item))
+                    running.add(waiting[-1])
+                if not waiting:
+                    return
+                if waiting[0] in running:
+                    done, _ = self._ray.wait(list(running), num_returns=1)
+                    running.difference_update(done)
+                else:
+                    yield waiting.popleft()
+        finally:
+            for ref in running:
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(ref)
+
+    def _put(self, value: Any) -> Any:
+        """Keeps a value where workers find it; samples and models that are there already, once."""
+        key: Any = None
+        if isinstance(value, keras.Model):
+            key = digest(value)
+        elif isinstance(value, (list, tuple)) and all(isinstance(v, np.ndarray) for v in value):
+            key = id(value)
+        if key not in self._kept or key is None:
+            # With the value, so that no other takes its place in memory.
+            self._kept[key] = self._ray.put(packed(value)), value
+        return self._kept[key][0]
+
+    def _start(self, scope: contextlib.ExitStack) -> None:
+        ray = self._ray
+        if ray.is_initialized() and self._address is not None:
+            raise ValueError(
+                f"address={self._address!r}: this process is connected to Ray already; leave "
+                "address out to use that, or call ray.shutdown() before"
+            )
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        with self._failing_clearly("start"):
+            if self._address is not None:
+                scope.callback(ray.shutdown)
+                ray.init(address=self._address, **quiet)
+            elif not ray.is_initialized():
+                scope.callback(ray.shutdown)
+                ray.init(
+                    num_cpus=self.count * self._cores,
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    **quiet,
+                )
+            sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        if self._cores > max(sizes, default=0):
+            raise ValueError(
+                f"cores={self._cores}: no machine of the cluster has so many; the largest has "
+                f"{max(sizes, default=0):g}"
+            )
+        if self._workers is None:
+            self._workers = sum(int(size // self._cores) for size in sizes)
+
+    @contextlib.contextmanager
+    def _failing_clearly(self, title: str) -> Iterator[None]:
+        """What a part raises is raised here; where workers fail, one sentence says so."""
+        errors = self._ray.exceptions
+        try:
+            yield
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, Exception):
+                raise error.cause from error
+            raise WorkerError(f"tfeptq.distribute: {title}: {_last_line(error)}") from error
+        except errors.WorkerCrashedError as error:
+            raise WorkerError(
+                f"tfeptq.distribute: {title}: a worker ended {self._retries + 1} times in a row "
+                "while it computed the same part, for want of memory or in native code; finished "
+                "steps are kept in checkpoint_dir where one was given, and the same call goes on "
+                "there, with fewer workers or without"
+            ) from error
+        except (errors.RayError, ConnectionError, TimeoutError) as error:
+            raise WorkerError(
+                f"tfeptq.distribute: {title}: the workers cannot be reached: {_last_line(error)}; "
+                "finished steps are kept in checkpoint_dir where one was given, and the same call "
+                "goes on there"
+            ) from error
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][:200]
+
+
+def _same(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return function
