@@ -246,11 +246,12 @@ class Cluster:
                 raise error.cause from error
             raise WorkerError(f"tfeptq.distribute: {title}: {_last_line(error)}") from error
         except errors.WorkerCrashedError as error:
+            number = self._retries + 1
+            who = "a worker" if number == 1 else f"{number} workers, one after the other,"
             raise WorkerError(
-                f"tfeptq.distribute: {title}: a worker ended {self._retries + 1} times in a row "
-                "while it computed the same part, for want of memory or in native code; finished "
-                "steps are kept in checkpoint_dir where one was given, and the same call goes on "
-                "there, with fewer workers or without"
+                f"tfeptq.distribute: {title}: {who} ended while computing the same part, for want "
+                "of memory or in native code; finished steps are kept in checkpoint_dir where one "
+                "was given, and the same call goes on there, with fewer workers or without"
             ) from error
         except (errors.RayError, ConnectionError, TimeoutError) as error:
             raise WorkerError(

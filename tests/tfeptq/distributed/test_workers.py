@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextvars
+import dataclasses
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tfeptq
 from tests.tfeptq import small_models
+from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.ranges import tensor_histograms
 from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.cli import main
+from tfeptq.data import memory
 from tfeptq.data.shares import mapped, shares, worker_count
 from tfeptq.distributed.errors import WorkerError
 from tfeptq.hessian.activations import Grid, activation_moments
@@ -20,6 +26,7 @@ from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
 from tfeptq.preparation import prepare
+from tflite_export.file.writer import write
 
 pytest.importorskip("ray", reason="ray is not installed (extra distributed)")
 
@@ -89,7 +96,7 @@ def test_a_part_whose_workers_always_die_ends_the_run(tmp_path):
     with (
         tfeptq.distribute(workers=2, cores=1, retries=1),
         pytest.raises(
-            WorkerError, match=r"parts: a worker ended 2 times in a row .* checkpoint_dir"
+            WorkerError, match=r"parts: 2 workers, one after the other, ended .* checkpoint_dir"
         ),
     ):
         list(mapped(dying, inputs, range(6), "parts"))
@@ -186,8 +193,131 @@ def test_any_number_of_workers_gives_the_bits_of_one_process(stage, network, alo
 
 @pytest.fixture(scope="module")
 def alone():
-    """Calls a function in this process alone."""
-    import contextvars
+    """Calls a function in this process alone: in a context that knows no workers."""
+    return contextvars.Context().run
 
-    empty = contextvars.Context()
-    return empty.run
+
+def test_bias_correction_in_several_batches(network, alone, monkeypatch):
+    monkeypatch.setattr(memory, "HEAP_BYTES", 9 * 7 * 8 * 4 * 6)
+    canonical, samples = network
+    config = dataclasses.replace(CONFIG, bias_correction=False)
+    models = [
+        alone(tfeptq.quantize, small_models.residual_network(), samples[0], config) for _ in COUNTS
+    ]
+    shifts = [alone(correct_biases, models[0], canonical, samples)]
+    for model, count in zip(models[1:], COUNTS[1:], strict=True):
+        with tfeptq.distribute(workers=count, cores=1):
+            shifts.append(correct_biases(model, canonical, samples))
+    assert max(np.abs(shift).max() for shift in shifts[0].values()) > 0.0
+    assert all(same(found, shifts[0]) for found in shifts[1:])
+
+
+@dataclasses.dataclass
+class Agreement:
+    """Metric: whether samples keep the class that the float model gives them.
+
+    Attributes:
+        deaths: so often the worker that computes it ends instead, as marks in a folder count.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    process: int
+    marks: Path | None = None
+    deaths: int = 0
+    lock: Any = None
+
+    @classmethod
+    def of(cls, **options):
+        model, images = small_models.residual_network(), small_models.images(64, seed=5)
+        return cls(images, model.predict(images, verbose=0).argmax(-1), os.getpid(), **options)
+
+    @property
+    def digest_parts(self):
+        return [self.images, self.labels]
+
+    def __call__(self, model):
+        if self.deaths and os.getpid() != self.process:
+            made = len(list(self.marks.iterdir()))
+            if made < self.deaths:
+                (self.marks / str(made)).touch()
+                os._exit(1)
+        return model.predict(self.images, verbose=0).argmax(-1) == self.labels
+
+
+CONFIG = tfeptq.QuantizationConfig(weight_bits=3, rounding="nearest", samples=32)
+
+
+def searched(metric, **options):
+    goal = tfeptq.AccuracyTarget(metric, relative=0.8)
+    config = dataclasses.replace(
+        CONFIG, weight_bits=(2, 3, 4, 8), accuracy_target=goal, sensitivity="inter_layer"
+    )
+    images = small_models.images(32)
+    quantized = tfeptq.quantize(small_models.residual_network(), images, config, **options)
+    return quantized, write(quantized.freeze())
+
+
+@pytest.fixture(scope="module")
+def by_one_process(alone):
+    return alone(searched, Agreement.of())
+
+
+@pytest.fixture
+def marks(tmp_path):
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_search_gives_the_bytes_of_one_process(count, by_one_process):
+    with tfeptq.distribute(workers=count, cores=1):
+        quantized, file = searched(Agreement.of())
+    expected, its_file = by_one_process
+    assert file == its_file
+    assert quantized.bit_widths == expected.bit_widths
+    assert quantized.accuracy_search.comparison == expected.accuracy_search.comparison
+    assert quantized.accuracy_search.evaluations >= expected.accuracy_search.evaluations > 2
+
+
+def test_a_worker_that_dies_in_a_search_is_replaced(by_one_process, marks):
+    metric = Agreement.of(marks=marks, deaths=1)
+    with tfeptq.distribute(workers=2, cores=1):
+        _, file = searched(metric)
+    assert file == by_one_process[1]
+    assert len(list(marks.iterdir())) == 1
+
+
+def test_a_search_that_its_workers_ended_goes_on_from_its_checkpoint(
+    by_one_process, marks, tmp_path
+):
+    metric = Agreement.of(marks=marks, deaths=99)
+    folder = tmp_path / "run"
+    with tfeptq.distribute(workers=2, cores=1, retries=0):
+        with pytest.raises(WorkerError, match="candidates: a worker ended while"):
+            searched(metric, checkpoint_dir=folder)
+        assert list(marks.iterdir())
+        assert list(folder.glob("ranges-*.npz"))
+        metric.deaths = 0
+        _, file = searched(metric, checkpoint_dir=folder)
+    assert file == by_one_process[1]
+
+
+def test_a_metric_that_cannot_travel_is_measured_here(by_one_process):
+    metric = Agreement.of(lock=threading.Lock())
+    with (
+        tfeptq.distribute(workers=2, cores=1),
+        pytest.warns(UserWarning, match="candidates: this process computes them alone"),
+    ):
+        assert searched(metric)[1] == by_one_process[1]
+
+
+def test_the_command_line(tmp_path, alone):
+    small_models.residual_network().save(tmp_path / "m.keras")
+    np.savez(tmp_path / "x.npz", x=small_models.images(32))
+    command = ["quantize", str(tmp_path / "m.keras"), "--calibration", str(tmp_path / "x.npz")]
+    command += ["--weight-bits", "4", "--rounding", "optq", "--verbose", "0", "--output"]
+    assert alone(main, [*command, str(tmp_path / "alone.tflite")]) == 0
+    assert alone(main, [*command, str(tmp_path / "two.tflite"), "--workers", "2"]) == 0
+    assert (tmp_path / "two.tflite").read_bytes() == (tmp_path / "alone.tflite").read_bytes()
