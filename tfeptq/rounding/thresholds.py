@@ -8,18 +8,21 @@ those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from tfeptq.calibrate.thresholds import fitted_grid, largest_weights, of_kernel, settled
 from tfeptq.canonical import linear
+from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.turns import turns
 from tfeptq.config import WEIGHT_GRIDS, QuantizationConfig
+from tfeptq.data.shares import mapped, shares
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.weight_grid import WeightGrid
-from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.gptq import damped
 from tfeptq.rounding.layerwise import fitting_samples, float_moments
 
@@ -85,39 +88,61 @@ def set_thresholds(
     """
     layers = {layer.name: layer for layer in quantized.weighted_layers}
     asked = {name: looks_at(config.clipping, layer.bits) for name, layer in layers.items()}
-    by_name = scores.weights if "scores" in asked.values() else {}
-    for name, layer in layers.items():
-        if asked[name] != "covariance":
-            _set(layer, config, scores=by_name.get(name))
-    names = {name for name, source in asked.items() if source == "covariance"}
-    if not names:
-        return
     count = config.stages.covariances
-    scores.note("thresholds", fitting_samples(model, samples, count))
-    moments = float_moments(
-        model, samples, count=count, is_centered=config.bias_correction, names=names
-    )
-    for primitive, found in moments:
-        _set(layers[primitive.name], config, covariance=found.covariance())
+    if "covariance" in asked.values():
+        scores.note("thresholds", fitting_samples(model, samples, count))
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "asked": asked,
+        "settings": {
+            name: {"grid": each.grid_name, "bits": each.bits, "per_channel": each.per_channel}
+            for name, each in layers.items()
+        },
+        "scores": scores.weights if "scores" in asked.values() else {},
+        "method": config.clipping,
+        "count": count,
+        "is_centered": config.bias_correction,
+    }
+    # Those that look at covariances, which are found on the way, in the order of the network.
+    names = [name for name in layers if asked[name] != "covariance"]
+    in_turn = (turn.layer.name for turn in turns(LayerGraph.of(model), linear.WEIGHTED_LAYERS))
+    names += [name for name in in_turn if asked[name] == "covariance"]
+    parts = [[names[number] for number in share] for share in shares(len(names))]
+    for grids in mapped(_grids_of_layers, inputs, parts, "thresholds"):
+        for name, grid in grids.items():
+            layers[name].set_grid(grid)
 
 
-def _set(
-    layer: QuantizedWeights,
-    config: QuantizationConfig,
-    *,
-    scores: np.ndarray | None = None,
-    covariance: np.ndarray | None = None,
-) -> None:
-    grid = suited_grid(
-        layer.layer,
-        grid=layer.grid_name,
-        bits=layer.bits,
-        method=config.clipping,
-        per_channel=layer.per_channel,
-        scores=scores,
-        covariance=covariance,
-    )
-    layer.set_grid(grid)
+def _grids_of_layers(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    asked: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, np.ndarray],
+    method: str,
+    count: int,
+    is_centered: bool,
+) -> Callable[[Sequence[str]], dict[str, WeightGrid]]:
+    """Finds the grids of the layers of some names, by what each is asked to look at."""
+
+    def of_layers(names: Sequence[str]) -> dict[str, WeightGrid]:
+        def suited(name: str, **known: Any) -> WeightGrid:
+            return suited_grid(model.get_layer(name), method=method, **settings[name], **known)
+
+        by_output = {name for name in names if asked[name] == "covariance"}
+        grids = {
+            name: suited(name, scores=scores.get(name)) for name in names if name not in by_output
+        }
+        if by_output:
+            moments = float_moments(
+                model, samples, count=count, is_centered=is_centered, names=by_output
+            )
+            for layer, found in moments:
+                grids[layer.name] = suited(layer.name, covariance=found.covariance())
+        return grids
+
+    return of_layers
 
 
 def _by_output(

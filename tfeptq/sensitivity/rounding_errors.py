@@ -7,7 +7,8 @@ compares is what is written without training and where the optimisation starts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,9 +16,11 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.turns import turns
 from tfeptq.canonical.walk import Walk
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import WholeBatches, passing_batch
+from tfeptq.data.shares import mapped, shares
 from tfeptq.hessian.pairs import Candidate, RoundingError
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.plan.weights import WeightStorage
@@ -42,6 +45,11 @@ class WeightErrors:
     shipped: dict[Candidate, RoundingError]
     nearest: dict[Candidate, RoundingError]
     shares: dict[Candidate, float]
+
+    @property
+    def kinds(self) -> tuple[dict[Candidate, Any], ...]:
+        """All three."""
+        return self.shipped, self.nearest, self.shares
 
 
 def as_arrays(errors: WeightErrors) -> dict[str, np.ndarray]:
@@ -88,29 +96,21 @@ def weight_errors(
         candidates: layer name -> how its weights may be held.
         scores: layer name -> weight scores, where thresholds look at them.
     """
-    means = _mean_inputs(model, samples, first(config.stages.rounding_errors, len(samples[0])))
+    count = first(config.stages.rounding_errors, len(samples[0]))
+    inputs = {
+        "model": model,
+        "samples": samples,
+        "candidates": candidates,
+        "scores": scores,
+        "means": _mean_inputs(model, samples, count),
+        "config": dataclasses.replace(config, accuracy_target=None, augmentation=None),
+    }
+    in_turn = [turn.layer.name for turn in turns(LayerGraph.of(model), linear.WEIGHTED_LAYERS)]
+    parts = [[in_turn[number] for number in share] for share in shares(len(in_turn))]
     found = WeightErrors({}, {}, {})
-    for layer, covariance in _covariances(model, samples, config):
-        name = layer.name
-        for held in candidates.get(name, ()):
-            bits = held.bits
-            grid = suited_grid(
-                layer,
-                grid=held.grid,
-                bits=bits,
-                method=config.clipping,
-                per_channel=held.per_channel,
-                scores=scores.get(name),
-                covariance=covariance,
-            )
-            nearest = shipped = _nearest(layer, grid)
-            if config.untrained_rounding == "optq":
-                assert covariance is not None
-                shipped = _optq(layer, grid, covariance, config)
-            for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
-                bias = _mean_shift(layer, kernel, means[name])
-                errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
-            found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
+    for part in mapped(_errors_of_layers, inputs, parts, "rounding errors"):
+        for whole, errors in zip(found.kinds, part.kinds, strict=True):
+            whole.update(errors)
     order = [(name, held.bits) for name, several in candidates.items() for held in several]
     return WeightErrors(
         {key: found.shipped[key] for key in order},
@@ -119,16 +119,62 @@ def weight_errors(
     )
 
 
+def _errors_of_layers(
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    candidates: Mapping[str, tuple[WeightStorage, ...]],
+    scores: Mapping[str, np.ndarray],
+    means: Mapping[str, Sequence[np.ndarray]],
+    config: QuantizationConfig,
+) -> Callable[[Sequence[str]], WeightErrors]:
+    """Finds the errors of the layers of some names."""
+
+    def of_layers(names: Sequence[str]) -> WeightErrors:
+        found = WeightErrors({}, {}, {})
+        for layer, covariance in _covariances(model, samples, config, set(names)):
+            name = layer.name
+            for held in candidates.get(name, ()):
+                bits = held.bits
+                grid = suited_grid(
+                    layer,
+                    grid=held.grid,
+                    bits=bits,
+                    method=config.clipping,
+                    per_channel=held.per_channel,
+                    scores=scores.get(name),
+                    covariance=covariance,
+                )
+                nearest = shipped = _nearest(layer, grid)
+                if config.untrained_rounding == "optq":
+                    assert covariance is not None
+                    shipped = _optq(layer, grid, covariance, config)
+                for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
+                    bias = _mean_shift(layer, kernel, means[name])
+                    errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
+                found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
+        return found
+
+    return of_layers
+
+
 def _covariances(
-    model: keras.Model, samples: Sequence[np.ndarray], config: QuantizationConfig
+    model: keras.Model,
+    samples: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    names: Collection[str],
 ) -> Iterator[tuple[keras.Layer, np.ndarray | None]]:
     """Weighted layers, one at a time with the covariance of its inputs if anything needs it."""
     if config.untrained_rounding == "nearest" and config.clipping != "output":
         for call in weighted_calls(LayerGraph.of(model)):
-            yield call.layer, None
+            if call.layer.name in names:
+                yield call.layer, None
         return
     moments = float_moments(
-        model, samples, count=config.stages.covariances, is_centered=config.bias_correction
+        model,
+        samples,
+        count=config.stages.covariances,
+        is_centered=config.bias_correction,
+        names=names,
     )
     for layer, found in moments:
         yield layer, found.covariance()
@@ -163,7 +209,7 @@ def _output_error(layer: keras.Layer, error: np.ndarray, covariance: np.ndarray)
 
 def _mean_inputs(
     model: keras.Model, samples: Sequence[np.ndarray], count: int
-) -> dict[str, list[tf.Tensor]]:
+) -> dict[str, list[np.ndarray]]:
     """Layer name -> mean input of each of its calls, (1, ...)."""
     graph = LayerGraph.of(model)
     batches = WholeBatches(samples, count, passing_batch(model, count))
@@ -175,14 +221,14 @@ def _mean_inputs(
             inputs = walk[call.inputs[0]][0][repeated:]
             part = tf.reduce_sum(inputs, axis=0, keepdims=True) / count
             sums.setdefault(call.output, []).append(part)
-    result: dict[str, list[tf.Tensor]] = {}
+    result: dict[str, list[np.ndarray]] = {}
     for (name, _), parts in sums.items():
-        result.setdefault(name, []).append(tf.add_n(parts))
+        result.setdefault(name, []).append(tf.add_n(parts).numpy())
     return result
 
 
 def _mean_shift(
-    layer: keras.Layer, kernel_error: np.ndarray, means: Sequence[tf.Tensor]
+    layer: keras.Layer, kernel_error: np.ndarray, means: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Mean over samples and positions of what the error adds to each output channel.
 

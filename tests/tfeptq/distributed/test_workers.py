@@ -22,10 +22,14 @@ from tfeptq.data import memory
 from tfeptq.data.shares import mapped, shares, worker_count
 from tfeptq.distributed.errors import WorkerError
 from tfeptq.hessian.activations import Grid, activation_moments
+from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
+from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
+from tfeptq.rounding.thresholds import set_thresholds
+from tfeptq.sensitivity.rounding_errors import weight_errors
 from tflite_export.file.writer import write
 
 pytest.importorskip("ray", reason="ray is not installed (extra distributed)")
@@ -169,7 +173,32 @@ def grids(model):
     return [Grid((key,), 0.05, 3, 8) for key in outputs[:4]]
 
 
+def thresholds(model, samples, method):
+    """Steps of all layers, whose plan and ranges are those of one process."""
+    config = dataclasses.replace(CONFIG, bias_correction=False, threshold="max")
+    quantized = contextvars.Context().run(
+        tfeptq.quantize, small_models.residual_network(), samples[0], config
+    )
+    scores = FloatScores(model, samples, 0)
+    set_thresholds(quantized, model, samples, scores, dataclasses.replace(config, threshold=method))
+    return [layer.scales() for layer in quantized.weighted_layers]
+
+
+def width_errors(model, samples):
+    config = tfeptq.QuantizationConfig(weight_bits=(2, 4), rounding="optq", samples=32)
+    plan = QuantizationPlan.of(model, config)
+    candidates = {
+        name: tuple(plan.storage(name, bits) for bits in widths)
+        for name, widths in plan.candidates.items()
+    }
+    scores = contextvars.Context().run(weight_scores, model, samples)
+    return vars(weight_errors(model, samples, candidates, scores, config))
+
+
 STAGES = {
+    "thresholds by scores": lambda m, x: thresholds(m, x, "hmse"),
+    "thresholds by outputs": lambda m, x: thresholds(m, x, "output"),
+    "errors of candidate widths": width_errors,
     "ranges": lambda m, x: tensor_histograms(
         m, x, [call.output for call in LayerGraph.of(m).calls], batch_size=3
     ),
