@@ -81,8 +81,9 @@ def distribute(
 
 
 def _ray() -> ModuleType:
-    # What Ray tells its makers about is not ours to tell.
+    # What Ray tells its makers about is not ours to tell; workers run at this process's priority.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
