@@ -28,6 +28,8 @@ from tfeptq.settings import whole
 _AHEAD = 4
 #: Of the memory that processes of this machine share; what is more goes to disk.
 _STORE_BYTES = 2**30
+#: Samples and models that stay where workers find them when a stage is done, those used last.
+_KEPT = 8
 #: What pickling raises: the values' own errors too.
 _UNPICKLABLE = (TypeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError)
 
@@ -205,7 +207,10 @@ class Cluster:
         if key not in self._kept or key is None:
             # With the value, so that no other takes its place in memory.
             self._kept[key] = self._ray.put(packed(value)), value
-        return self._kept[key][0]
+        found = self._kept[key] = self._kept.pop(key)
+        while len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return found[0]
 
     def _start(self, scope: contextlib.ExitStack) -> None:
         ray = self._ray
@@ -221,6 +226,8 @@ class Cluster:
                 ray.init(address=self._address, **quiet)
             elif not ray.is_initialized():
                 scope.callback(ray.shutdown)
+                # For want of memory too, and not for ever.
+                os.environ["RAY_task_oom_retries"] = str(self._retries)
                 ray.init(
                     num_cpus=self.count * self._cores,
                     include_dashboard=False,
@@ -246,7 +253,7 @@ class Cluster:
             if isinstance(error.cause, Exception):
                 raise error.cause from error
             raise WorkerError(f"tfeptq.distribute: {title}: {_last_line(error)}") from error
-        except errors.WorkerCrashedError as error:
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             number = self._retries + 1
             who = "a worker" if number == 1 else f"{number} workers, one after the other,"
             raise WorkerError(
