@@ -227,7 +227,7 @@ class Cluster:
             elif not ray.is_initialized():
                 scope.callback(ray.shutdown)
                 # For want of memory too, and not for ever.
-                os.environ["RAY_task_oom_retries"] = str(self._retries)
+                os.environ["RAY_task_oom_retries"] = str(self._retries)  # noqa: SIM112
                 ray.init(
                     num_cpus=self.count * self._cores,
                     include_dashboard=False,
