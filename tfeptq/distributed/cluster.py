@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import pickle
+import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _AHEAD = 4
 _STORE_BYTES = 2**30
 #: Samples and models that stay where workers find them when a stage is done, those used last.
 _KEPT = 8
+#: Seconds until a cluster must answer.
+_PATIENCE = 10.0
 #: What pickling raises: the values' own errors too.
 _UNPICKLABLE = (TypeError, ValueError, AttributeError, NotImplementedError, pickle.PicklingError)
 
@@ -220,7 +223,9 @@ class Cluster:
                 "address out to use that, or call ray.shutdown() before"
             )
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with self._failing_clearly("start"):
+        if self._address is not None:
+            _require_answer(self._address)
+        try:
             if self._address is not None:
                 scope.callback(ray.shutdown)
                 ray.init(address=self._address, **quiet)
@@ -235,6 +240,11 @@ class Cluster:
                     **quiet,
                 )
             sizes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        except (ray.exceptions.RayError, OSError, RuntimeError) as error:
+            where = "on this machine" if self._address is None else f"at {self._address}"
+            raise WorkerError(
+                f"tfeptq.distribute: Ray does not start {where}: {_last_line(error)}"
+            ) from error
         if self._cores > max(sizes, default=0):
             raise ValueError(
                 f"cores={self._cores}: no machine of the cluster has so many; the largest has "
@@ -267,6 +277,20 @@ class Cluster:
                 "finished steps are kept in checkpoint_dir where one was given, and the same call "
                 "goes on there"
             ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Where nobody listens at an address, Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except OSError as error:
+        raise WorkerError(
+            f"tfeptq.distribute: no Ray cluster answers at {address}: {error}; `ray start --head` "
+            "says where it does"
+        ) from error
 
 
 def _last_line(error: Exception) -> str:
