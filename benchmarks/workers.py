@@ -36,7 +36,7 @@ from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.ranges import calibration_histograms
 from tfeptq.canonical import linear
 from tfeptq.data.samples import take_samples
-from tfeptq.data.shares import Build, Workers, shared_among
+from tfeptq.data.shares import Build, Run, Workers, shared_among
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
@@ -63,13 +63,20 @@ class Counted:
     def count(self) -> int:
         return self.workers.count
 
-    def results(
-        self, build: Build, inputs: Mapping[str, Any], items: Sequence[Any], title: str
-    ) -> Generator[Any]:
-        for result in self.workers.results(build, inputs, items, title):
-            self.parts += 1
-            self.sent += len(pickle.dumps(result, protocol=5))
-            yield result
+    @property
+    def trains(self) -> bool:
+        return self.workers.trains
+
+    def opened(self, build: Build, inputs: Mapping[str, Any], title: str) -> Run:
+        run = self.workers.opened(build, inputs, title)
+
+        def results(items: Sequence[Any], common: Any = None) -> Generator[Any]:
+            for result in run(items, common):
+                self.parts += 1
+                self.sent += len(pickle.dumps(result, protocol=5))
+                yield result
+
+        return results
 
 
 @dataclasses.dataclass

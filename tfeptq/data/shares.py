@@ -18,6 +18,17 @@ from tfeptq.progress import progress
 Build = Callable[..., Callable[[Any], Any]]
 
 
+class Run(Protocol):
+    """Computes items in their order."""
+
+    def __call__(self, items: Sequence[Any], common: Any = None) -> Generator[Any]:
+        """Results.
+
+        Args:
+            common: a second argument for all of them, if there is one.
+        """
+
+
 class Workers(Protocol):
     """Whoever computes parts of the work."""
 
@@ -25,10 +36,12 @@ class Workers(Protocol):
     def count(self) -> int:
         """How many parts are computed at a time."""
 
-    def results(
-        self, build: Build, inputs: Mapping[str, Any], items: Sequence[Any], title: str
-    ) -> Generator[Any]:
-        """As `mapped`."""
+    @property
+    def trains(self) -> bool:
+        """Whether they share the steps of a training too."""
+
+    def opened(self, build: Build, inputs: Mapping[str, Any], title: str) -> Run:
+        """What computes items as `mapped` does, again and again, and is built once in each."""
 
 
 _WORKERS: ContextVar[Workers | None] = ContextVar("workers", default=None)
@@ -63,13 +76,21 @@ def mapped(
     """
     workers = _WORKERS.get()
     if workers is not None and len(items) > 1:
-        with closing(workers.results(build, inputs, items, title)) as found:
+        with closing(workers.opened(build, inputs, title)(items)) as found:
             for _, result in zip(progress(items, title), found, strict=True):
                 yield result
         return
     run = build(**inputs)
     for item in progress(items, title):
         yield run(item)
+
+
+def trained_together(build: Build, inputs: Mapping[str, Any]) -> Run | None:
+    """What computes parts of the batches of a training; None where workers do not share them."""
+    workers = _WORKERS.get()
+    if workers is None or not workers.trains:
+        return None
+    return workers.opened(build, inputs, "distillation")
 
 
 def shares(count: int) -> list[range]:

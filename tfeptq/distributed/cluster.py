@@ -19,11 +19,11 @@ import keras
 import numpy as np
 
 from tfeptq.checkpoint.digest import code_version, digest
-from tfeptq.data.shares import Build, shared_among
+from tfeptq.data.shares import Build, Run, shared_among
 from tfeptq.distributed.errors import WorkerError
 from tfeptq.distributed.packing import packed
 from tfeptq.distributed.tasks import Stage, compute
-from tfeptq.settings import whole
+from tfeptq.settings import switch, whole
 
 #: Parts that may be under way or done while the one in front of them is not, for each worker.
 _AHEAD = 4
@@ -43,6 +43,7 @@ def distribute(
     address: str | None = None,
     cores: int | None = None,
     retries: int = 2,
+    training: bool = False,
 ) -> Cluster:
     """Has worker processes share what `tfeptq` computes inside of the `with` statement.
 
@@ -63,6 +64,10 @@ def distribute(
         cores: of each worker, and threads of TensorFlow in it. None: those of this machine in equal
             parts, or 1 where an address is given.
         retries: how often a part is computed again whose worker died.
+        training: they share every step of EPTQ's training too, which pays where a step takes much
+            longer than its gradients travel. Batches are cut into the same parts for any number of
+            workers, so that these give the same bytes; one process alone sums in another order,
+            and its scales and biases differ in their last digits.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -82,7 +87,8 @@ def distribute(
         cores = whole("cores", cores, 1)
     elif address is None and workers is not None:
         cores = max(own // workers, 1)
-    return Cluster(workers, address, cores or 1, whole("retries", retries, 0), _ray())
+    retries, training = whole("retries", retries, 0), switch("training", training)
+    return Cluster(workers, address, cores or 1, retries, training, _ray())
 
 
 def _ray() -> ModuleType:
@@ -102,11 +108,19 @@ class Cluster:
 
     Attributes:
         count: how many parts are computed at a time.
+        trains: whether they share the steps of a training.
     """
 
     def __init__(
-        self, workers: int | None, address: str | None, cores: int, retries: int, ray: ModuleType
+        self,
+        workers: int | None,
+        address: str | None,
+        cores: int,
+        retries: int,
+        training: bool,
+        ray: ModuleType,
     ) -> None:
+        self.trains = training
         self._ray, self._address = ray, address
         self._cores, self._retries = cores, retries
         self._workers = workers
@@ -145,12 +159,10 @@ class Cluster:
         Raises:
             WorkerError: see `distribute`; and whatever the function raises.
         """
-        return list(self.results(_same, {"function": function}, list(items), "items"))
+        return list(self.opened(_same, {"function": function}, "items")(list(items)))
 
-    def results(
-        self, build: Build, inputs: Mapping[str, Any], items: Sequence[Any], title: str
-    ) -> Generator[Any]:
-        """See `tfeptq.data.shares.mapped`.
+    def opened(self, build: Build, inputs: Mapping[str, Any], title: str) -> Run:
+        """See `tfeptq.data.shares.Workers`.
 
         Raises:
             WorkerError: a part's worker died more than `retries` times, or cannot be reached.
@@ -166,15 +178,22 @@ class Cluster:
                 f"computed from cannot be sent to workers: {reason[0]:.200}",
                 stacklevel=3,
             )
-            yield from map(build(**inputs), items)
-            return
+            return _alone(build(**inputs))
         task = self._ray.remote(compute).options(
             num_cpus=self._cores, max_retries=self._retries, name=title
         )
         key = f"{id(self)} {next(self._stages)}"
-        with self._failing_clearly(title):
-            for ref in self._in_order(lambda item: task.remote(key, [stage], item), items):
-                yield self._ray.get(ref)
+
+        def results(items: Sequence[Any], common: Any = None) -> Generator[Any]:
+            with self._failing_clearly(title):
+                rest = () if common is None else (self._ray.put(common),)
+                found = self._in_order(lambda item: task.remote(key, [stage], item, *rest), items)
+                for ref in found:
+                    yield self._ray.get(ref)
+
+        # Workers that come later fetch the inputs too: they are kept as long as this.
+        results.inputs = refs  # type: ignore[attr-defined]
+        return results
 
     def _in_order(self, submit: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """References to results in the order of the items; each has been computed, or has failed.
@@ -296,6 +315,14 @@ def _require_answer(address: str) -> None:
 def _last_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1][:200]
+
+
+def _alone(run: Callable[..., Any]) -> Run:
+    def results(items: Sequence[Any], common: Any = None) -> Generator[Any]:
+        rest = () if common is None else (common,)
+        yield from (run(item, *rest) for item in items)
+
+    return results
 
 
 def _same(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -37,7 +37,7 @@ class _Memory:
     """Of a worker: the stage that it works for, and the values that this is about."""
 
     stage: str = ""
-    run: Callable[[Any], Any] | None = None
+    run: Callable[..., Any] | None = None
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     is_ready: bool = False
 
@@ -45,11 +45,12 @@ class _Memory:
 _MEMORY = _Memory()
 
 
-def compute(key: str, stage: list[Any], item: Any) -> Any:
+def compute(key: str, stage: list[Any], item: Any, *common: Any) -> Any:
     """One part of a stage.
 
     Args:
         key: of the stage, the same for all its parts.
+        common: what else the part is computed from, if anything.
         stage: where a `Stage` is kept; in a list, for otherwise Ray would fetch it each time.
     """
     if _MEMORY.run is None or _MEMORY.stage != key:
@@ -58,7 +59,7 @@ def compute(key: str, stage: list[Any], item: Any) -> Any:
         _get_ready(found)
         _MEMORY.run = found.build(**_fetched(found.inputs))
         _MEMORY.stage = key
-    return _MEMORY.run(item)
+    return _MEMORY.run(item, *common)
 
 
 def _get(ref: Any) -> Any:

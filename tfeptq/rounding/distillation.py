@@ -6,6 +6,7 @@ network to train on the integers that it will ship.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,18 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.memory import fitting_batch
+from tfeptq.data.shares import trained_together
 from tfeptq.hessian.output_units import output_units
 from tfeptq.hessian.probes import weighted_calls
 from tfeptq.model import QuantizedModel
 from tfeptq.progress import StepProgress
+from tfeptq.quantized.learned import choose_learned
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.backup import TrainingBackup
 from tfeptq.rounding.batches import batches, sample_order
 from tfeptq.rounding.schedule import adam
+from tfeptq.rounding.shared_step import SharedStep, gradients_of_parts
 from tfeptq.rounding.training_record import TrainingRecord
 from tfeptq.rounding.training_step import Distillation
 
@@ -63,8 +67,24 @@ def distil(
     distillation = Distillation(
         quantized, teacher, attention, config, is_fused=not uses_xla, units=units
     )
-    quantized.attach(distillation)
-    quantized.compile(optimizer=adam(config), jit_compile=uses_xla)
+    run = trained_together(
+        gradients_of_parts,
+        {
+            "quantized": quantized,
+            "teacher": teacher,
+            "samples": samples,
+            "attention": attention,
+            "units": units,
+            "config": dataclasses.replace(config, accuracy_target=None, augmentation=None),
+            "uses_xla": uses_xla,
+        },
+    )
+    quantized.attach(distillation if run is None else SharedStep(run, distillation))
+    # Where workers compute the gradients, only the optimizer is left to be compiled here.
+    is_eager = run is not None
+    quantized.compile(
+        optimizer=adam(config), jit_compile=uses_xla and not is_eager, run_eagerly=is_eager
+    )
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
     epochs = min(20, config.steps)
@@ -73,15 +93,19 @@ def distil(
     backup = TrainingBackup(backup_path, steps_per_epoch * epochs, record) if backup_path else None
     done = backup.restore(quantized) if backup else 0
     if done < steps_per_epoch * epochs:
-        folder = None if backup_path is None else backup_path.parent
-        remembered = distillation.teacher.remember(
-            samples, batch_size=config.batch_size, folder=folder
-        )
         order = sample_order(
             len(samples[0]), config.batch_size, steps_per_epoch * epochs, seed=config.seed
         )
+        if is_eager:
+            fed = tf.data.Dataset.from_tensor_slices(order[done:])
+        else:
+            folder = None if backup_path is None else backup_path.parent
+            remembered = distillation.teacher.remember(
+                samples, batch_size=config.batch_size, folder=folder
+            )
+            fed = batches(samples, attention, remembered, order[done:])
         quantized.fit(
-            batches(samples, attention, remembered, order[done:]),
+            fed,
             initial_epoch=done // steps_per_epoch,
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
@@ -147,7 +171,4 @@ def _choose_variables(
         layer.set_units(
             rounding=config.rounding_learning_rate / config.learning_rate, bias=rms or 1.0
         )
-        layer.keep_structure()
-        layer.set_learned(scales=config.train_scales, biases=config.train_biases)
-    for quantizer in quantized.activation_quantizers:
-        quantizer.set_learned(scale=config.train_scales)
+    choose_learned(quantized, config)

@@ -76,11 +76,23 @@ class Distillation:
                 these, they are computed.
         """
         self.traces += 1
+        gradients, losses = self.gradients(model, data, model.optimizer.iterations)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        return losses
+
+    def gradients(
+        self, model: QuantizedModel, data: Any, step: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Of the loss of a batch in all trainable variables, and its parts.
+
+        Args:
+            data: see `train_step`.
+            step: how many were done.
+        """
         samples, attention, remembered = data
         samples = tf.nest.flatten(samples)
         teacher = self.teacher.named(remembered or self.teacher.tensors(samples))
-        step = model.optimizer.iterations
-        self._set_shares(model, step)
+        self.set_shares(model, step)
         with tf.GradientTape() as tape:
             distillation = self._distillation_loss(samples, attention, teacher)
             rounding = self._rounding_loss(model, self._schedule.beta(step))
@@ -94,10 +106,10 @@ class Distillation:
             [variable.value for variable in variables],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
-        model.optimizer.apply(gradients, variables)
-        return {"loss": loss, "distillation": distillation, "rounding": rounding}
+        return gradients, {"loss": loss, "distillation": distillation, "rounding": rounding}
 
-    def _set_shares(self, model: QuantizedModel, step: Any) -> None:
+    def set_shares(self, model: QuantizedModel, step: Any) -> None:
+        """How soft rounding, and how float activations, are in a step."""
         float_share = self._schedule.float_share(step)
         for quantizer in model.activation_quantizers:
             quantizer.float_share.assign(float_share)
