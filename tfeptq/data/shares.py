@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tfeptq.progress import progress
 
 #: Called with inputs by name; gives the function of one item.
-Build = Callable[..., Callable[[Any], Any]]
+Build = Callable[..., Callable[..., Any]]
 
 
 class Run(Protocol):

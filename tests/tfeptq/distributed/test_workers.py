@@ -28,6 +28,7 @@ from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
+from tfeptq.rounding.shared_step import parts_of
 from tfeptq.rounding.thresholds import set_thresholds
 from tfeptq.sensitivity.rounding_errors import weight_errors
 from tflite_export.file.writer import write
@@ -340,6 +341,44 @@ def test_a_metric_that_cannot_travel_is_measured_here(by_one_process):
         pytest.warns(UserWarning, match="candidates: this process computes them alone"),
     ):
         assert searched(metric)[1] == by_one_process[1]
+
+
+def trained(**options):
+    config = dataclasses.replace(CONFIG, rounding="eptq", steps=8, batch_size=32)
+    images = small_models.images(32)
+    return tfeptq.quantize(small_models.residual_network(), images, config, **options)
+
+
+def test_workers_share_a_training(alone, tmp_path):
+    """All samples are in every batch: their order does not matter, only that of sums."""
+    found = []
+    for count in COUNTS:
+        with tfeptq.distribute(workers=count, cores=1, training=True):
+            found.append(trained(checkpoint_dir=tmp_path if count == 4 else None))
+    files = [write(quantized.freeze()) for quantized in found]
+    assert files[1:] == files[:-1]
+    expected, start = alone(trained), alone(tfeptq.quantize, *started())
+    apart, learned = distance(found[0], expected), distance(start, expected)
+    assert apart < 1e-3 * learned
+    assert len(found[0].report.training) == len(expected.report.training)
+    assert list(tmp_path.glob("training-*.npz"))
+
+
+def started():
+    return small_models.residual_network(), small_models.images(32), CONFIG
+
+
+def distance(left, right):
+    """Mean relative difference of the scales of weights."""
+    pairs = zip(left.weighted_layers, right.weighted_layers, strict=True)
+    ratios = [a.scales().ravel() / b.scales().ravel() for a, b in pairs]
+    return float(np.abs(np.concatenate(ratios) - 1.0).mean())
+
+
+def test_parts_of_a_batch_depend_on_its_size_alone():
+    assert [len(part) for part in parts_of(np.arange(32))] == [8] * 4
+    assert [len(part) for part in parts_of(np.arange(256))] == [16] * 16
+    assert [len(part) for part in parts_of(np.arange(3))] == [1] * 3
 
 
 def test_the_command_line(tmp_path, alone):
