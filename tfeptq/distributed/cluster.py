@@ -253,6 +253,8 @@ class Cluster:
                 # For want of memory too, and not for ever.
                 os.environ["RAY_task_oom_retries"] = str(self._retries)  # noqa: SIM112
                 ray.init(
+                    # Not one that happens to run on this machine.
+                    address="local",
                     num_cpus=self.count * self._cores,
                     include_dashboard=False,
                     object_store_memory=_STORE_BYTES,
