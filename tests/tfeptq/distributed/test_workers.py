@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import tfeptq
-from tests.tfeptq import small_models
 from tfeptq.calibrate.bias_correction import correct_biases
 from tfeptq.calibrate.ranges import tensor_histograms
 from tfeptq.canonical.layer_graph import LayerGraph
@@ -149,9 +149,34 @@ def same(left, right):
     return np.array_equal(left, right)
 
 
+CONFIG = tfeptq.QuantizationConfig(weight_bits=3, rounding="nearest", samples=32)
+
+
+def tiny():
+    """A network that every worker traces in no time, with names that are always the same."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 5, 2), name="image")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    x = keras.layers.DepthwiseConv2D(2, name="middle")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="last")(x), name="tiny")
+
+
+def images(count=32, seed=1):
+    return np.random.default_rng(seed).normal(size=(count, 6, 5, 2)).astype("float32")
+
+
 @pytest.fixture(scope="module")
-def network():
-    return prepare(small_models.residual_network()), [small_models.images(41)]
+def alone():
+    """Calls a function in this process alone: in a context that knows no workers."""
+    return contextvars.Context().run
+
+
+@pytest.fixture(scope="module")
+def network(alone):
+    """A canonical model, samples, and its copy with activations quantized."""
+    config = dataclasses.replace(CONFIG, bias_correction=False, threshold="max")
+    return prepare(tiny()), [images(41)], alone(tfeptq.quantize, tiny(), images(), config)
 
 
 def errors(model):
@@ -174,14 +199,9 @@ def grids(model):
     return [Grid((key,), 0.05, 3, 8) for key in outputs[:4]]
 
 
-def thresholds(model, samples, method):
-    """Steps of all layers, whose plan and ranges are those of one process."""
-    config = dataclasses.replace(CONFIG, bias_correction=False, threshold="max")
-    quantized = contextvars.Context().run(
-        tfeptq.quantize, small_models.residual_network(), samples[0], config
-    )
-    scores = FloatScores(model, samples, 0)
-    set_thresholds(quantized, model, samples, scores, dataclasses.replace(config, threshold=method))
+def thresholds(model, samples, quantized, method):
+    config = dataclasses.replace(CONFIG, threshold=method)
+    set_thresholds(quantized, model, samples, FloatScores(model, samples, 0), config)
     return [layer.scales() for layer in quantized.weighted_layers]
 
 
@@ -192,54 +212,54 @@ def width_errors(model, samples):
         name: tuple(plan.storage(name, bits) for bits in widths)
         for name, widths in plan.candidates.items()
     }
-    scores = contextvars.Context().run(weight_scores, model, samples)
-    return vars(weight_errors(model, samples, candidates, scores, config))
+    ones = {layer.name: np.ones(layer.kernel.shape) for layer in plan.model.layers if layer.weights}
+    return vars(weight_errors(model, samples, candidates, ones, config))
+
+
+def corrections(model, samples, quantized):
+    """Shifts, which are taken back: the next call finds the same."""
+    weights = quantized.get_weights()
+    shifts = correct_biases(quantized, model, samples)
+    quantized.set_weights(weights)
+    return shifts
 
 
 STAGES = {
-    "thresholds by scores": lambda m, x: thresholds(m, x, "hmse"),
-    "thresholds by outputs": lambda m, x: thresholds(m, x, "output"),
-    "errors of candidate widths": width_errors,
-    "ranges": lambda m, x: tensor_histograms(
+    "thresholds by scores": lambda m, x, q: thresholds(m, x, q, "hmse"),
+    "thresholds by outputs": lambda m, x, q: thresholds(m, x, q, "output"),
+    "errors of candidate widths": lambda m, x, _: width_errors(m, x),
+    "ranges": lambda m, x, _: tensor_histograms(
         m, x, [call.output for call in LayerGraph.of(m).calls], batch_size=3
     ),
-    "attention": lambda m, x: channel_attention(m, x, batch_size=5),
-    "weight scores": lambda m, x: weight_scores(m, x, batch_size=6, count=40),
-    "activation traces": lambda m, x: activation_moments(
+    "attention": lambda m, x, _: channel_attention(m, x, batch_size=5),
+    "weight scores": lambda m, x, _: weight_scores(m, x, batch_size=6, count=40),
+    "activation traces": lambda m, x, _: activation_moments(
         m, x, grids(m), is_whitened=True, batch_size=6
     ),
-    "pair terms": lambda m, x: vars(pair_terms(m, x, errors(m), batch_size=6)),
-    "traces": lambda m, x: average_traces(m, x, batch_size=8, tolerance=0.5, draws=(5, 40)),
+    "pair terms": lambda m, x, _: vars(pair_terms(m, x, errors(m), batch_size=6)),
+    "traces": lambda m, x, _: average_traces(m, x, batch_size=8, tolerance=0.5, draws=(5, 40)),
+    "bias correction": corrections,
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_any_number_of_workers_gives_the_bits_of_one_process(stage, network, alone):
-    expected = alone(STAGES[stage], *network)
-    for count in COUNTS:
-        with tfeptq.distribute(workers=count, cores=1):
-            assert same(STAGES[stage](*network), expected), f"{count} workers"
+def found(network):
+    """Of every stage, with several parts each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "HEAP_BYTES", 4 * 3 * 4 * 4 * 6)
+        return {name: stage(*network) for name, stage in STAGES.items()}
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """Calls a function in this process alone: in a context that knows no workers."""
-    return contextvars.Context().run
+def found_alone(network, alone):
+    return alone(found, network)
 
 
-def test_bias_correction_in_several_batches(network, alone, monkeypatch):
-    monkeypatch.setattr(memory, "HEAP_BYTES", 9 * 7 * 8 * 4 * 6)
-    canonical, samples = network
-    config = dataclasses.replace(CONFIG, bias_correction=False)
-    models = [
-        alone(tfeptq.quantize, small_models.residual_network(), samples[0], config) for _ in COUNTS
-    ]
-    shifts = [alone(correct_biases, models[0], canonical, samples)]
-    for model, count in zip(models[1:], COUNTS[1:], strict=True):
-        with tfeptq.distribute(workers=count, cores=1):
-            shifts.append(correct_biases(model, canonical, samples))
-    assert max(np.abs(shift).max() for shift in shifts[0].values()) > 0.0
-    assert all(same(found, shifts[0]) for found in shifts[1:])
+@pytest.mark.parametrize("count", COUNTS)
+def test_any_number_of_workers_gives_the_bits_of_one_process(count, network, found_alone):
+    with tfeptq.distribute(workers=count, cores=1):
+        shared = found(network)
+    assert [name for name in STAGES if not same(shared[name], found_alone[name])] == []
+    assert max(np.abs(shift).max() for shift in shared["bias correction"].values()) > 0.0
 
 
 @dataclasses.dataclass
@@ -259,8 +279,8 @@ class Agreement:
 
     @classmethod
     def of(cls, **options):
-        model, images = small_models.residual_network(), small_models.images(64, seed=5)
-        return cls(images, model.predict(images, verbose=0).argmax(-1), os.getpid(), **options)
+        scored = images(64, seed=5)
+        return cls(scored, tiny().predict(scored, verbose=0).argmax(-1), os.getpid(), **options)
 
     @property
     def digest_parts(self):
@@ -275,16 +295,15 @@ class Agreement:
         return model.predict(self.images, verbose=0).argmax(-1) == self.labels
 
 
-CONFIG = tfeptq.QuantizationConfig(weight_bits=3, rounding="nearest", samples=32)
-
-
 def searched(metric, **options):
-    goal = tfeptq.AccuracyTarget(metric, relative=0.8)
     config = dataclasses.replace(
-        CONFIG, weight_bits=(2, 3, 4, 8), accuracy_target=goal, sensitivity="inter_layer"
+        CONFIG,
+        weight_bits=(2, 4, 8),
+        first_last_bits=None,
+        accuracy_target=tfeptq.AccuracyTarget(metric, relative=0.9, search="layers"),
+        sensitivity="label_free",
     )
-    images = small_models.images(32)
-    quantized = tfeptq.quantize(small_models.residual_network(), images, config, **options)
+    quantized = tfeptq.quantize(tiny(), images(), config, **options)
     return quantized, write(quantized.freeze())
 
 
@@ -345,27 +364,22 @@ def test_a_metric_that_cannot_travel_is_measured_here(by_one_process):
 
 def trained(**options):
     config = dataclasses.replace(CONFIG, rounding="eptq", steps=8, batch_size=32)
-    images = small_models.images(32)
-    return tfeptq.quantize(small_models.residual_network(), images, config, **options)
+    return tfeptq.quantize(tiny(), images(), config, **options)
 
 
 def test_workers_share_a_training(alone, tmp_path):
     """All samples are in every batch: their order does not matter, only that of sums."""
-    found = []
-    for count in COUNTS:
+    models = []
+    for count in (1, 4):
         with tfeptq.distribute(workers=count, cores=1, training=True):
-            found.append(trained(checkpoint_dir=tmp_path if count == 4 else None))
-    files = [write(quantized.freeze()) for quantized in found]
-    assert files[1:] == files[:-1]
-    expected, start = alone(trained), alone(tfeptq.quantize, *started())
-    apart, learned = distance(found[0], expected), distance(start, expected)
+            models.append(trained(checkpoint_dir=tmp_path if count == 4 else None))
+    one, four = (write(quantized.freeze()) for quantized in models)
+    assert one == four
+    expected, start = alone(trained), alone(tfeptq.quantize, tiny(), images(), CONFIG)
+    apart, learned = distance(models[0], expected), distance(start, expected)
     assert apart < 1e-3 * learned
-    assert len(found[0].report.training) == len(expected.report.training)
+    assert len(models[0].report.training) == len(expected.report.training)
     assert list(tmp_path.glob("training-*.npz"))
-
-
-def started():
-    return small_models.residual_network(), small_models.images(32), CONFIG
 
 
 def distance(left, right):
@@ -382,8 +396,8 @@ def test_parts_of_a_batch_depend_on_its_size_alone():
 
 
 def test_the_command_line(tmp_path, alone):
-    small_models.residual_network().save(tmp_path / "m.keras")
-    np.savez(tmp_path / "x.npz", x=small_models.images(32))
+    tiny().save(tmp_path / "m.keras")
+    np.savez(tmp_path / "x.npz", x=images())
     command = ["quantize", str(tmp_path / "m.keras"), "--calibration", str(tmp_path / "x.npz")]
     command += ["--weight-bits", "4", "--rounding", "optq", "--verbose", "0", "--output"]
     assert alone(main, [*command, str(tmp_path / "alone.tflite")]) == 0
