@@ -7,6 +7,10 @@ and then by 1, 2 and 4 workers that share the cores. Seconds hold whatever a sta
 each worker among it; that workers start is a row of its own. Processor seconds are those of this
 process and of all that it has started. Parts and the bytes of their results say what a network
 would carry back. The bits of all results are compared.
+
+Then a calculation of what more machines would take, from this process's own parts: what it does by
+itself, what every worker does before its first part, the parts shared out, the bytes that come back
+to it one after the other, and those that go out, from machine to machine in a tree.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import ray.cloudpickle
 
 import tfeptq
 from benchmarks.conversions import task_of
@@ -37,6 +42,7 @@ from tfeptq.calibrate.ranges import calibration_histograms
 from tfeptq.canonical import linear
 from tfeptq.data.samples import take_samples
 from tfeptq.data.shares import Build, Run, Workers, shared_among
+from tfeptq.distributed.packing import packed
 from tfeptq.hessian.label_free import channel_attention, weight_scores
 from tfeptq.hessian.pairs import RoundingError, pair_terms
 from tfeptq.hessian.traces import average_traces
@@ -45,6 +51,8 @@ from tfeptq.report.tables import show
 
 #: Of a search: samples that choices are scored on, and what they may lose.
 _SCORED, _RELATIVE = 1000, 0.98
+#: Of the calculation.
+_MACHINES = (1, 2, 4, 10, 100)
 
 
 @dataclasses.dataclass
@@ -77,6 +85,65 @@ class Counted:
                 yield result
 
         return results
+
+
+@dataclasses.dataclass
+class Timed:
+    """This process as the only worker, one part after the other.
+
+    Attributes:
+        first: seconds of building and of the first part, stage by stage within one run.
+        later: seconds of every other part.
+        sent, fetched: bytes of results, and of inputs.
+        is_even: whether parts are shares that could be cut into any number.
+    """
+
+    first: float = 0.0
+    later: list[float] = dataclasses.field(default_factory=list)
+    sent: int = 0
+    fetched: int = 0
+    is_even: bool = False
+    count: int = 4
+    trains: bool = False
+
+    def opened(self, build: Build, inputs: Mapping[str, Any], title: str) -> Run:
+        known = {name: packed(value) for name, value in inputs.items()}
+        self.fetched += len(ray.cloudpickle.dumps(known))
+        begin = time.perf_counter()
+        run = build(**inputs)
+        built = time.perf_counter() - begin
+
+        def results(items: Sequence[Any], common: Any = None) -> Generator[Any]:
+            for index, item in enumerate(items):
+                begin = time.perf_counter()
+                result = run(item)
+                seconds = time.perf_counter() - begin
+                if index == 0:
+                    self.first += built + seconds
+                else:
+                    self.later.append(seconds)
+                self.sent += len(pickle.dumps(result, protocol=5))
+                self.is_even = isinstance(item, (range, list))
+                yield result
+
+        return results
+
+    def predicted(self, total: float, machines: int, bandwidth: float) -> float:
+        """Seconds on so many machines with one worker each.
+
+        Args:
+            total: seconds of the stage with this object, parts and all else.
+            bandwidth: bytes a second between two machines.
+        """
+        part = float(np.mean(self.later)) if self.later else 0.0
+        count = 1 + len(self.later)
+        alone = max(total - self.first - sum(self.later), 0.0)
+        # What comes before the first part, tracing most of all, every worker does for itself.
+        before = max(self.first - part, 0.0)
+        each = count / machines if self.is_even else -(-count // machines)
+        spread = self.fetched * np.ceil(np.log2(machines)) if machines > 1 else 0.0
+        back = self.sent if machines > 1 else 0
+        return alone + before + each * part + (spread + back) / bandwidth
 
 
 @dataclasses.dataclass
@@ -219,11 +286,27 @@ def rows(name: str, count: int, workers: Sequence[int]) -> Generator[dict[str, A
                     yield measured(who, stage, run, counted)
 
 
+def calculated(name: str, count: int, bandwidth: float) -> Generator[tuple[str, ...]]:
+    """Of every stage, the seconds that 1 to 100 machines would take."""
+    for stage, run in stages(name, count).items():
+        if stage == "search":
+            continue
+        timed = Timed()
+        begin = time.perf_counter()
+        with shared_among(timed):
+            run()
+        total = time.perf_counter() - begin
+        seconds = (timed.predicted(total, number, bandwidth) for number in _MACHINES)
+        megabytes = f"{timed.fetched / 1e6:.1f}", f"{timed.sent / 1e6:.1f}"
+        yield stage, str(1 + len(timed.later)), *megabytes, *(f"{each:.2f}" for each in seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet8", help="see benchmarks.conversions")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--bandwidth", type=float, default=1.25e8, help="bytes a second")
     parser.add_argument("--rows", type=Path, help="rows are added to this file as they are found")
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
@@ -244,6 +327,12 @@ def main() -> None:
         table.append((row["stage"], row["who"], *seconds, ratio, *numbers, same))
     columns = ("seconds", "processor s", "speed", "parts", "MB back", "evaluations", "bits")
     show(f"{arguments.model}, {arguments.samples} samples", ("stage", "who", *columns), table)
+    machines = (f"{number} machines" for number in _MACHINES)
+    show(
+        f"Calculated for {arguments.bandwidth / 1.25e8:g} Gbit/s, seconds without the start",
+        ("stage", "parts", "MB out", "MB back", *machines),
+        calculated(arguments.model, arguments.samples, arguments.bandwidth),
+    )
 
 
 if __name__ == "__main__":
