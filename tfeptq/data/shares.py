@@ -74,8 +74,12 @@ def mapped(
         items: small: each travels to whoever computes it.
         title: of the bar.
     """
+    if len(items) == 1:
+        # Whatever takes long in it has a bar of its own.
+        yield build(**inputs)(items[0])
+        return
     workers = _WORKERS.get()
-    if workers is not None and len(items) > 1:
+    if workers is not None:
         with closing(workers.opened(build, inputs, title)(items)) as found:
             for _, result in zip(progress(items, title), found, strict=True):
                 yield result

@@ -219,7 +219,10 @@ def width_errors(model, samples):
 def corrections(model, samples, quantized):
     """Shifts, which are taken back: the next call finds the same."""
     weights = quantized.get_weights()
-    shifts = correct_biases(quantized, model, samples)
+    with pytest.MonkeyPatch.context() as patch:
+        # Of inputs of 240 bytes, four arrays each.
+        patch.setattr(memory, "BATCH_BYTES", 5 * 4 * 240)
+        shifts = correct_biases(quantized, model, samples)
     quantized.set_weights(weights)
     return shifts
 
@@ -244,9 +247,7 @@ STAGES = {
 
 def found(network):
     """Of every stage, with several parts each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "HEAP_BYTES", 4 * 3 * 4 * 4 * 6)
-        return {name: stage(*network) for name, stage in STAGES.items()}
+    return {name: stage(*network) for name, stage in STAGES.items()}
 
 
 @pytest.fixture(scope="module")
