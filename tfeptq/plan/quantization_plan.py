@@ -237,7 +237,7 @@ class QuantizationPlan:
     @property
     def states(self) -> Mapping[Key, Key]:
         """Output -> the input that it becomes in the next step, of a model that is one step."""
-        return self._topology.states
+        return self.topology.states
 
     @property
     def chooses_activations(self) -> bool:

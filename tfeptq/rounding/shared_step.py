@@ -81,9 +81,7 @@ def gradients_of_parts(
     choose_learned(quantized, config)
     step = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla, units=units)
     remembered = step.teacher.remember(samples, batch_size=config.batch_size)
-    columns = tf.nest.map_structure(
-        tf.convert_to_tensor, (tuple(samples), tuple(attention), tuple(remembered))
-    )
+    columns = tuple(samples), tuple(attention), tuple(remembered)
     variables = quantized.trainable_variables
 
     @tf.function(jit_compile=uses_xla, autograph=False)
@@ -94,7 +92,8 @@ def gradients_of_parts(
         number, values = state
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        data = tf.nest.map_structure(lambda column: tf.gather(column, part), columns)
+        # Arrays of samples, of attention, and of the teacher, which may be on disk.
+        data = tf.nest.map_structure(lambda column: tf.constant(np.asarray(column)[part]), columns)
         found, losses = gradients(data, tf.constant(number, tf.int64))
         return [each.numpy() for each in found], {k: float(v) for k, v in losses.items()}
 
