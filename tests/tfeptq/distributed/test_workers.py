@@ -36,12 +36,14 @@ from tflite_export.file.writer import write
 pytest.importorskip("ray", reason="ray is not installed (extra distributed)")
 
 COUNTS = (1, 2, 4)
+#: As many threads as TensorFlow takes here: in which order it sums gradients depends on them.
+CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """One start of Ray for all tests: those that ask for fewer workers use it too."""
-    with tfeptq.distribute(workers=4, cores=1) as found:
+    with tfeptq.distribute(workers=4, cores=CORES) as found:
         yield found
 
 
@@ -99,7 +101,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path):
 def test_a_part_whose_workers_always_die_ends_the_run(tmp_path):
     inputs = {"mark": str(tmp_path), "deaths": 99}
     with (
-        tfeptq.distribute(workers=2, cores=1, retries=1),
+        tfeptq.distribute(workers=2, cores=CORES, retries=1),
         pytest.raises(
             WorkerError, match=r"parts: 2 workers, one after the other, ended .* checkpoint_dir"
         ),
@@ -257,7 +259,7 @@ def found_alone(network, alone):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_any_number_of_workers_gives_the_bits_of_one_process(count, network, found_alone):
-    with tfeptq.distribute(workers=count, cores=1):
+    with tfeptq.distribute(workers=count, cores=CORES):
         shared = found(network)
     assert [name for name in STAGES if not same(shared[name], found_alone[name])] == []
     assert max(np.abs(shift).max() for shift in shared["bias correction"].values()) > 0.0
@@ -322,7 +324,7 @@ def marks(tmp_path):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_search_gives_the_bytes_of_one_process(count, by_one_process):
-    with tfeptq.distribute(workers=count, cores=1):
+    with tfeptq.distribute(workers=count, cores=CORES):
         quantized, file = searched(Agreement.of())
     expected, its_file = by_one_process
     assert file == its_file
@@ -333,7 +335,7 @@ def test_a_search_gives_the_bytes_of_one_process(count, by_one_process):
 
 def test_a_worker_that_dies_in_a_search_is_replaced(by_one_process, marks):
     metric = Agreement.of(marks=marks, deaths=1)
-    with tfeptq.distribute(workers=2, cores=1):
+    with tfeptq.distribute(workers=2, cores=CORES):
         _, file = searched(metric)
     assert file == by_one_process[1]
     assert len(list(marks.iterdir())) == 1
@@ -344,7 +346,7 @@ def test_a_search_that_its_workers_ended_goes_on_from_its_checkpoint(
 ):
     metric = Agreement.of(marks=marks, deaths=99)
     folder = tmp_path / "run"
-    with tfeptq.distribute(workers=2, cores=1, retries=0):
+    with tfeptq.distribute(workers=2, cores=CORES, retries=0):
         with pytest.raises(WorkerError, match="candidates: a worker ended while"):
             searched(metric, checkpoint_dir=folder)
         assert list(marks.iterdir())
@@ -357,7 +359,7 @@ def test_a_search_that_its_workers_ended_goes_on_from_its_checkpoint(
 def test_a_metric_that_cannot_travel_is_measured_here(by_one_process):
     metric = Agreement.of(lock=threading.Lock())
     with (
-        tfeptq.distribute(workers=2, cores=1),
+        tfeptq.distribute(workers=2, cores=CORES),
         pytest.warns(UserWarning, match="candidates: this process computes them alone"),
     ):
         assert searched(metric)[1] == by_one_process[1]
@@ -372,7 +374,7 @@ def test_workers_share_a_training(alone, tmp_path):
     """All samples are in every batch: their order does not matter, only that of sums."""
     models = []
     for count in (1, 4):
-        with tfeptq.distribute(workers=count, cores=1, training=True):
+        with tfeptq.distribute(workers=count, cores=CORES, training=True):
             models.append(trained(checkpoint_dir=tmp_path if count == 4 else None))
     one, four = (write(quantized.freeze()) for quantized in models)
     assert one == four
