@@ -13,6 +13,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.quantized import fused, quick_calls
 from tfeptq.quantized.fused import weighted_square
 from tfeptq.quantized.quantizers import ActivationQuantizer
+from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.losses import spread
 from tfeptq.rounding.losses import weighted_square as plain_weighted_square
 
@@ -53,10 +54,31 @@ def test_large_tensors_of_any_shape_take_one_trace_and_give_the_same(bits, monke
     [call] = LayerGraph.of(model).calls
     for shape in ((1, 2, 3), (7, 2, 3), (4, 3)):
         values = draw(3, shape)
-        found = quick_calls.quick_call(call, [values])
+        found = quick_calls.quick_call(call)([values])
         assert found.shape == values.shape
         np.testing.assert_allclose(found, quantizer(values), rtol=1e-6, atol=1e-7)
     assert fused._flat_forward.experimental_get_tracing_count() == 1
+
+
+def test_a_kernel_is_quantized_once_for_all_batches(monkeypatch):
+    inputs = keras.Input((4, 4, 3))
+    layer = QuantizedWeights(keras.layers.Conv2D(5, 3, name="layer"), bits=3)
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_step(np.full(5, 0.1, "float32"))
+    [call] = LayerGraph.of(model).calls
+    batches = [draw(seed, (2, 4, 4, 3)) for seed in (0, 1)]
+    expected = [layer(batch) for batch in batches]
+    made, original = [], QuantizedWeights.quantized_kernel
+    monkeypatch.setattr(
+        QuantizedWeights, "quantized_kernel", lambda self: made.append(1) or original(self)
+    )
+    run = quick_calls.quick_call(call)
+    for batch, outputs in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(run([batch]), outputs)
+    compiled = tf.function(lambda batch: quick_calls.quick_call(call)([batch]))
+    for batch, outputs in zip(batches, expected, strict=True):
+        np.testing.assert_allclose(compiled(batch), outputs, rtol=1e-5, atol=1e-6)
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("sums_positions", [False, True])
