@@ -322,7 +322,7 @@ def marks(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("count", COUNTS[1:])
 def test_a_search_gives_the_bytes_of_one_process(count, by_one_process):
     with tfeptq.distribute(workers=count, cores=CORES):
         quantized, file = searched(Agreement.of())
@@ -366,18 +366,19 @@ def test_a_metric_that_cannot_travel_is_measured_here(by_one_process):
 
 
 def trained(**options):
-    config = dataclasses.replace(CONFIG, rounding="eptq", steps=8, batch_size=32)
+    config = dataclasses.replace(CONFIG, rounding="eptq", steps=4, batch_size=32)
     return tfeptq.quantize(tiny(), images(), config, **options)
 
 
 def test_workers_share_a_training(alone, tmp_path):
     """All samples are in every batch: their order does not matter, only that of sums."""
     models = []
-    for count in (1, 4):
+    # Each of them compiles the step: two are as good as four here.
+    for count in (1, 2):
         with tfeptq.distribute(workers=count, cores=CORES, training=True):
-            models.append(trained(checkpoint_dir=tmp_path if count == 4 else None))
-    one, four = (write(quantized.freeze()) for quantized in models)
-    assert one == four
+            models.append(trained(checkpoint_dir=tmp_path if count == 2 else None))
+    one, two = (write(quantized.freeze()) for quantized in models)
+    assert one == two
     expected, start = alone(trained), alone(tfeptq.quantize, tiny(), images(), CONFIG)
     apart, learned = distance(models[0], expected), distance(start, expected)
     assert apart < 1e-3 * learned
@@ -402,7 +403,7 @@ def test_the_command_line(tmp_path, alone):
     tiny().save(tmp_path / "m.keras")
     np.savez(tmp_path / "x.npz", x=images())
     command = ["quantize", str(tmp_path / "m.keras"), "--calibration", str(tmp_path / "x.npz")]
-    command += ["--weight-bits", "4", "--rounding", "optq", "--verbose", "0", "--output"]
+    command += ["--weight-bits", "4", "--rounding", "nearest", "--verbose", "0", "--output"]
     assert alone(main, [*command, str(tmp_path / "alone.tflite")]) == 0
     assert alone(main, [*command, str(tmp_path / "two.tflite"), "--workers", "2"]) == 0
     assert (tmp_path / "two.tflite").read_bytes() == (tmp_path / "alone.tflite").read_bytes()
