@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
+from tfeptq.canonical.topology import keeps_order
 from tfeptq.canonical.turns import Turn, turns
 from tfeptq.canonical.walk import Walk
 from tfeptq.data.memory import WholeBatches, is_worth_tracing, passing_batch
@@ -125,7 +126,9 @@ def _shifts_of_batches(
     """Computes the shifts of every sample of the batch of a number."""
     graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
     counterparts = corresponding_tensors(float_graph, graph)
-    order = turns(graph, QuantizedWeights)
+    # Factors are exact: their means move by what is clipped on purpose, as nobody reads it.
+    exact = {call.layer.name for call in float_graph.calls if keeps_order(call.layer)}
+    order = [turn for turn in turns(graph, QuantizedWeights) if turn.layer.name not in exact]
     batches = WholeBatches(samples, count, batch_size)
 
     def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
@@ -165,12 +168,13 @@ def _sample_shifts(
     shifts: dict[str, tf.Tensor] = {}
     corrections: dict[str, tf.Tensor] = {}
     uncorrected: dict[Key, tf.Tensor] = {}
+    names = {turn.layer.name for turn in order}
 
     def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
         return _sample_means(output[repeated:]) - means[call.output]
 
     def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
-        if not isinstance(call.layer, QuantizedWeights):
+        if call.layer.name not in names:
             return quick_call(call)(arguments)
         kept = uncorrected.pop(call.output, None)
         output = quick_call(call)(arguments) if kept is None else kept

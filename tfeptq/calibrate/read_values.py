@@ -89,4 +89,10 @@ def _length(low: float, high: float) -> float:
 
 
 def _results(call: Call, numbers: np.ndarray) -> np.ndarray:
-    return np.asarray(call([numbers.astype(np.float32)]), np.float64)
+    """A layer's results at some numbers, the same in all channels."""
+    # Kernels of factors are (1, 1, C, 1), slopes (..., 1, C): so are their inputs.
+    weights = getattr(call.layer, "kernel", getattr(call.layer, "alpha", None))
+    shape = (1, 1, 1) if weights is None else tuple(weights.shape[:3])
+    numbers = numbers.astype(np.float32).reshape(-1, *(1 for _ in shape))
+    places = np.broadcast_to(numbers, (len(numbers), *shape))
+    return np.asarray(call([places]), np.float64).reshape(len(numbers), -1)[:, 0]

@@ -232,6 +232,19 @@ class DepthwiseMap(_WindowMap):
         return tf.reshape(tf.stack(squares), layer.kernel.shape)
 
 
+def is_one_factor(layer: Any) -> bool:
+    """Whether a depthwise convolution multiplies all numbers by one, and adds one to all.
+
+    Such stand for factors of whole tensors, with which other operators are composed. Their weights
+    have no rounding error.
+    """
+    kernel = ops.convert_to_numpy(layer.kernel)
+    if kernel.shape[:2] + kernel.shape[3:] != (1, 1, 1) or tuple(layer.strides) != (1, 1):
+        return False
+    added = [] if layer.bias is None else [ops.convert_to_numpy(layer.bias)]
+    return all(np.ptp(numbers) == 0.0 for numbers in (kernel, *added))
+
+
 class TransposedMap(LinearMap):
     """Conv2DTranspose: every input is spread over a window of the output.
 

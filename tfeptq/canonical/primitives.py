@@ -21,6 +21,7 @@ from tfeptq.canonical.linear_maps import (
     LinearMap,
     Shape,
     TransposedMap,
+    is_one_factor,
 )
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.matmul_layer import MatMul
@@ -188,6 +189,12 @@ def _slice(layer: Any, output: Shape, _: Shape) -> dict[str, Any]:
     return {"begin": (0, top, left, 0), "size": output}
 
 
+def _has_one_slope(layer: Any) -> bool:
+    """Whether a PReLU with slopes by channel is a LeakyReLU."""
+    slopes = keras.ops.convert_to_numpy(layer.alpha)
+    return slopes.size == slopes.shape[-1] and bool(slopes.min() == slopes.max() >= 0.0)
+
+
 def _is_nearest(layer: Any) -> bool:
     return layer.interpolation == "nearest"
 
@@ -205,6 +212,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         _L.DepthwiseConv2D,
         "DEPTHWISE_CONV_2D",
         weights=DepthwiseMap(),
+        keeps_order=is_one_factor,
         magnitude=Magnitude.WEIGHTED,
     ),
     Primitive(
@@ -343,7 +351,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         keeps_order=lambda layer: layer.negative_slope >= 0.0,
         magnitude=Magnitude.RESCALED,
     ),
-    Primitive(_L.PReLU, "PRELU", magnitude=Magnitude.SLOPES),
+    Primitive(_L.PReLU, "PRELU", keeps_order=_has_one_slope, magnitude=Magnitude.SLOPES),
     Primitive(_L.Softmax, "SOFTMAX", output=Output.FIXED, squashes="softmax"),
     # What it reads are logits: only their differences count.
     Primitive(
