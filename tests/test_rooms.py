@@ -39,6 +39,8 @@ ORDER = {
         "loading",
         "distributed",
         "report",
+        "recipe",
+        "attempts",
         "pipeline",
         "pareto",
         "callbacks",

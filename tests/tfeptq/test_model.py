@@ -123,6 +123,7 @@ OTHERS = {
     "model.py: model.target": "a class method",
     "pipeline.py: report": "the report",
     "pipeline.py: quantized.report": "the report",
+    "recipe.py: report": "the report",
     "rounding/distillation.py: quantized.report": "the report",
     "plan/": "what is being planned",
     "preparation/": "nodes of its own graph, and the operators of variables while it traces",

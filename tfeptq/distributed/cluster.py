@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import importlib
 import itertools
 import logging
@@ -89,6 +91,22 @@ def distribute(
         cores = max(own // workers, 1)
     retries, training = whole("retries", retries, 0), switch("training", training)
     return Cluster(workers, address, cores or 1, retries, training, _ray())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A stage whose parts workers can compute.
+
+    Attributes:
+        stage: reference to the `Stage`.
+        inputs: references to its values, kept for workers that come later and fetch them too.
+    """
+
+    title: str
+    key: str
+    task: Any
+    stage: Any
+    inputs: Mapping[str, Any]
 
 
 def _ray() -> ModuleType:
@@ -183,17 +201,14 @@ class Cluster:
             num_cpus=self._cores, max_retries=self._retries, name=title
         )
         key = f"{id(self)} {next(self._stages)}"
+        return functools.partial(self._results, _Opened(title, key, task, stage, refs))
 
-        def results(items: Sequence[Any], common: Any = None) -> Generator[Any]:
-            with self._failing_clearly(title):
-                rest = () if common is None else (self._ray.put(common),)
-                found = self._in_order(lambda item: task.remote(key, [stage], item, *rest), items)
-                for ref in found:
-                    yield self._ray.get(ref)
-
-        # Workers that come later fetch the inputs too: they are kept as long as this.
-        results.inputs = refs  # type: ignore[attr-defined]
-        return results
+    def _results(self, opened: _Opened, items: Sequence[Any], common: Any = None) -> Generator[Any]:
+        with self._failing_clearly(opened.title):
+            rest = () if common is None else (self._ray.put(common),)
+            submit = functools.partial(opened.task.remote, opened.key, [opened.stage])
+            for ref in self._in_order(lambda item: submit(item, *rest), items):
+                yield self._ray.get(ref)
 
     def _in_order(self, submit: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """References to results in the order of the items; each has been computed, or has failed.

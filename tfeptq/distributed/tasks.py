@@ -41,6 +41,38 @@ class _Memory:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     is_ready: bool = False
 
+    def work(self, key: str, stage: list[Any]) -> Callable[..., Any]:
+        """What computes parts of a stage, built once for all that come here."""
+        if self.run is None or self.stage != key:
+            self.stage, self.run = "", None
+            found = _get(stage[0])
+            self._get_ready(found)
+            self.run = found.build(**self._fetched(found.inputs))
+            self.stage = key
+        return self.run
+
+    def _fetched(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of a stage; those that the stage before had too are there already."""
+        kept = self.values
+        self.values = {
+            ref.hex(): kept[ref.hex()] if ref.hex() in kept else unpacked(_get(ref))
+            for ref in inputs.values()
+        }
+        return {name: self.values[ref.hex()] for name, ref in inputs.items()}
+
+    def _get_ready(self, stage: Stage) -> None:
+        if self.is_ready:
+            return
+        if code_version() != stage.version:
+            raise WorkerError(
+                f"a worker ({sys.executable}) has another tfeptq, keras, tensorflow or numpy than "
+                "this process: install the same versions on every machine, or the results would "
+                "differ"
+            )
+        tf.config.threading.set_intra_op_parallelism_threads(stage.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(stage.threads)
+        self.is_ready = True
+
 
 _MEMORY = _Memory()
 
@@ -53,13 +85,7 @@ def compute(key: str, stage: list[Any], item: Any, *common: Any) -> Any:
         common: what else the part is computed from, if anything.
         stage: where a `Stage` is kept; in a list, for otherwise Ray would fetch it each time.
     """
-    if _MEMORY.run is None or _MEMORY.stage != key:
-        _MEMORY.stage, _MEMORY.run = "", None
-        found = _get(stage[0])
-        _get_ready(found)
-        _MEMORY.run = found.build(**_fetched(found.inputs))
-        _MEMORY.stage = key
-    return _MEMORY.run(item, *common)
+    return _MEMORY.work(key, stage)(item, *common)
 
 
 def _get(ref: Any) -> Any:
@@ -67,26 +93,3 @@ def _get(ref: Any) -> Any:
     import ray
 
     return ray.get(ref)
-
-
-def _fetched(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a stage; those that the stage before had too are there already."""
-    kept = _MEMORY.values
-    _MEMORY.values = {
-        ref.hex(): kept[ref.hex()] if ref.hex() in kept else unpacked(_get(ref))
-        for ref in inputs.values()
-    }
-    return {name: _MEMORY.values[ref.hex()] for name, ref in inputs.items()}
-
-
-def _get_ready(stage: Stage) -> None:
-    if _MEMORY.is_ready:
-        return
-    if code_version() != stage.version:
-        raise WorkerError(
-            f"a worker ({sys.executable}) has another tfeptq, keras, tensorflow or numpy than this "
-            "process: install the same versions on every machine, or the results would differ"
-        )
-    tf.config.threading.set_intra_op_parallelism_threads(stage.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(stage.threads)
-    _MEMORY.is_ready = True

@@ -276,7 +276,7 @@ def test_evaluations_of_an_accuracy_search_are_not_repeated(tmp_path, monkeypatc
     # The trainings behind them are needed no more, but for the last.
     assert len(list(tmp_path.glob("search-*"))) == 1
     trained, distil = [], training.distil
-    monkeypatch.setattr("tfeptq.pipeline.distil", lambda *a: (trained.append(a), distil(*a))[1])
+    monkeypatch.setattr("tfeptq.recipe.distil", lambda *a: (trained.append(a), distil(*a))[1])
     second = tfeptq.quantize(build(), samples, config, checkpoint_dir=tmp_path)
     # The whole recipe alone, whose training was kept.
     assert len(trained) == 1 + first.accuracy_search.steps_back
@@ -321,7 +321,7 @@ def test_nothing_that_takes_long_is_computed_twice(tmp_path, monkeypatch):
         "sensitivity.rounding_errors.weight_errors",
         "sensitivity.inter_layer.pair_terms",
         "selection.prepare.MeasuredDivergence.__call__",
-        "pipeline.round_layer_by_layer",
+        "recipe.round_layer_by_layer",
     ):
         monkeypatch.setattr(f"tfeptq.{work}", None)
     second = tfeptq.quantize(build(), samples, config, checkpoint_dir=tmp_path)

@@ -64,7 +64,7 @@ def test_training_learns_the_same_with_and_without_memory(monkeypatch):
         return Comparison(1.0, 0.0)
 
     # So few steps may lose, and would be taken back.
-    monkeypatch.setattr("tfeptq.pipeline.kept_if_nearer", kept_anyway)
+    monkeypatch.setattr("tfeptq.recipe.kept_if_nearer", kept_anyway)
     kept = quantize(model, images, CONFIG)
     fed = []
 

@@ -61,7 +61,7 @@ def test_the_error_is_that_of_the_rounded_network(trained, monkeypatch):
         found["rows"] = quantized.report.training
 
     plain = distillation.distil
-    monkeypatch.setattr("tfeptq.pipeline.distil", told)
+    monkeypatch.setattr("tfeptq.recipe.distil", told)
     tfeptq.quantize(trained[0], images(), CONFIG, verbose=0)
     assert found["rows"][-1].error == pytest.approx(found["error"], rel=1e-3)
 
