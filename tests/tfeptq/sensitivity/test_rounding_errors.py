@@ -14,6 +14,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
+from tfeptq.rounding import input_moments
 from tfeptq.sensitivity.rounding_errors import weight_errors
 
 CONFIG = QuantizationConfig(weight_bits=(2, 3), threshold="mse", target="ethos-u")
@@ -58,9 +59,10 @@ def test_without_optq_what_ships_is_the_nearest(canonical, images):
         np.testing.assert_array_equal(found.shipped[key].kernel, error.kernel)
 
 
-def test_shares_are_what_is_left_of_the_error_in_the_output(canonical):
+def test_shares_are_what_is_left_of_the_error_in_the_output(canonical, monkeypatch):
     """Correlations are shrunk by what may be chance: the less, the more positions there are."""
     count = 4096
+    monkeypatch.setattr(input_moments, "_ENOUGH", 2**30)
     images = smooth(count)
     samples = {"covariances": count, "rounding_errors": count}
     found = errors(canonical, images, rounding="optq", stage_samples=samples)
