@@ -74,6 +74,8 @@ def mapped(
         items: small: each travels to whoever computes it.
         title: of the bar.
     """
+    if not items:
+        return
     if len(items) == 1:
         # Whatever takes long in it has a bar of its own.
         yield build(**inputs)(items[0])
@@ -98,7 +100,12 @@ def trained_together(build: Build, inputs: Mapping[str, Any]) -> Run | None:
 
 
 def shares(count: int) -> list[range]:
-    """The numbers below `count`, in order, in as many ranges as there are workers at most."""
+    """The numbers below `count`, in order, in as many ranges as there are workers at most.
+
+    Example:
+        >>> shares(3), shares(0)
+        ([range(0, 3)], [])
+    """
     parts = min(worker_count(), count)
-    ends = [count * index // parts for index in range(parts + 1)]
+    ends = [count * index // max(parts, 1) for index in range(parts + 1)]
     return [range(begin, end) for begin, end in itertools.pairwise(ends)]

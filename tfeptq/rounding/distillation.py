@@ -62,6 +62,30 @@ def distil(
         ValueError: it diverged; names the layer.
     """
     _choose_variables(quantized, teacher, samples, config)
+    taught = _compile(quantized, teacher, samples, attention, config)
+    record = TrainingRecord(quantized, teacher, samples)
+    _fit(quantized, taught, record, samples, attention, config, callbacks, backup_path)
+    quantized.attach(None)
+    # XLA fuses and reorders sums: what kernels round as a tie would fall on the other side.
+    quantized.compile(jit_compile=False)
+    quantized.report.training = record.rows
+    _require_convergence(quantized, config)
+    for layer in quantized.weighted_layers:
+        layer.settle_structure()
+
+
+def _compile(
+    quantized: QuantizedModel,
+    teacher: keras.Model,
+    samples: Sequence[np.ndarray],
+    attention: Sequence[np.ndarray],
+    config: QuantizationConfig,
+) -> Distillation | None:
+    """Gives the model its training step.
+
+    Returns:
+        The step that asks the teacher; None where workers do.
+    """
     uses_xla = _gains_from_xla(quantized)
     units = output_units(teacher, samples)
     distillation = Distillation(
@@ -87,46 +111,50 @@ def distil(
     )
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
+    return None if is_eager else distillation
+
+
+def _fit(
+    quantized: QuantizedModel,
+    taught: Distillation | None,
+    record: TrainingRecord,
+    samples: Sequence[np.ndarray],
+    attention: Sequence[np.ndarray],
+    config: QuantizationConfig,
+    callbacks: Sequence[keras.callbacks.Callback] | None,
+    backup_path: Path | None,
+) -> None:
+    """The steps that are still to do."""
     epochs = min(20, config.steps)
     steps_per_epoch = -(-config.steps // epochs)
-    record = TrainingRecord(quantized, teacher, samples)
-    backup = TrainingBackup(backup_path, steps_per_epoch * epochs, record) if backup_path else None
+    total = steps_per_epoch * epochs
+    backup = TrainingBackup(backup_path, total, record) if backup_path else None
     done = backup.restore(quantized) if backup else 0
-    if done < steps_per_epoch * epochs:
-        order = sample_order(
-            len(samples[0]), config.batch_size, steps_per_epoch * epochs, seed=config.seed
-        )
-        if is_eager:
-            fed = tf.data.Dataset.from_tensor_slices(order[done:])
-        else:
-            folder = None if backup_path is None else backup_path.parent
-            remembered = distillation.teacher.remember(
-                samples, batch_size=config.batch_size, folder=folder
-            )
-            fed = batches(samples, attention, remembered, order[done:])
-        quantized.fit(
-            fed,
-            initial_epoch=done // steps_per_epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=[
-                record,
-                StepProgress(steps_per_epoch * epochs, "distillation", _SHOWN),
-                *(callbacks or ()),
-                *([backup] if backup else ()),
-            ],
-            shuffle=False,
-            verbose=0,
-        )
-        if backup:
-            backup.close()
-    quantized.attach(None)
-    # XLA fuses and reorders sums: what kernels round as a tie would fall on the other side.
-    quantized.compile(jit_compile=False)
-    quantized.report.training = record.rows
-    _require_convergence(quantized, config)
-    for layer in quantized.weighted_layers:
-        layer.settle_structure()
+    if done >= total:
+        return
+    order = sample_order(len(samples[0]), config.batch_size, total, seed=config.seed)[done:]
+    if taught is None:
+        fed = tf.data.Dataset.from_tensor_slices(order)
+    else:
+        folder = None if backup_path is None else backup_path.parent
+        remembered = taught.teacher.remember(samples, batch_size=config.batch_size, folder=folder)
+        fed = batches(samples, attention, remembered, order)
+    quantized.fit(
+        fed,
+        initial_epoch=done // steps_per_epoch,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=[
+            record,
+            StepProgress(total, "distillation", _SHOWN),
+            *(callbacks or ()),
+            *([backup] if backup else ()),
+        ],
+        shuffle=False,
+        verbose=0,
+    )
+    if backup:
+        backup.close()
 
 
 def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) -> None:

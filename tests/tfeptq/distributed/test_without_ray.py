@@ -53,6 +53,7 @@ def test_one_process_builds_once_and_goes_on_as_far_as_it_is_asked():
 
     assert worker_count() == 1
     assert shares(7) == [range(7)]
+    assert shares(0) == []
     assert list(mapped(build, {"first": 10}, range(3), "parts")) == [10, 11, 12]
     assert next(mapped(build, {"first": 20}, range(10**9), "parts")) == 20
     assert built == [10, 20]
