@@ -133,7 +133,7 @@ def test_each_part_can_be_switched_off(switch, monkeypatch):
         return Comparison(1.0, 0.0)
 
     # So few steps may lose, and would be taken back.
-    monkeypatch.setattr("tfeptq.pipeline.kept_if_nearer", kept_anyway)
+    monkeypatch.setattr("tfeptq.recipe.kept_if_nearer", kept_anyway)
     # Nearest rounding would take other thresholds of its own.
     with_all = dataclasses.replace(CONFIG, steps=6, threshold="hmse")
     config = dataclasses.replace(with_all, **{switch: False})
