@@ -96,7 +96,8 @@ def test_samples_in_any_order_have_the_same_shifts():
         quantized = uncorrected(model, data)
         found.append(correct_biases(quantized, canonical, [data[order]]))
     for name, shift in found[0].items():
-        np.testing.assert_allclose(found[1][name], shift, atol=2e-5)
+        # Sums of float32 in another order, through three layers.
+        np.testing.assert_allclose(found[1][name], shift, atol=5e-6)
 
 
 @settings(max_examples=60)
@@ -116,7 +117,7 @@ def test_the_shrunk_mean_is_between_zero_and_the_mean(seed, size, means, scale):
     assert_is_chance(rows - found.astype(np.float64), slack=1e-5 * scale)
     # As a part of ever more samples it stands for a mean that is known.
     known = without_chance(tf.constant(rows), 10**12).numpy()
-    np.testing.assert_allclose(known, average, atol=1e-4 * scale)
+    np.testing.assert_allclose(known, average, atol=5e-6 * scale)
 
 
 def test_a_channel_that_is_shifted_is_corrected_where_the_others_are_not():
