@@ -61,6 +61,10 @@ class LinearMap(ABC):
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """See `tfeptq.canonical.linear.squared_weight_jacobian`."""
 
+    #: Whether TensorFlow's gradient of the kernel is safe: that of transposed convolutions with
+    #: output padding has been seen to end the process.
+    has_safe_gradient = True
+
     def gradient(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """Of the kernel, from that of the outputs of `inputs`."""
         kernel = tf.identity(layer.kernel)
@@ -251,6 +255,8 @@ class TransposedMap(LinearMap):
     It is a convolution of the input with zeros between its values and around them, with the kernel
     turned by half a circle.
     """
+
+    has_safe_gradient = False
 
     channel_axes, input_axis = (2,), 3
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, reject, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
@@ -178,6 +178,8 @@ def _geometry(layer: keras.Layer) -> dict:
 @given(weighted())
 def test_squared_jacobians_are_those_of_automatic_differentiation(drawn):
     layer, inputs, rng = drawn
+    # TensorFlow's gradient of the kernel, the witness here, ends the process with output padding.
+    assume(not any(getattr(layer, "output_padding", None) or ()))
     gradient = rng.normal(size=layer(inputs).shape).astype("float32")
     expected = np.zeros(layer.kernel.shape)
     for sample, direction in zip(inputs, gradient, strict=True):
