@@ -187,9 +187,9 @@ def _integers(values: np.ndarray, graph: IntegerGraph, name: str) -> np.ndarray:
 
 
 def _layer_reports(graph: IntegerGraph, storage: Mapping[str, str]) -> tuple[LayerReport, ...]:
-    ends = _call_ends(graph)
+    last = _call_ends(graph)
     return tuple(
-        _layer_report(op, graph, storage, graph.tensors[ends[op.outputs[0]]].bits)
+        _layer_report(op, graph, storage, graph.tensors[last[op.outputs[0]]].bits)
         for op in graph.operators
     )
 
@@ -200,14 +200,14 @@ def _call_ends(graph: IntegerGraph) -> dict[str, str]:
     Behind a layer's own operator may stand others that clamp or requantize for it. A layer that is
     called several times has operators of the same kind, which belong to other calls.
     """
-    ends: dict[str, str] = {}
+    last: dict[str, str] = {}
     readers = {(op.layer, name): op for op in graph.operators for name in op.inputs}
     for op in reversed(graph.operators):
         own = op.outputs[0]
         reader = readers.get((op.layer, own))
         goes_on = reader is not None and reader.kind != op.kind and not is_weighted(reader.kind)
-        ends[own] = ends[reader.outputs[0]] if reader is not None and goes_on else own
-    return ends
+        last[own] = last[reader.outputs[0]] if reader is not None and goes_on else own
+    return last
 
 
 def _layer_report(

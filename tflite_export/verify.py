@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tflite_export.file.reader import StoredModel, parse, to_graph
+from tflite_export.file.as_graph import to_graph
+from tflite_export.file.reader import parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.file.writer import write
 from tflite_export.graph.case import Case
 from tflite_export.graph.codes import is_narrow, lowest_code
@@ -144,8 +146,7 @@ def _check_all_are_proven(graph: IntegerGraph, reports: Sequence[RuntimeReport])
         if operator.outputs[0] not in proven:
             skipped = [f"{each.runtime}: {each.skipped}" for each in reports if each.skipped]
             raise VerificationError(
-                f"operator {operator.kind} of layer {operator.layer!r} was run by no runtime; "
-                f"skipped are {'; '.join(skipped)}"
+                f"{operator.where} was run by no runtime; skipped are {'; '.join(skipped)}"
             )
 
 
@@ -211,7 +212,7 @@ def _compare_operators(found: Sequence[Operator], expected: Sequence[Operator]) 
     if len(found) != len(expected):
         raise VerificationError(f"the file has {len(found)} operators, the graph {len(expected)}")
     for ours, theirs in zip(expected, found, strict=True):
-        where = f"operator {ours.kind} of layer {ours.layer!r}"
+        where = ours.where
         same_tensors = (ours.inputs, ours.outputs) == (theirs.inputs, theirs.outputs)
         if ours.kind != theirs.kind or not same_tensors:
             raise VerificationError(f"{where}: the file has {theirs.kind} {theirs.inputs} instead")
@@ -306,10 +307,7 @@ def _named(
     if found is None:
         return VerificationError(f"{runtime}: {error}")
     operator, error = found
-    return VerificationError(
-        f"{runtime}: operator {operator.kind} of layer {operator.layer!r} cannot be executed: "
-        f"{error}"
-    )
+    return VerificationError(f"{runtime}: {operator.where} cannot be executed: {error}")
 
 
 def witness_tensors(
@@ -382,7 +380,7 @@ def _check_difference(
 ) -> None:
     if difference.maximum > allowed:
         raise VerificationError(
-            f"{runtime}: operator {operator.kind} of layer {operator.layer!r} is "
+            f"{runtime}: {operator.where} is "
             f"{difference.maximum} LSB away from the integer reference on the same inputs, "
             f"allowed are {allowed}"
         )

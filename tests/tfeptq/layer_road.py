@@ -24,7 +24,8 @@ from tfeptq.canonical.mean_layer import Mean
 from tfeptq.canonical.resize_layer import Resize
 from tfeptq.canonical.table_layer import Table
 from tfeptq.model import QuantizedModel
-from tflite_export.file.reader import StoredModel, parse
+from tflite_export.file.reader import parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 
 SHAPE = (6, 5, 4)

@@ -75,5 +75,5 @@ def test_names_are_found_where_they_were_before_the_rooms():
     from tflite_export import file, reader, writer
 
     assert graph.prepare is preparation.prepare
-    assert (reader.parse, reader.to_graph) == (file.reader.parse, file.reader.to_graph)
+    assert (reader.parse, reader.to_graph) == (file.reader.parse, file.as_graph.to_graph)
     assert (writer.write, writer.serialize) == (file.writer.write, file.writer.serialize)

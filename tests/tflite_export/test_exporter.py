@@ -12,7 +12,8 @@ import pytest
 import tflite_export
 from tests.tflite_export import one_operator as one
 from tflite_export import verify
-from tflite_export.file.reader import parse, to_graph
+from tflite_export.file.as_graph import to_graph
+from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.graph.validation import validated

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.file.reader import StoredModel, StoredTensor
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.graph.kinds import is_known, kind_of
 
-#: Type of inputs that number the rows of a table.
-INDEX = "int32"
 #: Elements of one sample of zeros or random numbers.
 LARGEST_INPUT = 2**26
 

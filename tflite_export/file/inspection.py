@@ -10,7 +10,8 @@ import numpy as np
 
 from tflite_export.file.damage import names_damage
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
+from tflite_export.file.reader import parse, read_bytes
+from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +106,8 @@ def _operator_info(operator: StoredOperator, model: StoredModel) -> OperatorInfo
     return OperatorInfo(
         operator.kind,
         operator.version,
-        tuple(model.tensors[index].name for index in operator.inputs if index >= 0),
-        tuple(model.tensors[index].name for index in operator.outputs if index >= 0),
+        tuple(tensor.name for tensor in model.read_by(operator)),
+        tuple(tensor.name for tensor in model.written_by(operator)),
     )
 
 

@@ -1,11 +1,9 @@
-"""A TensorFlow Lite file as plain tables, and as an integer graph where it is one."""
+"""Reads TensorFlow Lite files, ours or not, into plain tables."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file import packing
 from tflite_export.file.atomic import path_of
 from tflite_export.file.damage import damaged, names_damage
-from tflite_export.file.options import decode, parted
+from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import is_known, kind_of
-from tflite_export.graph.names import unique_name
-from tflite_export.graph.operand_rules import INDEX
-from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 
 _TYPE_NAMES = {
     code: name.lower() for name, code in vars(schema.TensorType).items() if name.isupper()
@@ -27,73 +22,6 @@ _TYPE_NAMES = {
 _OPERATOR_NAMES = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as the file holds it; `values` of packed containers are unpacked to int8.
-
-    Attributes:
-        buffer: number of the buffer that holds its bytes; tensors may share one.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    scale: np.ndarray | None
-    zero_point: np.ndarray | None
-    axis: int
-    stored_bytes: int
-    values: np.ndarray | None
-    buffer: int
-
-    @property
-    def offset(self) -> int:
-        """The (first) zero point; what a file does not say is 0."""
-        return (
-            int(self.zero_point[0]) if self.zero_point is not None and self.zero_point.size else 0
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredOperator:
-    """An operator as the file holds it; -1 among the inputs is an absent operand."""
-
-    kind: str
-    version: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: Any
-
-    def operand(self, role: str) -> int | None:
-        """The tensor with a role; None where it is absent, or where we do not know the operator."""
-        if not is_known(self.kind):
-            return None
-        order = kind_of(self.kind).order(len(self.inputs))
-        index = self.inputs[order.index(role)] if role in order else -1
-        return index if index >= 0 else None
-
-    @property
-    def source(self) -> int | None:
-        """The first tensor that it computes with, of an unknown operator its first input."""
-        if is_known(self.kind):
-            return self.operand(kind_of(self.kind).roles[0])
-        return next((index for index in self.inputs if index >= 0), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredModel:
-    """The first subgraph of a file; `signature` holds (public name, tensor index) pairs."""
-
-    name: str
-    tensors: tuple[StoredTensor, ...]
-    operators: tuple[StoredOperator, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    subgraphs: int
-    description: str
 
 
 def content_of(model: str | Path | bytes) -> bytes:
@@ -291,118 +219,3 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-@names_damage
-def to_graph(model: StoredModel) -> IntegerGraph:
-    """The integer graph of a file whose operators are all known and whose tensors are integers.
-
-    Raises:
-        ValueError: names the first operator or tensor that an integer graph cannot hold.
-    """
-    model = _named_apart(model)
-    used: set[int] = set(model.inputs) | set(model.outputs)
-    operators, names = [], _unique_names(model)
-    for operator in model.operators:
-        operators.append(_graph_operator(operator, model, names))
-        inputs, _ = parted(kind_of(operator.kind), _present(operator))
-        used.update((*inputs, *operator.outputs))
-    chosen = _index_tensors(model)
-    tensors = {
-        names[index]: _graph_tensor(
-            dataclasses.replace(model.tensors[index], name=names[index]), is_index=index in chosen
-        )
-        for index in sorted(used)
-    }
-    return IntegerGraph(
-        model.name,
-        tensors,
-        tuple(operators),
-        tuple((p, names[i]) for p, i in zip(model.input_names, model.inputs, strict=True)),
-        tuple((p, names[i]) for p, i in zip(model.output_names, model.outputs, strict=True)),
-    )
-
-
-def _named_apart(model: StoredModel) -> StoredModel:
-    """Files may give one name to several tensors; the first keeps it."""
-    taken: set[str] = set()
-    tensors = [
-        dataclasses.replace(tensor, name=unique_name(tensor.name, taken))
-        for tensor in model.tensors
-    ]
-    return dataclasses.replace(model, tensors=tuple(tensors))
-
-
-def _present(operator: StoredOperator) -> tuple[int, ...]:
-    """Inputs without the absent ones at the end: a dense layer's bias."""
-    inputs = operator.inputs
-    while inputs and inputs[-1] == -1:
-        inputs = inputs[:-1]
-    return inputs
-
-
-def _unique_names(model: StoredModel) -> list[str]:
-    """Names of tensors, told apart where a file gives several the same."""
-    names: dict[str, None] = {}
-    for tensor in model.tensors:
-        name, number = tensor.name, 1
-        while name in names:
-            name, number = f"{tensor.name}_{number}", number + 1
-        names[name] = None
-    return list(names)
-
-
-def _graph_operator(operator: StoredOperator, model: StoredModel, names: Sequence[str]) -> Operator:
-    if not is_known(operator.kind):
-        raise ValueError(f"operator {operator.kind} is not known to the integer reference")
-    kind = kind_of(operator.kind)
-    inputs, constants = parted(kind, _present(operator))
-    absent = -1 in (*inputs, *constants, *operator.outputs)
-    operands = [None if absent else model.tensors[index].values for index in constants]
-    is_short = not inputs or len(operands) < len(kind.constants)
-    if absent or is_short or any(operand is None for operand in operands):
-        raise ValueError(f"operator {operator.kind} has computed or absent operands")
-    outputs = tuple(names[index] for index in operator.outputs)
-    return Operator(
-        operator.kind,
-        tuple(names[index] for index in inputs),
-        outputs,
-        outputs[0],
-        decode(operator.kind, operator.options, [o for o in operands if o is not None]),
-    )
-
-
-def _index_tensors(model: StoredModel) -> set[int | None]:
-    """Tensors whose integers choose entries of a table, or are counted with."""
-    known = [operator for operator in model.operators if is_known(operator.kind)]
-    chosen = {
-        operator.operand(role) for operator in known for role in kind_of(operator.kind).indexes
-    }
-    counted = {
-        index
-        for operator in known
-        if kind_of(operator.kind).counts and _writes_places(operator, model)
-        for index in (*operator.inputs, *operator.outputs)
-    }
-    return chosen | counted
-
-
-def _writes_places(operator: StoredOperator, model: StoredModel) -> bool:
-    return any(model.tensors[index].type == INDEX for index in operator.outputs if index >= 0)
-
-
-def _graph_tensor(tensor: StoredTensor, *, is_index: bool) -> Tensor:
-    if is_index and tensor.scale is None:
-        # What chooses an entry is the integer itself.
-        one = np.ones(1, np.float32)
-        tensor = dataclasses.replace(tensor, scale=one, zero_point=np.zeros(1, np.int64))
-    if tensor.scale is None or tensor.zero_point is None:
-        raise ValueError(f"tensor {tensor.name!r} ({tensor.type}) is not quantized")
-    bits = packing.CONTAINER_BITS.get(tensor.type)
-    if bits is None:
-        raise ValueError(f"tensor {tensor.name!r} has type {tensor.type}, not a signed integer")
-    dtype = tensor.type if bits >= 8 else "int8"
-    if np.any(tensor.zero_point != tensor.offset):
-        raise ValueError(f"tensor {tensor.name!r} has unequal zero points")
-    quantization = Quantization(tensor.scale, tensor.offset, tensor.axis)
-    return Tensor(tensor.name, tensor.shape, dtype, quantization, tensor.values, bits)

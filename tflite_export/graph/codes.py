@@ -41,7 +41,7 @@ def check_codes(graph: IntegerGraph) -> None:
         if not stays_within(operator, graph.tensors):
             made = graph.tensors[operator.outputs[0]]
             raise ValueError(
-                f"operator {operator.kind} of layer {operator.layer!r}: may write codes below "
+                f"{operator.where}: may write codes below "
                 f"{lowest_code(made.bits)}, the lowest of the {made.bits} bits of {made.name!r}; "
                 "put a MAXIMUM behind it"
             )

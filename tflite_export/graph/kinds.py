@@ -12,6 +12,8 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tflite_export.graph.activations import NONE
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -147,7 +149,7 @@ class OperatorKind:
     makes_indices: bool = False
     counts: bool = False
     makes_shares: bool = False
-    clamp: str = "NONE"
+    clamp: str = NONE
     keeps_codes: Callable[[Case, int], bool] | None = None
     overflow: Callable[[Case], Iterator[str]] | None = None
     input_scales: Mapping[str, InputScale] = dataclasses.field(default_factory=dict)
@@ -271,7 +273,7 @@ def weights_of(operator: Operator, tensors: Mapping[str, Tensor]) -> Tensor | No
 def clamp_of(operator: Operator) -> str:
     """Activation function that bounds what an operator writes, fused or its own."""
     own = kind_of(operator.kind).clamp
-    return own if own != "NONE" else operator.attributes.get(ACTIVATION, "NONE")
+    return own if own != NONE else operator.attributes.get(ACTIVATION, NONE)
 
 
 def tolerance(runtime: str, case: Case) -> int:

@@ -18,7 +18,7 @@ def check_counts(operator: Operator, kind: OperatorKind) -> None:
     Raises:
         ValueError: names the operator, what it has and what it needs.
     """
-    where, count = _where(operator), len(operator.inputs)
+    where, count = operator.where, len(operator.inputs)
     if kind.bias_reason and count != len(kind.roles):
         raise ValueError(
             f"{where}: has {count} inputs, needs 3: image, weights and bias "
@@ -38,7 +38,7 @@ def check_operands(case: Case) -> None:
     Raises:
         ValueError: names the operator, what it has and what it needs.
     """
-    where, output, kind = _where(case.operator), case.output, case.kind
+    where, output, kind = case.operator.where, case.output, case.kind
     if output.is_constant:
         raise ValueError(f"{where}: writes {output.name!r}, which is a constant")
     if kind.counts and output.dtype == INDEX:
@@ -70,10 +70,6 @@ def activation_problems(tensor: Tensor) -> list[str]:
         f"{tensor.name!r} is {tensor.dtype} with {tensor.quantization.scale.size} scales, need "
         "int8 or int16 with one"
     ]
-
-
-def _where(operator: Operator) -> str:
-    return f"operator {operator.kind} of layer {operator.layer!r}"
 
 
 def _check_numbers(case: Case, where: str) -> None:

@@ -40,9 +40,7 @@ def prove(graph: IntegerGraph, *, runtimes: Collection[str] = ()) -> IntegerGrap
             raise ValueError(f"tensor {tensor.name!r}: {problem}; {_ADVICE}")
     for operator in graph.operators:
         for problem in problems(graph, operator, runtimes=runtimes):
-            raise ValueError(
-                f"operator {operator.kind} of layer {operator.layer!r}: {problem}; {_ADVICE}"
-            )
+            raise ValueError(f"{operator.where}: {problem}; {_ADVICE}")
     return graph
 
 

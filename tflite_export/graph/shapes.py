@@ -34,9 +34,7 @@ def check_shapes(case: Case) -> None:
             made == output.shape, f"makes {made} of its inputs, {output.name!r} is {output.shape}"
         )
     except (_MismatchError, TypeError) as error:
-        raise ValueError(
-            f"operator {operator.kind} of layer {operator.layer!r}: its shapes do not fit: {error}"
-        ) from error
+        raise ValueError(f"{operator.where}: its shapes do not fit: {error}") from error
 
 
 def require(holds: bool, problem: str) -> None:

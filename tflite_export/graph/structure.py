@@ -1,7 +1,7 @@
 """The integer graph: what was learned, as integers and float32 scales, before any file format.
 
 `tfeptq` freezes a quantized Keras model into an `IntegerGraph`; the integer reference executes it,
-the lowering writes it. Nothing here depends on TensorFlow, Keras or a runtime.
+`tflite_export.file.writer` writes it. Nothing here depends on TensorFlow, Keras or a runtime.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-#: Bytes of one element of an activation or bias type.
+#: Types of activations, weights, biases and numbers of places.
 DTYPES = ("int8", "int16", "int32", "int64")
 
 
@@ -57,8 +57,9 @@ class Tensor:
     Attributes:
         name: unique in the graph; carries the name of the Keras layer it comes from.
         shape: with the batch dimension, which is 1.
-        dtype: one of `DTYPES`; the *container* of narrower learned widths is the lowering's choice.
-        quantization: None only for tensors that are not quantized (none are at present).
+        dtype: one of `DTYPES`; in which container narrower weights are stored decides
+            `tflite_export.targets.containers`.
+        quantization: numbers of places have the scale 1, which no file holds.
         data: the learned integers of a constant, None for an activation.
         bits: the learned width: every value of `data` fits in it; activations of fewer than 8 bits
             use the highest 2^bits codes (see `tflite_export.graph.codes`).
@@ -92,6 +93,11 @@ class Operator:
     outputs: tuple[str, ...]
     layer: str
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """What errors call it."""
+        return f"operator {self.kind} of layer {self.layer!r}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -20,7 +20,6 @@ def validated(graph: IntegerGraph) -> IntegerGraph:
     Raises:
         ValueError: names the operator, what was found and what is allowed.
     """
-
     for tensor in graph.tensors.values():
         _check_tensor(tensor)
     ready = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
@@ -40,9 +39,9 @@ def validated(graph: IntegerGraph) -> IntegerGraph:
 
 
 def _check_operator(
-    operator: Operator, tensors: Mapping[str, Tensor], ready: Iterable[str]
+    operator: Operator, tensors: Mapping[str, Tensor], ready: Collection[str]
 ) -> None:
-    where = f"operator {operator.kind} of layer {operator.layer!r}"
+    where = operator.where
     if not is_known(operator.kind):
         raise ValueError(f"{where}: unknown kind; allowed are {', '.join(sorted(known()))}")
     needed = kind_of(operator.kind).attributes

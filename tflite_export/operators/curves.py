@@ -1,7 +1,8 @@
-"""Logistic function, hyperbolic tangent and exponential linear unit.
+"""Functions that are curves: logistic, hyperbolic tangent, ELU, exponential and GELU.
 
-int8 kernels tabulate them in float32. int16 kernels interpolate one table of the logistic function,
-which serves both because tanh(x) = 2 logistic(2 x) - 1.
+int8 kernels tabulate them in float32. int16 kernels of the logistic function and the hyperbolic
+tangent interpolate one table, which serves both because tanh(x) = 2 logistic(2 x) - 1; those of the
+others interpolate tables that they make of the scales at hand.
 """
 
 from __future__ import annotations

@@ -24,23 +24,33 @@ _WIDENING_OF_SQUARES = {"int8": 7, "int16": 0}
 def add(operands: Operands) -> np.ndarray:
     if operands.output.dtype == INDEX:
         return operands.arrays[0] + operands.arrays[1]
-    return _sum(operands, 1)
+    return _sum(operands, sign=1)
 
 
 def subtract(operands: Operands) -> np.ndarray:
-    return _sum(operands, -1)
+    return _sum(operands, sign=-1)
 
 
-def _sum(operands: Operands, sign: int) -> np.ndarray:
-    """Both inputs are brought to twice the larger scale, added, and rescaled."""
+def _sum(operands: Operands, *, sign: int) -> np.ndarray:
+    """Both inputs are brought to a common scale, added, and rescaled."""
     widening = _WIDENING[operands.output.dtype]
-    common = 2.0 * max(operands.scale(0), operands.scale(1))
-    left, right = (
+    left, right = _at_common_scale(operands, widening=widening)
+    real = _common_scale(operands) / (2.0**widening * operands.output_scale)
+    return operands.finished(fixed_point.multiply(left + sign * right, real))
+
+
+def _common_scale(case: Case) -> np.float64:
+    """Twice the larger input scale: neither input grows."""
+    return 2.0 * max(case.scale(0), case.scale(1))
+
+
+def _at_common_scale(operands: Operands, *, widening: int) -> list[np.ndarray]:
+    """Both inputs in units of 2^-widening of their common scale."""
+    common = _common_scale(operands)
+    return [
         fixed_point.multiply(operands.centred(index) << widening, operands.scale(index) / common)
         for index in (0, 1)
-    )
-    real = common / (2.0**widening * operands.output_scale)
-    return operands.finished(fixed_point.multiply(left + sign * right, real))
+    ]
 
 
 def multiply(operands: Operands) -> np.ndarray:
@@ -52,20 +62,15 @@ def multiply(operands: Operands) -> np.ndarray:
 
 
 def squared_difference(operands: Operands) -> np.ndarray:
-    """Both inputs are brought to twice the larger scale, subtracted, squared and rescaled."""
+    """Both inputs are brought to a common scale, subtracted, squared and rescaled."""
     widening = _WIDENING_OF_SQUARES[operands.output.dtype]
-    common = 2.0 * max(operands.scale(0), operands.scale(1))
-    left, right = (
-        fixed_point.multiply(operands.centred(index) << widening, operands.scale(index) / common)
-        for index in (0, 1)
-    )
+    left, right = _at_common_scale(operands, widening=widening)
     squares = fixed_point.wrapped((left - right) ** 2)
     return operands.finished(fixed_point.multiply(squares, _square_multiplier(operands)))
 
 
 def _square_multiplier(case: Case) -> np.float64:
-    common = 2.0 * max(case.scale(0), case.scale(1))
-    widening = _WIDENING_OF_SQUARES[case.dtype]
+    common, widening = _common_scale(case), _WIDENING_OF_SQUARES[case.dtype]
     return common * common / (2.0 ** (2 * widening) * case.output_scale)
 
 
@@ -80,7 +85,7 @@ def minimum(operands: Operands) -> np.ndarray:
 def _sum_overflow(case: Case) -> Iterator[str]:
     if case.dtype == INDEX:
         return
-    ratio = 2.0 * max(case.scale(0), case.scale(1)) / case.output_scale
+    ratio = _common_scale(case) / case.output_scale
     bound = limits.SUM_RATIO[case.dtype]
     if ratio >= bound:
         yield said(ratio, "twice its larger input scale / its output scale", f"below {bound:g}")

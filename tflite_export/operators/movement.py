@@ -9,6 +9,7 @@ import numpy as np
 
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import Attribute, OperatorKind, Shape, register
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.shapes import axis_of, integers, positive, require, require_rank
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import OPERAND, UNFUSED
@@ -39,7 +40,7 @@ def gather(operands: Operands) -> np.ndarray:
     outside = indices[(indices < 0) | (indices >= len(table))]
     if outside.size:
         raise ValueError(
-            f"operator {operands.operator.kind} of layer {operands.operator.layer!r}: index "
+            f"{operands.operator.where}: index "
             f"{outside.flat[0]} into a table of {len(table)}; allowed are 0 to {len(table) - 1}"
         )
     return table[indices]
@@ -63,8 +64,8 @@ def depth_to_space(operands: Operands) -> np.ndarray:
 
 def _index_problems(case: Case) -> Iterator[str]:
     indices, table = case.tensor("indices"), case.tensor("table")
-    if indices.dtype != "int32":
-        yield f"the indices {indices.name!r} are {indices.dtype}, need int32"
+    if indices.dtype != INDEX:
+        yield f"the indices {indices.name!r} are {indices.dtype}, need {INDEX}"
     if table.data is None or not table.shape:
         yield f"the table {table.name!r} {table.shape} must be a constant of one dimension or more"
 

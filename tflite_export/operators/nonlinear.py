@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,46 +21,37 @@ from tflite_export.operators.stored import MEASURED_IN_TFLM, QUOTIENT_IN_TFLM, R
 
 def clamped(operands: Operands) -> np.ndarray:
     """ReLU and ReLU6."""
-    # The multiplier of this kernel is a float32 quotient.
-    given, made = operands.scales()
-    values = fixed_point.multiply(operands.centred(), np.float64(given / made))
+    values = fixed_point.multiply(operands.centred(), _quotient(operands))
     return operands.finished(values, activation=operands.kind.clamp)
 
 
 def absolute(operands: Operands) -> np.ndarray:
-    # The multiplier of this kernel is a float32 quotient.
-    given, made = operands.scales()
     values = np.abs(operands.centred())
-    return operands.finished(fixed_point.multiply(values, np.float64(given / made)))
+    return operands.finished(fixed_point.multiply(values, _quotient(operands)))
 
 
 def leaky_relu(operands: Operands) -> np.ndarray:
+    values, alpha = operands.centred(), np.float32(operands.attributes["alpha"])
+    above = fixed_point.multiply(values, _quotient(operands))
     scale, output_scale = operands.scales()
-    alpha = np.float32(operands.attributes["alpha"])
-    return _two_slopes(
-        operands,
-        operands.centred(),
-        positive=np.float64(scale / output_scale),
-        negative=np.float64(scale * alpha / output_scale),
-    )
+    real = np.float64(scale * alpha / output_scale)
+    below = np.sign(real) * fixed_point.multiply(values, abs(real))
+    return operands.finished(np.where(values >= 0, above, below.astype(np.int64)))
 
 
 def prelu(operands: Operands) -> np.ndarray:
-    scale, alpha_scale, output_scale = operands.scales()
-    slopes = operands.centred(1)
-    values = operands.centred()
-    real = np.float64(scale * alpha_scale / output_scale)
-    negative = fixed_point.multiply(values * slopes, real)
-    positive = fixed_point.multiply(values, np.float64(scale / output_scale))
-    return operands.finished(np.where(values >= 0, positive, negative))
+    values, slopes = operands.centred(), operands.centred(1)
+    above = fixed_point.multiply(values, _quotient(operands))
+    scale, slope_scale, output_scale = operands.scales()
+    real = np.float64(scale * slope_scale / output_scale)
+    below = fixed_point.multiply(values * slopes, real)
+    return operands.finished(np.where(values >= 0, above, below))
 
 
-def _two_slopes(
-    operands: Operands, values: np.ndarray, *, positive: np.float64, negative: np.float64
-) -> np.ndarray:
-    above = fixed_point.multiply(values, positive)
-    below = np.sign(negative) * fixed_point.multiply(values, abs(negative))
-    return operands.finished(np.where(values >= 0, above, below.astype(np.int64)))
+def _quotient(operands: Operands) -> np.float64:
+    """Input scale / output scale: the quotient that these kernels take is a float32 one."""
+    scale, *_, output_scale = operands.scales()
+    return np.float64(scale / output_scale)
 
 
 def hard_swish(operands: Operands) -> np.ndarray:
@@ -139,17 +131,7 @@ RELU = register(
         tolerances=QUOTIENT_IN_TFLM,
     )
 )
-RELU6 = register(
-    OperatorKind(
-        "RELU6",
-        clamped,
-        same,
-        versions=(2, 3),
-        clamp="RELU6",
-        overflow=rescaling_overflow,
-        tolerances=QUOTIENT_IN_TFLM,
-    )
-)
+RELU6 = register(dataclasses.replace(RELU, name="RELU6", clamp="RELU6"))
 ABS = register(
     OperatorKind(
         "ABS",

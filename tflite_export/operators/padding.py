@@ -27,9 +27,8 @@ def pad_with(operands: Operands) -> np.ndarray:
 
 def mirror_pad(operands: Operands) -> np.ndarray:
     values, amounts = operands.arrays[0], operands.attributes["paddings"]
-    if operands.attributes["mode"] == "REFLECT":
-        return np.pad(values, amounts, mode="reflect")
-    return np.pad(values, amounts, mode="symmetric")
+    reflects = operands.attributes["mode"] == "REFLECT"
+    return np.pad(values, amounts, mode="reflect" if reflects else "symmetric")
 
 
 def _value_problems(case: Case) -> Iterator[str]:

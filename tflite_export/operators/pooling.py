@@ -1,7 +1,8 @@
-"""Pooling."""
+"""Pooling: the largest integer of every window of an image, or the mean."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -80,17 +81,7 @@ MAX_POOL_2D = register(
     )
 )
 AVERAGE_POOL_2D = register(
-    OperatorKind(
-        "AVERAGE_POOL_2D",
-        average_pool_2d,
-        _pooled,
-        versions=(2, 3),
-        options="Pool2DOptions",
-        attributes=WINDOW | FILTER,
-        required=UNFUSED,
-        ties=True,
-        overflow=_sum_overflow,
-        multiplications=_elements_read,
-        scratch=_padded,
+    dataclasses.replace(
+        MAX_POOL_2D, name="AVERAGE_POOL_2D", kernel=average_pool_2d, overflow=_sum_overflow
     )
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +18,17 @@ from tflite_export.graph.shapes import axis_of, integers, require
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import MEASURED_IN_TFLM, OPERAND, RESCALED_BY_XNNPACK
 
+#: Axes, and whether they stay with the size 1.
+_AXES = {"axes": OPERAND, "keep_dims": Attribute("keepDims")}
+#: Code of the schema's type.
+_INT32 = 2
+
 
 def mean(operands: Operands) -> np.ndarray:
     """Sum minus the zero points, times a multiplier that holds the division by the count."""
-    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
     centred = operands.centred()
-    total = centred.sum(axis=axes, keepdims=keep)
-    count = math.prod(centred.shape[axis] for axis in axes)
+    total = centred.sum(**_along(operands))
+    count = math.prod(centred.shape[axis] for axis in _inner_axes(operands))
     fraction, exponent = fixed_point.quantize_multiplier(operands.scale() / operands.output_scale)
     return operands.finished(_divided(total, int(fraction), int(exponent), count))
 
@@ -33,26 +39,28 @@ def _inner_axes(operands: Operands) -> tuple[int, ...]:
     return tuple(axis for axis in operands.attributes["axes"] if axis % rank)
 
 
+def _along(operands: Operands) -> dict[str, Any]:
+    """Arguments of NumPy's reductions."""
+    return {"axis": _inner_axes(operands), "keepdims": operands.attributes["keep_dims"]}
+
+
 def total(operands: Operands) -> np.ndarray:
     """The sum of the raw integers, brought to the output's scale in float32."""
-    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
     (scale, made), source = operands.scales(), operands.inputs[0]
     values = operands.aligned().astype(np.int64)
-    count = math.prod(values.shape[axis] for axis in axes)
+    count = math.prod(values.shape[axis] for axis in _inner_axes(operands))
     real = scale / made
     bias = np.float32(-source.quantization.zero_point) * real * np.float32(count)
-    sums = values.sum(axis=axes, keepdims=keep).astype(np.float32) * real + bias
+    sums = values.sum(**_along(operands)).astype(np.float32) * real + bias
     return operands.finished(fixed_point.round_half_away(sums))
 
 
 def reduce_max(operands: Operands) -> np.ndarray:
-    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
-    return operands.arrays[0].max(axis=axes, keepdims=keep)
+    return operands.arrays[0].max(**_along(operands))
 
 
 def reduce_min(operands: Operands) -> np.ndarray:
-    axes, keep = _inner_axes(operands), operands.attributes["keep_dims"]
-    return operands.arrays[0].min(axis=axes, keepdims=keep)
+    return operands.arrays[0].min(**_along(operands))
 
 
 def arg_max(operands: Operands) -> np.ndarray:
@@ -82,7 +90,7 @@ def _reduced(case: Case) -> Shape:
 
 def _mean_overflow(case: Case) -> Iterator[str]:
     source = case.inputs[0]
-    count = int(np.prod([source.shape[axis] for axis in case.attributes["axes"]]))
+    count = math.prod(source.shape[axis] for axis in case.attributes["axes"])
     low, high = limits.reach(source.dtype, source.quantization.zero_point)
     sums = max(-count * low - 1, count * high)
     yield from exceeding(sums, limits.INT32, f"the sum of {count} positions")
@@ -122,16 +130,13 @@ MEAN = register(
         _reduced,
         versions=(2, 3),
         options="ReducerOptions",
-        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        attributes=_AXES,
         keeps_sign=True,
         keeps_codes=_mean_keeps_codes,
         overflow=_mean_overflow,
         tolerances=RESCALED_BY_XNNPACK,
     )
 )
-#: Code of the schema's type.
-_INT32 = 2
-
 SUM = register(
     OperatorKind(
         "SUM",
@@ -139,7 +144,7 @@ SUM = register(
         _reduced,
         versions=(2, 2),
         options="ReducerOptions",
-        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        attributes=_AXES,
         overflow=_sum_overflow,
         tolerances=RESCALED_BY_XNNPACK
         | {("tflm", "int8"): MEASURED_IN_TFLM, ("tflm", "int16"): MEASURED_IN_TFLM},
@@ -152,21 +157,11 @@ REDUCE_MAX = register(
         _reduced,
         versions=(2, 3),
         options="ReducerOptions",
-        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
+        attributes=_AXES,
         ties=True,
     )
 )
-REDUCE_MIN = register(
-    OperatorKind(
-        "REDUCE_MIN",
-        reduce_min,
-        _reduced,
-        versions=(2, 3),
-        options="ReducerOptions",
-        attributes={"axes": OPERAND, "keep_dims": Attribute("keepDims")},
-        ties=True,
-    )
-)
+REDUCE_MIN = register(dataclasses.replace(REDUCE_MAX, name="REDUCE_MIN", kernel=reduce_min))
 ARG_MAX = register(
     OperatorKind(
         "ARG_MAX",

@@ -14,6 +14,9 @@ from tflite_export.graph.shapes import same
 from tflite_export.operators.operands import Operands
 from tflite_export.operators.stored import RESCALED_BY_XNNPACK
 
+#: To floats, which no integer graph holds: only ends of files convert so.
+DEQUANTIZE = "DEQUANTIZE"
+
 
 def quantize(operands: Operands) -> np.ndarray:
     """Requantization between integer types or parameters."""

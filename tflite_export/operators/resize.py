@@ -15,6 +15,7 @@ from tflite_export.operators.stored import OPERAND
 
 #: One, in the fixed-point coordinates of the bilinear kernel.
 _ONE = 1 << 10
+#: Between the lowest and the highest int8, in LSB.
 _INT8_CONTRAST = 255
 
 
@@ -26,16 +27,26 @@ def nearest_neighbor(operands: Operands) -> np.ndarray:
 
 def _nearest(case: Case, axis: int) -> np.ndarray:
     """Source index of each output along an axis, in the float32 of the reference kernel."""
-    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
-    between_corners = case.attributes["align_corners"] and outputs > 1
-    less = int(between_corners)
-    scale = np.float32(size - less) / np.float32(outputs - less)
+    (size, outputs), (span, steps) = _sizes(case, axis), _spans(case, axis)
+    scale = np.float32(span) / np.float32(steps)
     offset = np.float32(0.5 if case.attributes["half_pixel_centers"] else 0.0)
     position = (np.arange(outputs, dtype=np.float32) + offset) * scale
     if case.attributes["align_corners"]:
         # A half goes up, as in C's `round` of what is not negative.
         position = position + np.float32(0.5)
     return np.minimum(np.floor(position).astype(np.int64), size - 1)
+
+
+def _sizes(case: Case, axis: int) -> tuple[int, int]:
+    """Pixels of the input and of the output along an axis."""
+    return case.shapes[0][axis], case.attributes["size"][axis - 1]
+
+
+def _spans(case: Case, axis: int) -> tuple[int, int]:
+    """Lengths in pixels that lie over each other: from corner to corner, or from edge to edge."""
+    size, outputs = _sizes(case, axis)
+    less = int(case.attributes["align_corners"] and outputs > 1)
+    return size - less, outputs - less
 
 
 def bilinear(operands: Operands) -> np.ndarray:
@@ -55,7 +66,7 @@ def bilinear(operands: Operands) -> np.ndarray:
 
 def _neighbours(case: Case, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower and upper source index of each output, and the upper one's share of `_ONE`."""
-    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+    size, outputs = _sizes(case, axis)
     scale = _step(case, axis)
     position = np.arange(outputs, dtype=np.int64) * scale
     if case.attributes["half_pixel_centers"]:
@@ -67,9 +78,8 @@ def _neighbours(case: Case, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def _step(case: Case, axis: int) -> int:
     """Distance of two outputs in the input, in units of 1 / `_ONE`."""
-    size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
-    less = int(case.attributes["align_corners"] and outputs > 1)
-    return (_ONE * (size - less) + (outputs - less) // 2) // (outputs - less)
+    span, steps = _spans(case, axis)
+    return (_ONE * span + steps // 2) // steps
 
 
 def _resized(case: Case) -> Shape:
@@ -83,11 +93,10 @@ def _drift(case: Case) -> int:
     """LSB between two pixels of the largest contrast, by LiteRT's coordinates and by exact ones."""
     pixels = 0.0
     for axis in (1, 2):
-        size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
-        less = int(case.attributes["align_corners"] and outputs > 1)
-        step = _step(case, axis) / _ONE
+        span, steps = _spans(case, axis)
+        off = abs(_step(case, axis) / _ONE - span / steps)
         # Half a step where pixels are centred, and its own rounding.
-        pixels += outputs * abs(step - (size - less) / (outputs - less)) + 1 / _ONE
+        pixels += _sizes(case, axis)[1] * off + 1 / _ONE
     return math.ceil(_INT8_CONTRAST * pixels)
 
 
@@ -96,7 +105,7 @@ def _other_pixel(case: Case) -> int:
     if case.attributes["align_corners"] or case.attributes["half_pixel_centers"]:
         return 0
     for axis in (1, 2):
-        size, outputs = case.shapes[0][axis], case.attributes["size"][axis - 1]
+        size, outputs = _sizes(case, axis)
         exact = np.arange(outputs) * size // outputs
         if np.any(_nearest(case, axis) != exact):
             return _INT8_CONTRAST

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tflite_export.graph.activations import NONE
 from tflite_export.graph.kinds import ACTIVATION, OperatorKind, register
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.shapes import same
 from tflite_export.graph.signs import is_positive
 from tflite_export.graph.structure import Operator, Quantization, Tensor
@@ -60,14 +62,14 @@ def place_operators(
         The tensors, of which the last one holds the places, and the operators.
     """
     one = Quantization(np.ones(1, np.float32))
-    whole = Tensor(unique(f"{layer}/integers"), source.shape, "int32", one, bits=32)
+    whole = Tensor(unique(f"{layer}/integers"), source.shape, INDEX, one, bits=32)
     widened = Operator(CAST.name, (source.name,), (whole.name,), layer, {})
     if first == 0:
         return [whole], [widened]
     lowest = np.full([1] * len(source.shape), -first, np.int32)
-    shift = Tensor(unique(f"{layer}/lowest"), lowest.shape, "int32", one, lowest, 32)
-    places = Tensor(unique(f"{layer}/places"), source.shape, "int32", one, bits=32)
+    shift = Tensor(unique(f"{layer}/lowest"), lowest.shape, INDEX, one, lowest, 32)
+    places = Tensor(unique(f"{layer}/places"), source.shape, INDEX, one, bits=32)
     return [whole, shift, places], [
         widened,
-        Operator(ADD.name, (whole.name, shift.name), (places.name,), layer, {ACTIVATION: "NONE"}),
+        Operator(ADD.name, (whole.name, shift.name), (places.name,), layer, {ACTIVATION: NONE}),
     ]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.packaging import templates
 from tflite_export.packaging.memory import MemoryBudget, memory_budget
 from tflite_export.runtimes.programs import run_program
@@ -164,7 +166,7 @@ def _header(model: StoredModel, namespace: str, arena: int) -> str:
 
 def _endpoints(model: StoredModel, indices: Sequence[int], names: Sequence[str]) -> str:
     lines = [
-        f'    {{"{_escaped(name)}", {_scale(tensor)}f, {_zero_point(tensor)}, {_elements(tensor)}}}'
+        f'    {{"{_escaped(name)}", {_scale(tensor)}f, {tensor.offset}, {math.prod(tensor.shape)}}}'
         for name, tensor in zip(names, (model.tensors[i] for i in indices), strict=True)
     ]
     return ",\n".join(lines)
@@ -177,17 +179,6 @@ def _escaped(name: str) -> str:
 def _scale(tensor: StoredTensor) -> str:
     """Nine digits are any float32 exactly; 0 says that the tensor is not quantized."""
     return "0.0" if tensor.scale is None else f"{float(tensor.scale[0]):.9e}"
-
-
-def _zero_point(tensor: StoredTensor) -> int:
-    return 0 if tensor.zero_point is None or not tensor.zero_point.size else tensor.zero_point[0]
-
-
-def _elements(tensor: StoredTensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    return count
 
 
 def _operators_header(operators: Sequence[str], namespace: str) -> str:
@@ -205,7 +196,7 @@ def _readme(
 ) -> str:
     rows = [
         f"| {role} | {name} | {tensor.type} | {'x'.join(map(str, tensor.shape))} "
-        f"| {_scale(tensor)} | {_zero_point(tensor)} |"
+        f"| {_scale(tensor)} | {tensor.offset} |"
         for role, indices, names in (
             ("input", model.inputs, model.input_names),
             ("output", model.outputs, model.output_names),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,8 @@ from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
 from tflite_export.file.ends import checked_shape, element_type, integer_range
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.file.reader import (
-    StoredModel,
-    StoredTensor,
-    content_of,
-    parse,
-    stored_operator,
-)
+from tflite_export.file.reader import content_of, parse, stored_operator
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.file.writer import serialize
 from tflite_export.graph.kinds import BIAS, WEIGHTS
 from tflite_export.runtimes import tflm
@@ -208,13 +203,10 @@ def _with_all_activations(content: bytes) -> bytes:
     """A twin whose outputs are all activations: a final output alone hides what a ReLU clips."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     subgraph = model.subgraphs[0]
-    subgraph.outputs = [i for operator in subgraph.operators for i in _or_none(operator.outputs)]
+    written = [operator.outputs for operator in subgraph.operators]
+    subgraph.outputs = [index for indices in written if indices is not None for index in indices]
     model.signatureDefs = None
     return serialize(model)
-
-
-def _or_none(indices: Sequence[int] | None) -> Sequence[int]:
-    return () if indices is None else indices
 
 
 def slimmed(content: bytes) -> bytes:
@@ -308,20 +300,20 @@ def _drop_unread_parameters(model: Any) -> None:
 
 def _share_tables(content: bytearray) -> None:
     """Sets the distance between the tables of two channels to zero, in place."""
+    for table in _decoder_metadata(content):
+        table[_STRIDE_BYTE] = 0
+
+
+def _decoder_metadata(content: bytearray) -> Iterator[np.ndarray]:
+    """Views (uint8) into a file of what every DECODE operator has beside its indices.
+
+    That is every second of its inputs: a header, then the tables.
+    """
     model = schema.Model.GetRootAs(content, 0)
     subgraph = model.Subgraphs(0)
-    for position in _ancillary_buffers(model, subgraph):
-        content[position + _STRIDE_BYTE] = 0
-
-
-def _ancillary_buffers(model: Any, subgraph: Any) -> Sequence[int]:
-    """Positions in the file of the metadata of all DECODE operators: every second input."""
-    positions = set()
     for number in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(number)
         if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() != b"TFLM_DECODE":
             continue
         for slot in range(1, operator.InputsLength(), 2):
-            buffer = model.Buffers(subgraph.Tensors(operator.Inputs(slot)).Buffer())
-            positions.add(buffer._tab.Vector(buffer._tab.Offset(4)))
-    return sorted(positions)
+            yield model.Buffers(subgraph.Tensors(operator.Inputs(slot)).Buffer()).DataAsNumpy()

@@ -6,15 +6,19 @@ them stays as it was verified. uint8 code u means what int8 code u - 128 does, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.file.ends import INDEX, dequantized, integer_range
-from tflite_export.file.reader import StoredTensor, parse
+from tflite_export.file.ends import dequantized, integer_range
+from tflite_export.file.reader import parse
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.file.writer import serialize
-from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.graph.operand_rules import INDEX
+from tflite_export.operators.rescaling import DEQUANTIZE, QUANTIZE
+from tflite_export.packaging.end_operators import OFFSET, add_code, add_tensor, conversion
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets import able, capabilities
@@ -22,9 +26,7 @@ from tflite_export.targets.forbidden import executes
 
 #: Types that ends can have; "int8" keeps what the graph has.
 ENDS = ("int8", "uint8", "float32")
-_OFFSET = 128
-#: To floats, which no integer graph holds: its version and table.
-_DEQUANTIZE, _DEQUANTIZE_VERSION, _DEQUANTIZE_OPTIONS = "DEQUANTIZE", 2, "DequantizeOptions"
+_DEQUANTIZE_VERSION, _DEQUANTIZE_OPTIONS = 2, "DequantizeOptions"
 _SAMPLES = 4
 
 
@@ -76,80 +78,70 @@ def _changes(content: bytes, input_type: str | None, output_type: str | None) ->
         ("output", stored.outputs, output_type),
     ):
         for tensor in (stored.tensors[index] for index in indices):
-            if tensor.type == INDEX:
-                # What numbers rows is no quantity.
+            if not _is_converted(tensor, kind):
                 continue
-            if kind in ("int8", "uint8") and tensor.type != "int8":
+            if kind != "float32" and tensor.type != "int8":
                 raise ValueError(
                     f"{role} {tensor.name!r} is {tensor.type} and cannot be {kind} without loss: "
                     "give its layer 8 activation bits"
                 )
-            changed |= kind is not None and kind != tensor.type
+            changed = True
     return changed
+
+
+def _is_converted(tensor: StoredTensor, kind: str | None) -> bool:
+    """Numbers of places are no quantities: they stay as they are."""
+    return tensor.type != INDEX and kind not in (None, tensor.type)
 
 
 def _converted(content: bytes, input_type: str | None, output_type: str | None) -> bytes:
     model, stored = schema.ModelT.InitFromPackedBuf(content, 0), parse(content)
     subgraph = model.subgraphs[0]
-    moved: dict[int, int] = {}
-    before, after = [], []
-    for index in dict.fromkeys(stored.inputs):
-        if input_type not in (None, stored.tensors[index].type) and (
-            stored.tensors[index].type != INDEX
-        ):
-            moved[index] = _add_tensor(subgraph, stored.tensors[index], str(input_type))
-            before.append(_operator(model, QUANTIZE.name, moved[index], index))
-    inputs = [moved.get(index, index) for index in stored.inputs]
-    results: dict[int, int] = {}
-    for index in dict.fromkeys(stored.outputs):
-        if output_type not in (None, stored.tensors[index].type):
-            results[index] = _add_tensor(subgraph, stored.tensors[index], str(output_type))
-            kind = _DEQUANTIZE if output_type == "float32" else QUANTIZE.name
-            after.append(_operator(model, kind, index, results[index]))
-    outputs = [results.get(index, index) for index in stored.outputs]
+    given = _added_ends(subgraph, stored, stored.inputs, input_type)
+    before = [_operator(model, QUANTIZE.name, end, inner) for inner, end in given.items()]
+    made = _added_ends(subgraph, stored, stored.outputs, output_type)
+    kind = DEQUANTIZE if output_type == "float32" else QUANTIZE.name
+    after = [_operator(model, kind, inner, end) for inner, end in made.items()]
     subgraph.operators = [*before, *subgraph.operators, *after]
     for signature in model.signatureDefs or ():
-        for entry in signature.inputs:
-            entry.tensorIndex = moved.get(entry.tensorIndex, entry.tensorIndex)
-        for entry in signature.outputs:
-            entry.tensorIndex = results.get(entry.tensorIndex, entry.tensorIndex)
-    subgraph.inputs, subgraph.outputs = inputs, outputs
+        for entries, moved in ((signature.inputs, given), (signature.outputs, made)):
+            for entry in entries:
+                entry.tensorIndex = moved.get(entry.tensorIndex, entry.tensorIndex)
+    subgraph.inputs = [given.get(index, index) for index in stored.inputs]
+    subgraph.outputs = [made.get(index, index) for index in stored.outputs]
     return serialize(model)
 
 
-def _add_tensor(subgraph: Any, like: StoredTensor, kind: str) -> int:
-    entry = schema.TensorT()
-    entry.name = f"{like.name}/{kind}"
-    entry.shape = list(like.shape)
-    entry.type = getattr(schema.TensorType, kind.upper())
-    entry.buffer = 0
-    if kind == "uint8":
-        assert like.scale is not None
-        assert like.zero_point is not None
-        entry.quantization = schema.QuantizationParametersT()
-        entry.quantization.scale = like.scale
-        entry.quantization.zeroPoint = like.zero_point + _OFFSET
-    subgraph.tensors.append(entry)
-    return len(subgraph.tensors) - 1
+def _added_ends(
+    subgraph: Any, stored: StoredModel, indices: Sequence[int], kind: str | None
+) -> dict[int, int]:
+    """Inner tensor -> the new one that takes its place at the file's end."""
+    return {
+        index: _add_end(subgraph, stored.tensors[index], str(kind))
+        for index in dict.fromkeys(indices)
+        if _is_converted(stored.tensors[index], kind)
+    }
+
+
+def _add_end(subgraph: Any, like: StoredTensor, kind: str) -> int:
+    """A tensor that holds what another does, as a caller has it."""
+    if kind != "uint8":
+        return add_tensor(subgraph, like, kind)
+    assert like.scale is not None
+    zero_point = like.offset + OFFSET
+    return add_tensor(subgraph, like, kind, scale=float(like.scale[0]), zero_point=zero_point)
 
 
 def _operator(model: Any, kind: str, source: int, target: int) -> schema.OperatorT:
-    builtin = getattr(schema.BuiltinOperator, kind)
     codes = [code.builtinCode for code in model.operatorCodes]
-    if builtin not in codes:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        is_float = kind == _DEQUANTIZE
-        code.version = _DEQUANTIZE_VERSION if is_float else QUANTIZE.version("int8")
-        model.operatorCodes.append(code)
-        codes.append(builtin)
-    entry = schema.OperatorT()
-    entry.opcodeIndex = codes.index(builtin)
-    entry.inputs, entry.outputs = [source], [target]
-    name = _DEQUANTIZE_OPTIONS if kind == _DEQUANTIZE else str(QUANTIZE.options)
-    entry.builtinOptionsType = getattr(schema.BuiltinOptions, name)
-    entry.builtinOptions = getattr(schema, f"{name}T")()
-    return entry
+    builtin, is_float = getattr(schema.BuiltinOperator, kind), kind == DEQUANTIZE
+    if builtin in codes:
+        code = codes.index(builtin)
+    else:
+        version = _DEQUANTIZE_VERSION if is_float else QUANTIZE.version("int8")
+        code = add_code(model, kind, version=version)
+    options = _DEQUANTIZE_OPTIONS if is_float else str(QUANTIZE.options)
+    return conversion(code, source, target, options=options)
 
 
 def _compare(content: bytes, made: bytes, runtime: str) -> None:
@@ -181,5 +173,5 @@ def _compare(content: bytes, made: bytes, runtime: str) -> None:
 def _outside(integers: np.ndarray, tensor: StoredTensor, kind: str) -> np.ndarray:
     """What a caller passes or gets for integers of an inner tensor."""
     if kind == "uint8":
-        return (integers.astype(np.int16) + _OFFSET).astype(np.uint8)
+        return (integers.astype(np.int16) + OFFSET).astype(np.uint8)
     return dequantized(integers, tensor) if kind == "float32" else integers

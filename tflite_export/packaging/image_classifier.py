@@ -22,7 +22,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.atomic import write_atomically
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, content_of, parse
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.file.writer import serialize
 from tflite_export.packaging.unsigned_ends import with_unsigned_ends
 from tflite_export.runtimes.isolation import MEDIAPIPE, guarded

@@ -9,7 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, content_of, parse
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.graph.kinds import BIAS
 from tflite_export.runtimes import tflm
 from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError

@@ -6,21 +6,19 @@ both are integer operators, and everything between them stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, StoredTensor, parse
+from tflite_export.file.reader import parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.file.writer import serialize
 from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.packaging.end_operators import OFFSET, add_code, add_tensor, conversion
 from tflite_export.runtimes.isolation import guarded
 from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.forbidden import executes
 
-#: uint8 code u means what int8 code u - 128 does.
-_OFFSET = 128
 _SAMPLES = 4
 #: What proves the file: exact kernels, or where these lack an operator, the others.
 _RUNTIMES = ("litert-reference", "litert")
@@ -66,50 +64,30 @@ def _unsigned(content: bytes, stored: StoredModel, scale: float, zero_point: int
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     subgraph = model.subgraphs[0]
     (given,), (made,) = stored.inputs, stored.outputs
-    pixels = _add_tensor(subgraph, stored.tensors[given], scale, zero_point)
+    pixels = add_tensor(
+        subgraph, stored.tensors[given], "uint8", scale=scale, zero_point=zero_point
+    )
     scores = stored.tensors[made]
     assert scores.scale is not None
-    assert scores.zero_point is not None
-    unsigned = _add_tensor(
-        subgraph, scores, float(scores.scale[0]), int(scores.zero_point[0]) + _OFFSET
+    unsigned = add_tensor(
+        subgraph,
+        scores,
+        "uint8",
+        scale=float(scores.scale[0]),
+        zero_point=scores.offset + OFFSET,
     )
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, QUANTIZE.name)
-    code.version = QUANTIZE.version("int8")
-    model.operatorCodes.append(code)
-    index = len(model.operatorCodes) - 1
+    code = add_code(model, QUANTIZE.name, version=QUANTIZE.version("int8"))
+    options = str(QUANTIZE.options)
     subgraph.operators = [
-        _quantize(index, pixels, given),
+        conversion(code, pixels, given, options=options),
         *subgraph.operators,
-        _quantize(index, made, unsigned),
+        conversion(code, made, unsigned, options=options),
     ]
     subgraph.inputs, subgraph.outputs = [pixels], [unsigned]
     for signature in model.signatureDefs or ():
         for entry, tensor in ((signature.inputs, pixels), (signature.outputs, unsigned)):
             entry[0].tensorIndex = tensor
     return serialize(model)
-
-
-def _add_tensor(subgraph: Any, like: StoredTensor, scale: float, zero_point: int) -> int:
-    entry = schema.TensorT()
-    entry.name = f"{like.name}/uint8"
-    entry.shape = list(like.shape)
-    entry.type = schema.TensorType.UINT8
-    entry.buffer = 0
-    entry.quantization = schema.QuantizationParametersT()
-    entry.quantization.scale = np.array([scale], np.float32)
-    entry.quantization.zeroPoint = np.array([zero_point], np.int64)
-    subgraph.tensors.append(entry)
-    return len(subgraph.tensors) - 1
-
-
-def _quantize(code: int, source: int, target: int) -> schema.OperatorT:
-    entry = schema.OperatorT()
-    entry.opcodeIndex = code
-    entry.inputs, entry.outputs = [source], [target]
-    entry.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
-    entry.builtinOptions = schema.QuantizeOptionsT()
-    return entry
 
 
 def _compare(content: bytes, unsigned: bytes, mean: float, std: float, runtime: str) -> None:
@@ -121,17 +99,16 @@ def _compare(content: bytes, unsigned: bytes, mean: float, std: float, runtime: 
     stored = parse(content)
     image = stored.tensors[stored.inputs[0]]
     assert image.scale is not None
-    assert image.zero_point is not None
     shape = (_SAMPLES, *image.shape[1:])
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     (picture,) = open_session(_first_operator_only(unsigned), runtime)([pixels])
     real = (pixels.astype(np.float64) - round(mean)) / std
-    expected = np.clip(np.round(real / image.scale[0]) + image.zero_point[0], -128, 127)
+    expected = np.clip(np.round(real / image.scale[0]) + image.offset, -128, 127)
     if np.abs(picture - expected).max() > 1:
         raise ValueError("the file's first operator does not normalize pixels as asked")
     (scores,) = open_session(unsigned, runtime)([pixels])
     (signed,) = open_session(content, runtime)([picture])
-    if not np.array_equal(scores.astype(np.int16) - _OFFSET, signed):
+    if not np.array_equal(scores.astype(np.int16) - OFFSET, signed):
         raise ValueError("the file computes something else between its unsigned ends")
 
 

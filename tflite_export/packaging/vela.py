@@ -225,7 +225,7 @@ def _left_on_the_cpu(compiled: bytes, log: str) -> tuple[Finding, ...]:
         reason = reasons.get(name, "Vela gives no reason")
         findings.append(
             Finding(
-                f"{operator.kind} ({name})",
+                stored.where(operator),
                 f"stays on the CPU: {reason}",
                 "change the layer, or accept a slower part of the model",
                 _SOURCE,

@@ -37,7 +37,7 @@ def run_operator(
     declared = operands.output.shape
     if values.shape[1:] != declared[1:]:
         raise ValueError(
-            f"operator {operator.kind} of layer {operator.layer!r}: the result has shape "
+            f"{operator.where}: the result has shape "
             f"{values.shape}, the graph declares {declared}; only the first dimension, the batch, "
             "may differ, and no operator may mix its samples"
         )
@@ -60,10 +60,7 @@ def run(
     for operator in graph.operators:
         missing = [n for n in operator.inputs if n not in constants and n not in values]
         if missing:
-            raise ValueError(
-                f"operator {operator.kind} of layer {operator.layer!r} reads {missing[0]!r}, which "
-                "nothing has written"
-            )
+            raise ValueError(f"{operator.where} reads {missing[0]!r}, which nothing has written")
         arrays = [constants[n] if n in constants else values[n] for n in operator.inputs]
         values[operator.outputs[0]] = run_operator(operator, graph.tensors, arrays)
     return values

@@ -29,7 +29,7 @@ def samples_at_once(graph: IntegerGraph) -> int:
         work = case.kind.multiplications(case) if case.kind.multiplications else max(sizes)
         if elements > LARGEST_TENSOR or work > MOST_MULTIPLICATIONS:
             raise ValueError(
-                f"operator {operator.kind} of layer {operator.layer!r} needs a tensor of "
+                f"{operator.where} needs a tensor of "
                 f"{elements} elements and {work} multiplications; the integer reference takes "
                 f"{LARGEST_TENSOR} and {MOST_MULTIPLICATIONS}"
             )

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tflite_export.file.as_graph import to_graph
 from tflite_export.file.damage import names_damage
-from tflite_export.file.ends import INDEX, dequantized, ordered, taken
-from tflite_export.file.reader import content_of, parse, to_graph
+from tflite_export.file.ends import dequantized, ordered, taken
+from tflite_export.file.reader import content_of, parse
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.graph.validation import validated
 from tflite_export.near_names import require_known
 from tflite_export.runtimes import old_runtime, reference
@@ -120,7 +122,7 @@ def open_session(content: bytes, runtime: str) -> Session:
     """
     _check_runtime(runtime)
     if runtime in NATIVE and not in_worker():
-        return functools.partial(_in_worker, content, runtime)
+        return functools.partial(_run_in_worker, content, runtime)
     return RUNTIMES[runtime].open(content)
 
 
@@ -131,7 +133,7 @@ def _check_runtime(runtime: str) -> None:
         raise RuntimeUnavailableError(f"runtime {runtime!r} cannot be used here: {reason}")
 
 
-def _in_worker(content: bytes, runtime: str, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _run_in_worker(content: bytes, runtime: str, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """A session that sends the samples to a worker, some at a time."""
     count = len(arrays[0])
     size = max(sum(array.nbytes for array in arrays) // count, 1)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tflite_export.file.ends import dequantized, element_type, taken
-from tflite_export.file.reader import StoredModel, StoredTensor, content_of, parse
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.runtimes.sessions import open_session
 
 
@@ -76,16 +77,16 @@ def _numbers(states: Mapping[int | str, str], stored: StoredModel) -> dict[int, 
             raise ValueError(f"states: no input {name!r}; the file has {list(stored.input_names)}")
         made = stored.tensors[stored.outputs[number]]
         read = stored.tensors[stored.inputs[stored.input_names.index(name)]]
-        if _grid(made) != _grid(read):
+        if _form(made) != _form(read):
             raise ValueError(
-                f"states: output {output!r} is {_grid(made)}, input {name!r} is {_grid(read)}: the "
+                f"states: output {output!r} is {_form(made)}, input {name!r} is {_form(read)}: the "
                 "one is not the other; name the pair in QuantizationConfig(states=...)"
             )
         found[number] = name
     return found
 
 
-def _grid(tensor: StoredTensor) -> tuple[Any, ...]:
+def _form(tensor: StoredTensor) -> tuple[Any, ...]:
     """Type, scale, zero point and shape."""
     scale = None if tensor.scale is None else float(tensor.scale[0])
     return tensor.type, scale, tensor.offset, tuple(tensor.shape)

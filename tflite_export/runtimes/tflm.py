@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.file.reader import StoredModel, parse
+from tflite_export.file.reader import parse
+from tflite_export.file.stored import StoredModel
 from tflite_export.runtimes import native_messages
 from tflite_export.runtimes.isolation import guarded
 

@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tflite_export.file.as_graph import to_graph
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, StoredOperator, content_of, parse, to_graph
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel, StoredOperator
 from tflite_export.file.writer import write
 from tflite_export.graph.kinds import WEIGHTS
 from tflite_export.runtimes import litert
@@ -150,10 +152,10 @@ def _operators(content: bytes, *, fused: bool) -> list[dict[str, Any]]:
 
 
 def _is_slower(operator: StoredOperator, model: StoredModel) -> bool:
-    weights = operator.operand(WEIGHTS)
+    weights = model.operand(operator, WEIGHTS)
     if weights is None or operator.kind not in capabilities("android").slower_when_packed:
         return False
-    return model.tensors[weights].type in ("int4", "int2")
+    return weights.type in ("int4", "int2")
 
 
 def _warnings(model: StoredModel) -> tuple[str, ...]:

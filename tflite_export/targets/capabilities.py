@@ -14,6 +14,8 @@ from tflite_export.near_names import require_known
 #: Of each there is a TOML file here, and a module of the same name with its own `findings`.
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 GRANULARITIES = ("per_channel", "per_tensor")
+#: Attributes of `Capabilities` that are as they stand in the file, where they do.
+_FACTS = ("compiler", "only_own_rules", "entropy_codes", "reads_tables", "takes_float_ends")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Capabilities:
     takes_float_ends: bool = False
 
 
+def granularity_of(*, per_channel: bool) -> str:
+    """One of `GRANULARITIES`."""
+    return GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+
+
 def module_name(target: str) -> str:
     """Of its files."""
     return target.replace("-", "_")
@@ -108,27 +115,23 @@ def _capabilities(target: str) -> Capabilities:
     table = tomllib.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
     rows = [row for entry in table["weights"] for row in _rows(entry)]
     return Capabilities(
-        target,
-        table["title"],
-        tuple(table["runtimes"]),
-        table["lowest_weight_bits"],
-        table["advice"],
-        tuple(rows),
-        {kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
-        table.get("rounding", {}),
-        tuple(table.get("same_parameters", ())),
-        table.get("remarks", {}),
-        table.get("ranks", {}),
-        tuple(table.get("compiled", ())),
-        table.get("excluded", {}),
-        table.get("resolver_methods", {}),
-        tuple(table.get("slower_when_packed", ())),
+        target=target,
+        title=table["title"],
+        runtimes=tuple(table["runtimes"]),
+        lowest_weight_bits=table["lowest_weight_bits"],
+        advice=table["advice"],
+        weights=tuple(rows),
+        operators={kind: tuple(dtypes) for kind, dtypes in table["operators"].items()},
+        rounding=table.get("rounding", {}),
+        same_parameters=tuple(table.get("same_parameters", ())),
+        remarks=table.get("remarks", {}),
+        ranks=table.get("ranks", {}),
+        compiled=tuple(table.get("compiled", ())),
+        excluded=table.get("excluded", {}),
+        resolver_methods=table.get("resolver_methods", {}),
+        slower_when_packed=tuple(table.get("slower_when_packed", ())),
         **{name: table[name] for name in _FACTS if name in table},
     )
-
-
-#: What is as it stands in the file.
-_FACTS = ("compiler", "only_own_rules", "entropy_codes", "reads_tables", "takes_float_ends")
 
 
 def _rows(entry: Mapping[str, object]) -> list[WeightRow]:
@@ -173,7 +176,7 @@ def storage(target: str, kind: str, *, bits: int, per_channel: bool, activation_
             f"target {target!r} stores weights of {table.lowest_weight_bits} to 8 bits, "
             f"received {bits}; {table.advice}"
         )
-    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+    granularity = granularity_of(per_channel=per_channel)
     fitting = [
         row.container
         for row in _weight_rows(table, kind, activation_dtype)
@@ -241,7 +244,7 @@ def check_operator(
     rows = [row for row in table.weights if row.kind == kind]
     if not rows:
         return _check_weightless(table, kind, activation_dtype, rescales)
-    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
+    granularity = granularity_of(per_channel=per_channel)
     wanted = (activation_dtype, container, granularity)
     if any((row.activations, row.container, row.granularity) == wanted for row in rows):
         return None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tflite_export import targets
 from tflite_export.file.damage import names_damage
-from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor, parse, read_bytes
+from tflite_export.file.reader import parse, read_bytes
+from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import WEIGHTS
-from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.operators.rescaling import DEQUANTIZE, QUANTIZE
 from tflite_export.targets import edgetpu_compiler
 from tflite_export.targets.capabilities import module_name
 from tflite_export.targets.findings import Finding
@@ -19,8 +20,6 @@ __all__ = ["CheckResult", "Finding", "check", "static_findings"]
 
 #: Expands the weights of files that `packaging.compress` made.
 _DECODE = "CUSTOM:TFLM_DECODE"
-#: To floats, which no integer graph holds.
-_DEQUANTIZE = "DEQUANTIZE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +52,10 @@ def check(path: str | Path, *, target: str) -> CheckResult:
     """
     compiler = targets.capabilities(target).compiler
     content = read_bytes(path)
-    found = list(static_findings(parse(content), target))
-    report = _compiled(content, found) if compiler == "edgetpu" else None
-    return CheckResult(not found, tuple(found), report)
+    found = static_findings(parse(content), target)
+    report, more = _compiled(content) if compiler == "edgetpu" else (None, ())
+    found = (*found, *more)
+    return CheckResult(not found, found, report)
 
 
 @names_damage
@@ -79,17 +79,16 @@ def _of_the_target(model: StoredModel, target: str) -> list[Finding]:
     return [*found, *own]
 
 
-def _compiled(content: bytes, found: list[Finding]) -> edgetpu_compiler.EdgeTpuReport | None:
-    """The Edge TPU compiler's report; adds to the findings what it leaves on the CPU."""
+def _compiled(
+    content: bytes,
+) -> tuple[edgetpu_compiler.EdgeTpuReport | None, tuple[Finding, ...]]:
+    """The Edge TPU compiler's report, and what it leaves on the CPU or says against the file."""
     try:
         report = edgetpu_compiler.compile_report(content)
     except ValueError as error:
-        found.append(
-            Finding("model", str(error), "read the rules", edgetpu_compiler.PROGRAM),
-        )
-        return None
-    found += report.unmapped if report else ()
-    return report
+        refusal = Finding("model", str(error), "read the rules", edgetpu_compiler.PROGRAM)
+        return None, (refusal,)
+    return report, report.unmapped if report else ()
 
 
 def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Finding]:
@@ -99,9 +98,8 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     ends = ("uint8", "float32") if table.takes_float_ends else ("uint8",)
     if _converts_an_end(operator, model, ends):
         return []
-    outputs = [model.tensors[index] for index in operator.outputs if index >= 0]
-    where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
-    inputs = [model.tensors[index] for index in operator.inputs if index >= 0]
+    inputs, outputs = model.read_by(operator), model.written_by(operator)
+    where = model.where(operator)
     floats = [tensor for tensor in (*inputs, *outputs) if tensor.type.startswith("float")]
     if floats:
         rule = f"tensor {floats[0].name!r} is {floats[0].type}"
@@ -109,16 +107,15 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
     dynamic = [tensor for tensor in outputs if any(size < 1 for size in tensor.shape)]
     if dynamic or (outputs and outputs[0].shape and outputs[0].shape[0] != 1):
         return [Finding(where, f"output shape {outputs[0].shape}", "fix all sizes, batch 1")]
-    if operator.source is None:
+    source, weights = model.source(operator), model.operand(operator, WEIGHTS)
+    if source is None:
         return []
-    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
-    weights = None if place is None else model.tensors[place]
     problem = targets.check_operator(
         target,
         operator.kind,
         activation_dtype=source.type,
         container=weights.type if weights else None,
-        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        per_channel=weights is not None and weights.per_channel,
         rescales=bool(outputs) and _parameters(source) != _parameters(outputs[0]),
         rank=max(len(tensor.shape) for tensor in (*inputs, *outputs)),
     )
@@ -132,7 +129,7 @@ def _converts_an_end(
     operator: StoredOperator, model: StoredModel, allowed: tuple[str, ...]
 ) -> bool:
     """What `packaging.end_types` adds: a network's ends in another type, integers inside."""
-    if operator.kind not in (QUANTIZE.name, _DEQUANTIZE):
+    if operator.kind not in (QUANTIZE.name, DEQUANTIZE):
         return False
     if len(operator.inputs) != 1 or len(operator.outputs) != 1:
         return False

@@ -15,9 +15,9 @@ from importlib import resources
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import WEIGHTS
-from tflite_export.operators.rescaling import QUANTIZE
+from tflite_export.operators.rescaling import DEQUANTIZE, QUANTIZE
 from tflite_export.targets.findings import Finding
 
 _PAGE = "https://coral.ai/docs/edgetpu/models-intro/"
@@ -28,32 +28,30 @@ _QUANTIZED = ("int8", "uint8")
 _INNER_DIMENSIONS = 3
 _SOFTMAX_ELEMENTS = 16_000
 _DEPTH_MULTIPLE = 4
-#: To floats, which no integer graph holds.
-_DEQUANTIZE = "DEQUANTIZE"
 _NO_ACTIVATION = schema.ActivationFunctionType.NONE
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """An operator with its tensors; absent operands are left out."""
+    """An operator in its file."""
 
     operator: StoredOperator
-    tensors: Sequence[StoredTensor]
-    inputs: Sequence[StoredTensor]
-    outputs: Sequence[StoredTensor]
+    model: StoredModel
+
+    @property
+    def inputs(self) -> list[StoredTensor]:
+        return self.model.read_by(self.operator)
+
+    @property
+    def outputs(self) -> list[StoredTensor]:
+        return self.model.written_by(self.operator)
 
     def option(self, name: str, default: int = 0) -> int:
         return getattr(self.operator.options, name, default)
 
     def tensor(self, role: str) -> StoredTensor | None:
         """The operand of a known operator with a role."""
-        index = self.operator.operand(role)
-        return None if index is None else self.tensors[index]
-
-    @property
-    def source(self) -> StoredTensor | None:
-        index = self.operator.source
-        return None if index is None else self.tensors[index]
+        return self.model.operand(self.operator, role)
 
     def constant(self, index: int) -> np.ndarray | None:
         return self.inputs[index].values if index < len(self.inputs) else None
@@ -92,8 +90,7 @@ def _constants_are_padding(place: _Place) -> str | None:
 
 
 def _is_zero(tensor: StoredTensor) -> bool:
-    zero = 0 if tensor.zero_point is None or not tensor.zero_point.size else tensor.zero_point[0]
-    return tensor.values is not None and bool(np.all(tensor.values == zero))
+    return tensor.values is not None and bool(np.all(tensor.values == tensor.offset))
 
 
 def _reduced_axes(place: _Place) -> tuple[list[int], int]:
@@ -182,27 +179,20 @@ def findings(model: StoredModel) -> tuple[Finding, ...]:
     """What keeps operators of a file from the Edge TPU, as far as is documented."""
     found = []
     for operator in model.operators:
-        place = _Place(
-            operator,
-            model.tensors,
-            [model.tensors[index] for index in operator.inputs if index >= 0],
-            [model.tensors[index] for index in operator.outputs if index >= 0],
-        )
         if not _converts_at_the_border(operator, model):
-            found += _findings(place)
+            found += _findings(_Place(operator, model))
     return tuple(found)
 
 
 def _converts_at_the_border(operator: StoredOperator, model: StoredModel) -> bool:
     """Float inputs and outputs are allowed; their conversion runs on the CPU."""
     enters = operator.kind == QUANTIZE.name and operator.inputs[0] in model.inputs
-    leaves = operator.kind == _DEQUANTIZE and operator.outputs[0] in model.outputs
+    leaves = operator.kind == DEQUANTIZE and operator.outputs[0] in model.outputs
     return enters or leaves
 
 
 def _findings(place: _Place) -> list[Finding]:
-    kind = place.operator.kind
-    where = f"{kind} ({place.outputs[0].name if place.outputs else 'no output'})"
+    kind, where = place.operator.kind, place.model.where(place.operator)
     if kind not in rules():
         return [
             Finding(
@@ -212,7 +202,8 @@ def _findings(place: _Place) -> list[Finding]:
                 SUPPORTED_OPERATIONS,
             )
         ]
-    tensors = [_tensor_problem(tensor) for tensor in (place.source, *place.outputs) if tensor]
+    source = place.model.source(place.operator)
+    tensors = [_tensor_problem(tensor) for tensor in (source, *place.outputs) if tensor]
     problems = [
         Finding(where, problem, advice, MODEL_REQUIREMENTS)
         for problem, advice in filter(None, [*tensors, _weights_problem(place)])

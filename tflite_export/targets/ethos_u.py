@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from tflite_export.file.options import decode, parted
-from tflite_export.file.reader import StoredModel, StoredOperator, StoredTensor
+from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import WEIGHTS, is_known, kind_of
 from tflite_export.targets.findings import Finding
+
+_ADVICE = "change the layer, or accept a slower part of the model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +55,9 @@ def findings(model: StoredModel) -> tuple[Finding, ...]:
             continue
         for name in limits["rules"].get(place.kind, ()):
             if (problem := _RULES[name](place, limits)) is not None:
-                where = f"{place.kind} ({place.output.name})"
-                found.append(
-                    Finding(where, f"stays on the CPU: {problem}", _ADVICE, limits["source"])
-                )
+                rule = f"stays on the CPU: {problem}"
+                found.append(Finding(model.where(operator), rule, _ADVICE, limits["source"]))
     return tuple(found)
-
-
-_ADVICE = "change the layer, or accept a slower part of the model"
 
 
 @functools.cache

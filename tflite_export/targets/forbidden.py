@@ -7,9 +7,9 @@ import functools
 import tomllib
 from importlib import resources
 
-from tflite_export.file.reader import StoredModel, StoredOperator
+from tflite_export.file.stored import StoredModel, StoredOperator
 from tflite_export.graph.kinds import WEIGHTS
-from tflite_export.targets.capabilities import GRANULARITIES
+from tflite_export.targets.capabilities import GRANULARITIES, granularity_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +80,8 @@ def forbidden(
         container: type of the weights as stored; None for operators without weights.
         output_dtype: of the output where it differs from `activation_dtype`.
     """
-    granularity = GRANULARITIES[0] if per_channel else GRANULARITIES[1]
-    wanted = (runtime, kind, activation_dtype, container, granularity if container else None)
+    granularity = granularity_of(per_channel=per_channel) if container else None
+    wanted = (runtime, kind, activation_dtype, container, granularity)
     for row in forbidden_rows():
         found = (row.runtime, row.kind, row.activations, row.container, row.granularity)
         fits = row.output in (None, output_dtype) and input_rank > row.rank_above
@@ -92,16 +92,15 @@ def forbidden(
 
 def forbidden_in(operator: StoredOperator, model: StoredModel, runtime: str) -> ForbiddenRow | None:
     """The row about an operator of a file, or None."""
-    if operator.source is None or not operator.outputs:
+    source, weights = model.source(operator), model.operand(operator, WEIGHTS)
+    if source is None or not operator.outputs:
         return None
-    source, place = model.tensors[operator.source], operator.operand(WEIGHTS)
-    weights = None if place is None else model.tensors[place]
     return forbidden(
         runtime,
         operator.kind,
         activation_dtype=source.type,
         container=weights.type if weights else None,
-        per_channel=bool(weights and weights.scale is not None and weights.scale.size > 1),
+        per_channel=weights is not None and weights.per_channel,
         output_dtype=model.tensors[operator.outputs[0]].type,
         input_rank=len(source.shape),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tflite_export.file.reader import StoredModel
+from tflite_export.file.stored import StoredModel
 from tflite_export.operators.softmax import SOFTMAX
 from tflite_export.targets.findings import Finding
 
@@ -12,7 +12,7 @@ def findings(model: StoredModel) -> list[Finding]:
     limit, tensors = SOFTMAX.most_values["int8", "int8"], model.tensors
     return [
         Finding(
-            f"{SOFTMAX.name} ({tensors[operator.outputs[0]].name})",
+            model.where(operator),
             f"TFLM ends the program where more than {limit} of its int8 inputs are nearly equal",
             "export the Keras model with tflite_export, which gives its results 16 bits",
             "TFLM's kernel, measured",

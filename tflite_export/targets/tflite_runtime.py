@@ -10,10 +10,9 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 
-from tflite_export.file.reader import StoredModel, StoredOperator
+from tflite_export.file.stored import StoredModel, StoredOperator
+from tflite_export.runtimes.old_runtime import NAME
 from tflite_export.targets.forbidden import forbidden_in
-
-NAME = "tflite-runtime"
 
 
 @functools.cache
@@ -30,8 +29,7 @@ def obstacles(model: StoredModel) -> tuple[str, ...]:
 
 
 def _obstacle(operator: StoredOperator, model: StoredModel) -> str | None:
-    outputs = [model.tensors[index] for index in operator.outputs]
-    where = f"{operator.kind} ({outputs[0].name if outputs else 'no output'})"
+    where = model.where(operator)
     newest = newest_versions().get(operator.kind)
     if newest is not None and operator.version > newest:
         return f"{where}: version {operator.version}, the newest it knows is {newest}"

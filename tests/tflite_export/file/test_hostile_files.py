@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import tflite_export
 from tests.tflite_export.file.test_foreign_files import changed
 from tests.tflite_export.random_operators import BUILDERS, random_graph
-from tflite_export.file.reader import parse, to_graph
+from tflite_export.file.as_graph import to_graph
+from tflite_export.file.reader import parse
 from tflite_export.file.writer import serialize, write
 from tflite_export.graph.validation import validated
 from tflite_export.packaging import compress, memory_budget

@@ -11,7 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
-from tflite_export.file.reader import parse, read_bytes, to_graph
+from tflite_export.file.as_graph import to_graph
+from tflite_export.file.reader import parse, read_bytes
 from tflite_export.file.writer import write
 from tflite_export.graph.kinds import kind_of
 from tflite_export.graph.structure import IntegerGraph, Tensor

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.tflite_export import one_operator as one
-from tflite_export.file.reader import parse, to_graph
+from tflite_export.file.as_graph import to_graph
+from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 from tflite_export.graph.validation import validated

@@ -8,6 +8,7 @@ import pytest
 import tflite_export
 from tests.tflite_export import one_operator as one
 from tests.tflite_export.test_exporter import convolution
+from tflite_export.graph.structure import Tensor
 
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 
@@ -87,3 +88,20 @@ def test_unknown_types_and_sixteen_bits_as_bytes_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="output 'y' is int16 and cannot be uint8"):
         tflite_export.export(graph, tmp_path / "m", target="android", output_type="uint8")
+
+
+def test_numbers_of_places_stay_as_they_are(tmp_path):
+    places = one.quantization(1.0)
+    graph = one.graph_of(
+        "ARG_MAX",
+        [one.activation("x", (1, 3, 5, 2), "int8", 0.01)],
+        Tensor("y", (1, 3, 5), "int32", places, bits=32),
+        {"axis": (3,)},
+    )
+    path = tmp_path / "m.tflite"
+    ends = {"input_type": "uint8", "output_type": "uint8"}
+    tflite_export.export(graph, path, target="android", **ends)
+    assert types(path) == (["uint8"], ["int32"])
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 2)).astype(np.uint8)
+    found = tflite_export.run(path, pixels, runtime="litert-reference")
+    np.testing.assert_array_equal(found, pixels.argmax(axis=3))

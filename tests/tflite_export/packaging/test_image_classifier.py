@@ -80,12 +80,13 @@ def test_unsigned_ends_have_no_blocker(tmp_path, target):
     ("end", "message"), [("x", "does not normalize"), ("z", "computes something else")]
 )
 def test_a_wrong_end_is_found(monkeypatch, end, message):
-    add = unsigned_ends._add_tensor
+    add = unsigned_ends.add_tensor
 
-    def wrong(graph, like, scale, zero):
-        return add(graph, like, 1.1 * scale if like.name == end else scale, zero)
+    def wrong(graph, like, kind, *, scale, zero_point):
+        scale = 1.1 * scale if like.name == end else scale
+        return add(graph, like, kind, scale=scale, zero_point=zero_point)
 
-    monkeypatch.setattr(unsigned_ends, "_add_tensor", wrong)
+    monkeypatch.setattr(unsigned_ends, "add_tensor", wrong)
     with pytest.raises(ValueError, match=message):
         with_unsigned_ends(write(classifier()), mean=MEAN, std=STD)
 
