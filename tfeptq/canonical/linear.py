@@ -89,7 +89,7 @@ def squared_weight_jacobian(
         gradient: d(v'y)/dz at the layer's output z, (N, ...).
     """
     of = map_of(layer)
-    if inputs.shape[0] == 1 and of.has_safe_gradient:
+    if inputs.shape[0] == 1:
         # One sample's are the squares of its gradient, which takes no patches.
         return tf.square(of.gradient(layer, inputs, gradient))
     return of.squared_jacobian(layer, inputs, gradient)

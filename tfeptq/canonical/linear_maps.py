@@ -61,10 +61,6 @@ class LinearMap(ABC):
     def squared_jacobian(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """See `tfeptq.canonical.linear.squared_weight_jacobian`."""
 
-    #: Whether TensorFlow's gradient of the kernel is safe: that of transposed convolutions with
-    #: output padding has been seen to end the process.
-    has_safe_gradient = True
-
     def gradient(self, layer: Any, inputs: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
         """Of the kernel, from that of the outputs of `inputs`."""
         kernel = tf.identity(layer.kernel)
@@ -183,7 +179,7 @@ class ConvolutionMap(_WindowMap):
     channel_axes, input_axis = (3,), 2
 
     def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
-        return ops.conv(inputs, kernel, **_geometry(layer))
+        return ops.conv(_reached_by_points(layer, inputs), kernel, **_geometry(layer))
 
     def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2)), 0
@@ -256,14 +252,28 @@ class TransposedMap(LinearMap):
     turned by half a circle.
     """
 
-    has_safe_gradient = False
-
     channel_axes, input_axis = (2,), 3
 
     def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
-        return ops.conv_transpose(
-            inputs, kernel, output_padding=layer.output_padding, **_geometry(layer)
+        # All that the windows write, of which the output is a part: see `_reached_by_points`. Of
+        # an output padding, or a stride beyond the kernel, there are places that none writes.
+        strides = tuple(layer.strides)
+        whole = ops.conv_transpose(
+            inputs, kernel, strides, "valid", output_padding=(0, 0), data_format="channels_last"
         )
+        cuts, sides = [], []
+        for axis, made in enumerate(layer.compute_output_shape(inputs.shape)[1:3]):
+            size = whole.shape[axis + 1]
+            before = self._before(layer, size, made)
+            behind = min(before + made, size)
+            cuts.append(slice(before, behind))
+            sides.append((0, made - (behind - before)))
+        part = whole[:, cuts[0], cuts[1]]
+        return ops.pad(part, ((0, 0), *sides, (0, 0))) if any(map(any, sides)) else part
+
+    def _before(self, layer: Any, size: int, made: int) -> int:
+        """How many of the `size` places along an axis lie before the `made` ones of the output."""
+        return max(size - made, 0) // 2 if layer.padding == "same" else 0
 
     def attributes(self, layer: Any, output: Shape) -> dict[str, Any]:
         height, width = layer.strides
@@ -315,8 +325,7 @@ class TransposedMap(LinearMap):
             size, stride = layer.kernel_size[axis - 1], layer.strides[axis - 1]
             count, reach = inputs.shape[axis], (inputs.shape[axis] - 1) * stride + 1
             spread = _with_zeros_between(spread, axis, count=count, stride=stride)
-            excess = max(reach + size - 1 - made[axis], 0) if layer.padding == "same" else 0
-            before = size - 1 - excess // 2
+            before = size - 1 - self._before(layer, reach + size - 1, made[axis])
             sides.append([before, made[axis] + size - 1 - before - reach])
         padded = tf.pad(spread, [[0, 0], *sides, [0, 0]])
         return tf.image.extract_patches(
@@ -337,6 +346,21 @@ def _with_zeros_between(tensor: tf.Tensor, axis: int, *, count: int, stride: int
     shape[axis] = count * stride
     filled = tf.reshape(tf.pad(apart, behind), shape)
     return tf.gather(filled, tf.range((count - 1) * stride + 1), axis=axis)
+
+
+def _reached_by_points(layer: Any, inputs: Any) -> Any:
+    """Inputs without what lies behind the last position of a kernel of one place.
+
+    With strides and a single sample TensorFlow's gradient of such a kernel (2.21, on the CPU)
+    writes beyond the end of its memory where places are left over there. Longer windows are safe.
+    """
+    if tuple(layer.kernel_size) != (1, 1) or tuple(layer.strides) == (1, 1):
+        return inputs
+    rows, columns = (
+        slice(0, (size - 1) // stride * stride + 1)
+        for size, stride in zip(inputs.shape[1:3], layer.strides, strict=True)
+    )
+    return inputs[:, rows, columns]
 
 
 def _geometry(layer: Any) -> dict[str, Any]:

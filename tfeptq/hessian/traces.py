@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.layer_graph import Key, LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
@@ -98,7 +98,7 @@ class HessianProducts:
         """Hv of every layer, in the kernels' shapes."""
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
-                loss = self._loss_of(self._graph.execute(inputs), labels)
+                loss = self._loss_of(self._graph.execute(inputs, hook=_by_its_map), labels)
             gradients = inner.gradient(loss, self._kernels, unconnected_gradients=_ZERO)
             pairs = zip(gradients, vectors, strict=True)
             projection = tf.add_n([tf.reduce_sum(g * v) for g, v in pairs])
@@ -126,7 +126,7 @@ class OutputProbes(HessianProducts):
     ) -> tf.Tensor:
         del scales, labels
         with tf.GradientTape() as tape:
-            tensors = self._graph.execute(inputs)
+            tensors = self._graph.execute(inputs, hook=_by_its_map)
             logits = [tensors[key] for key in self._distillation.keys]
             fixed = [tf.stop_gradient(value) for value in logits]
             outputs = self._distillation.whiten(fixed, logits)
@@ -187,6 +187,14 @@ class ActivationHessian(HessianProducts):
             pairs = zip(gradients, vectors, strict=True)
             projection = tf.add_n([tf.reduce_sum(g * v) for g, v in pairs])
         return outer.gradient(projection, offsets, unconnected_gradients=_ZERO)
+
+
+def _by_its_map(call: Call, inputs: list[Any], output: Any) -> Any:
+    """A weighted layer's output, by the map whose gradient in the kernel is sound."""
+    layer = call.layer
+    if not linear.is_weighted(layer):
+        return output
+    return linear.linear_operation(layer, inputs[0], layer.kernel) + layer.bias
 
 
 def tensor_name(key: Key) -> str:
