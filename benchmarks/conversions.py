@@ -8,7 +8,8 @@ the same samples, as ratios to it; and of choices of widths, as ratios to 500 EP
 model. Models are `keras.applications`', untrained, with statistics of batch normalization as after
 training; or those of the assets. With `--environment`, where `python -m benchmarks.peers` has made
 it, ai-edge-quantizer stands beside them. `--whole` adds one EPTQ run of ResNet8 at 4 bits, with
-1024 samples and 2000 steps, from starting Python to a file that is verified.
+1024 samples and 2000 steps, from starting Python to a file that is verified. With `--runs 5`
+everything is run five times, in turns; medians are printed, and the least and the most seconds.
 """
 
 from __future__ import annotations
@@ -70,6 +71,15 @@ class Cost:
         return dataclasses.replace(
             self, seconds=factor * self.seconds, processor=factor * self.processor
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One action of a table: what `alone` is called with, and how often it stands for itself."""
+
+    function: Callable[..., Cost]
+    arguments: tuple[Any, ...]
+    factor: float = 1.0
 
 
 def task_of(name: str, samples: int = 64) -> Task:
@@ -245,24 +255,69 @@ def alone(function: Callable[..., Cost], *arguments: Any) -> Cost:
     return found
 
 
-def rows(title: str, costs: dict[str, Cost], beside: Cost) -> None:
-    """A table of ratios to one of the costs."""
-    columns = ("", "s", "ratio", "processor s", "ratio", "peak GB")
-    show(
-        title,
-        columns,
-        [
+def measured(jobs: dict[str, Job], runs: int) -> dict[str, list[Cost]]:
+    """The costs of each job. They take turns: what changes on the machine meets all of them."""
+    costs: dict[str, list[Cost]] = {name: [] for name in jobs}
+    for _ in range(runs):
+        for name, job in jobs.items():
+            costs[name].append(alone(job.function, *job.arguments).times(job.factor))
+    return costs
+
+
+def rows(title: str, costs: dict[str, list[Cost]], beside: str) -> None:
+    """A table of medians and of their ratios to one of the rows."""
+    base = _median(costs[beside])
+    lines = []
+    for what, runs in costs.items():
+        cost, seconds = _median(runs), sorted(run.seconds for run in runs)
+        spread = f" ({seconds[0]:.1f} to {seconds[-1]:.1f})" if len(runs) > 1 else ""
+        lines.append(
             (
                 what,
-                f"{cost.seconds:.1f}",
-                f"{cost.seconds / beside.seconds:.2f}",
+                f"{cost.seconds:.1f}{spread}",
+                f"{cost.seconds / base.seconds:.2f}",
                 f"{cost.processor:.1f}",
-                f"{cost.processor / beside.processor:.2f}",
+                f"{cost.processor / base.processor:.2f}",
                 f"{cost.peak_gb:.2f}",
             )
-            for what, cost in costs.items()
-        ],
+        )
+    show(title, ("", "s", "ratio", "processor s", "ratio", "peak GB"), lines)
+    for what, runs in costs.items():
+        if runs[0].stages:
+            stages = {name: [run.stages[name] for run in runs] for name in runs[0].stages}
+            medians = ", ".join(f"{name} {np.median(each):.1f}" for name, each in stages.items())
+            print(f"{what}, seconds of stages: {medians}")
+
+
+def _median(runs: Sequence[Cost]) -> Cost:
+    return Cost(
+        *(
+            float(np.median([getattr(run, field) for run in runs]))
+            for field in ("seconds", "processor", "peak_gb")
+        )
     )
+
+
+def conversions(name: str, options: argparse.Namespace) -> None:
+    """The table of whole conversions of a model."""
+    beside = "TFLiteConverter int8"
+    jobs = {beside: Job(converted_by_tflite, (name, options.samples))}
+    for recipe in options.recipes:
+        jobs[recipe] = Job(converted_by_us, (name, options.samples, _RECIPES[recipe]))
+    for bits in (8, 4) if options.environment else ():
+        settings = (name, options.samples, bits, options.environment)
+        jobs[f"ai-edge-quantizer W{bits}A8"] = Job(converted_by_ai_edge, settings)
+    rows(f"{name}, {options.samples} samples, to a file", measured(jobs, options.runs), beside)
+
+
+def choices(name: str, options: argparse.Namespace) -> None:
+    """The table of choices of widths of a model."""
+    beside = f"{_STEPS} EPTQ steps"
+    jobs = {beside: Job(eptq_step, (name, options.batch), factor=_STEPS)}
+    for method in options.choices:
+        jobs[method] = Job(choice_of_widths, (name, options.samples, method))
+    title = f"{name}, {options.samples} samples, choice of widths"
+    rows(title, measured(jobs, options.runs), beside)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -276,26 +331,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--environment", help="of ai-edge-quantizer")
     parser.add_argument("--whole", action="store_true", help="EPTQ of ResNet8 to a verified file")
+    parser.add_argument("--runs", type=int, default=1, help="of each, in turns")
     options = parser.parse_args(arguments)
     for name in options.models:
         if options.recipes:
-            costs = {"TFLiteConverter int8": alone(converted_by_tflite, name, options.samples)}
-            for recipe in options.recipes:
-                costs[recipe] = alone(converted_by_us, name, options.samples, _RECIPES[recipe])
-            for bits in (8, 4) if options.environment else ():
-                settings = (name, options.samples, bits, options.environment)
-                costs[f"ai-edge-quantizer W{bits}A8"] = alone(converted_by_ai_edge, *settings)
-            title = f"{name}, {options.samples} samples, to a file"
-            rows(title, costs, costs["TFLiteConverter int8"])
+            conversions(name, options)
         if options.choices:
-            steps = alone(eptq_step, name, options.batch).times(_STEPS)
-            costs = {f"{_STEPS} EPTQ steps": steps}
-            for method in options.choices:
-                costs[method] = alone(choice_of_widths, name, options.samples, method)
-            rows(f"{name}, {options.samples} samples, choice of widths", costs, steps)
+            choices(name, options)
     if options.whole:
-        cost = alone(whole_run)
-        rows("ResNet8, W4A8 EPTQ, 1024 samples, 2000 steps", {"from start to file": cost}, cost)
+        jobs = {"from start to file": Job(whole_run, ())}
+        title = "ResNet8, W4A8 EPTQ, 1024 samples, 2000 steps"
+        rows(title, measured(jobs, options.runs), "from start to file")
 
 
 if __name__ == "__main__":
