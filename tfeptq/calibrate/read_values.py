@@ -59,12 +59,16 @@ class ReadValues:
 
     def _behind(self, call: Call, key: Key) -> Histogram | None:
         """What a call lets through of a tensor, as far as it is read; None: nothing."""
-        read, values = self[call.output], self._all[key]
+        read, values = self[self._topology.result(call)], self._all[key]
         if self._topology.passes(call):
             return self._with_dropped(call, read, values)
-        if joins(call.layer):
-            return values.where_reached(read, lambda numbers: numbers)
-        return values.where_reached(read, lambda numbers: _results(call, numbers))
+        return values.where_reached(read, lambda numbers: self._written(call, numbers))
+
+    def _written(self, call: Call, numbers: np.ndarray) -> np.ndarray:
+        """What the kernel of a call writes for some numbers, the same in all channels."""
+        results = numbers if joins(call.layer) else _results(call, numbers)
+        relu = self._topology.fused_relu(call)
+        return results if relu is None else _results(relu, results)
 
     def _with_dropped(self, call: Call, read: Histogram, values: Histogram) -> Histogram:
         """With values behind the ends that fell away by their place, not by their size.
@@ -72,10 +76,11 @@ class ReadValues:
         A crop keeps some of the values by chance: those that it drops tell how far others may go
         in samples that were not seen.
         """
-        made = self._all[call.output]
-        from_below = not (is_relu(call.layer) or chooses(call.layer))
+        made = self._all[self._topology.result(call)]
+        cuts = is_relu(call.layer) or self._topology.fused_relu(call) is not None
+        from_below = not (cuts or chooses(call.layer))
         low = values.minimum if from_below and read.minimum == made.minimum else read.minimum
-        is_open = not is_relu(call.layer) and read.maximum == made.maximum
+        is_open = not cuts and read.maximum == made.maximum
         high = values.maximum if is_open else read.maximum
         low, high = min(low, read.minimum), max(high, read.maximum)
         length = _length(read.minimum, read.maximum)

@@ -146,6 +146,10 @@ _LAYERS = {
     "factor": lambda: L.Rescaling(0.4, offset=0.1),
     "turned": lambda: L.Rescaling(-0.4),
     "slopes": lambda: L.PReLU(alpha_initializer="random_normal"),
+    # Factors whose kernels apply a ReLU: what is between is in no tensor of the file.
+    "hard": lambda: L.Activation("hard_sigmoid"),
+    "cut factor": lambda: lambda x: L.ReLU()(L.Rescaling(0.7, offset=-0.1)(x)),
+    "bounded factor": lambda: lambda x: L.ReLU(6.0)(L.Rescaling(1.7)(x)),
 }
 
 
@@ -214,7 +218,22 @@ def _behind(graph: LayerGraph, source: Key, values: np.ndarray, read) -> dict[Ke
 @hypothesis.given(st.data())
 def test_what_is_not_read_may_be_clipped_whatever_layers_keep_its_order(data):
     """Of random graphs: a tensor without what lies beyond what is read of it gives the same."""
-    model = _grown(data.draw)
+    _clip_what_is_not_read(_grown(data.draw))
+
+
+@pytest.mark.parametrize("bounded", [L.Activation("hard_sigmoid"), L.ReLU(6.0), L.ReLU()])
+def test_a_factor_whose_kernel_applies_a_relu_passes_on_what_is_read(bounded):
+    """What is between the two is in no tensor of the file; a flattening reads it all the same."""
+    inputs = keras.Input(SHAPE, name="image")
+    source = L.DepthwiseConv2D(2, padding="same", name="source")(inputs)
+    cut = bounded(L.Rescaling(1.3, offset=0.2)(source))
+    most = L.GlobalMaxPooling2D()(L.Concatenate()([cut, source]))
+    graph = _clip_what_is_not_read(prepare(keras.Model(inputs, L.Dense(2)(most))))
+    topology = Topology(graph)
+    assert any(topology.fused_relu(call) for call in topology.consumers["source", 0])
+
+
+def _clip_what_is_not_read(model: keras.Model) -> LayerGraph:
     graph, histograms = LayerGraph.of(model), calibration_histograms(model, [IMAGES])
     reads, topology = ReadValues(Topology(graph), histograms), Topology(graph)
     expected = graph.execute([IMAGES])
@@ -225,6 +244,7 @@ def test_what_is_not_read_may_be_clipped_whatever_layers_keep_its_order(data):
             right, got = (np.asarray(tensors[seen], np.float64) for tensors in (expected, found))
             # Functions are inverted between the bins of a histogram.
             np.testing.assert_allclose(got, right, atol=5e-3 * max(np.ptp(right), 1e-6))
+    return graph
 
 
 def _with(graph: LayerGraph, key: Key, change) -> dict[Key, np.ndarray]:
@@ -241,6 +261,7 @@ def _with(graph: LayerGraph, key: Key, change) -> dict[Key, np.ndarray]:
         (L.Activation("sigmoid"), L.LeakyReLU(0.3)),
         (L.Activation("softplus"), L.Cropping2D(1)),
         (L.Activation("softplus"), L.MaxPooling2D(2, strides=1), L.Activation("tanh")),
+        (L.Activation("softplus"), L.Rescaling(0.7), L.ReLU(20.0), L.LeakyReLU(0.1)),
     ],
 )
 def test_in_front_of_a_maximum_extremes_are_read_whatever_keeps_their_order(layers):
