@@ -22,7 +22,7 @@ from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.topology import keeps_order
 from tfeptq.canonical.turns import Turn, turns
 from tfeptq.canonical.walk import Walk
-from tfeptq.data.memory import WholeBatches, is_worth_tracing, passing_batch
+from tfeptq.data.memory import WholeBatches, passing_batch
 from tfeptq.data.shares import mapped
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized.correspondence import corresponding_tensors
@@ -31,9 +31,9 @@ from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written
 from tfeptq.stage_samples import first
 
-#: Samples without which nothing is said of chance, and what share of the error of rounding to the
-#: steps of an output it may give.
-_LEAST, _CHANCE = 32, 0.05
+#: Samples without which nothing is said of chance, and what share it may add to the squared error
+#: that a layer's outputs have anyway.
+_LEAST, _CHANCE = 32, 0.02
 #: Standard errors beyond which a mean is no chance, whatever the others of its layer are.
 _LARGE = 3.0
 
@@ -100,7 +100,8 @@ def is_enough(rows: Mapping[str, Sequence[np.ndarray]], steps: Mapping[str, floa
     """Whether more samples would tell a layer nothing that its output shows.
 
     What chance gives a layer's shifts is then, in the mean square over its channels, at most
-    `_CHANCE` of what rounding its outputs to their steps gives, which is step^2 / 12.
+    `_CHANCE` of the squared error that no bias takes away: how far single samples are from the mean
+    shift, and step^2 / 12 of rounding the outputs to their steps.
 
     Args:
         rows: layer name -> shifts of samples, float32 (n, C) a batch.
@@ -110,8 +111,8 @@ def is_enough(rows: Mapping[str, Sequence[np.ndarray]], steps: Mapping[str, floa
         shifts = np.concatenate(parts).astype(np.float64)
         if len(shifts) < 2:
             return False
-        chance = float(shifts.var(axis=0, ddof=1).mean()) / len(shifts)
-        if chance > _CHANCE * steps[name] ** 2 / 12.0:
+        spread = float(shifts.var(axis=0, ddof=1).mean())
+        if spread / len(shifts) > _CHANCE * (spread + steps[name] ** 2 / 12.0):
             return False
     return True
 
@@ -131,26 +132,23 @@ def _shifts_of_batches(
     order = [turn for turn in turns(graph, QuantizedWeights) if turn.layer.name not in exact]
     batches = WholeBatches(samples, count, batch_size)
 
-    def run(inputs: list[tf.Tensor], repeated: Any) -> dict[str, tf.Tensor]:
-        means = _float_means(float_graph, counterparts, inputs, repeated)
-        return _sample_shifts(graph, order, means, inputs, repeated, count)
-
-    run = tf.function(run, autograph=False) if is_worth_tracing(model, count) else run
-
+    # There are too few batches for a compiled function to win back the time of its trace.
     def of_batch(index: int) -> dict[str, np.ndarray]:
-        shifts = run(batches[index], tf.constant(batches.repeats[index]))
+        inputs, repeated = batches[index], batches.repeats[index]
+        means = _float_means(float_graph, counterparts, inputs, repeated)
+        shifts = _sample_shifts(graph, order, means, inputs, repeated, count)
         return {name: shift.numpy() for name, shift in shifts.items()}
 
     return of_batch
 
 
 def _float_means(
-    graph: LayerGraph, counterparts: dict[Key, Key], inputs: list[tf.Tensor], repeated: Any
+    graph: LayerGraph, counterparts: dict[Key, Key], inputs: list[tf.Tensor], repeated: int
 ) -> dict[Key, tf.Tensor]:
     """Mean pre-activations of the float model, by the tensors of the quantized one."""
     walk = Walk(graph, [inputs])
     return {
-        counterparts[call.output]: _sample_means(walk[call.output][0][repeated:])
+        counterparts[call.output]: _sample_means(walk[call.output][0], repeated)
         for call in graph.calls
         if linear.is_weighted(call.layer)
     }
@@ -161,7 +159,7 @@ def _sample_shifts(
     order: Sequence[Turn],
     means: dict[Key, tf.Tensor],
     inputs: list[tf.Tensor],
-    repeated: Any,
+    repeated: int,
     count: int,
 ) -> dict[str, tf.Tensor]:
     """Layer name -> shifts of a batch, (N, C), with the layers before corrected by its means."""
@@ -171,7 +169,7 @@ def _sample_shifts(
     names = {turn.layer.name for turn in order}
 
     def alone(call: Call, output: tf.Tensor) -> tf.Tensor:
-        return _sample_means(output[repeated:]) - means[call.output]
+        return _sample_means(output, repeated) - means[call.output]
 
     def corrected(call: Call, arguments: list[Any]) -> tf.Tensor:
         if call.layer.name not in names:
@@ -194,7 +192,11 @@ def _sample_shifts(
     return shifts
 
 
-def without_chance(shifts: tf.Tensor, count: int) -> tf.Tensor:
+@tf.function(
+    input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([], tf.float32)],
+    autograph=False,
+)
+def without_chance(shifts: tf.Tensor, count: float) -> tf.Tensor:
     """Mean shift of each channel of a layer, less what chance gives of it.
 
     A mean of few samples holds their noise, which others do not share: corrected in every layer it
@@ -206,6 +208,8 @@ def without_chance(shifts: tf.Tensor, count: int) -> tf.Tensor:
     Args:
         shifts: one row a sample, float32 (N, C); a single sample is taken as it is.
         count: of all samples whose mean is wanted, of which these may be a part.
+
+    Traced once: every layer of every batch asks.
 
     Returns:
         float32 (C,).
@@ -226,6 +230,6 @@ def without_chance(shifts: tf.Tensor, count: int) -> tf.Tensor:
     return mean * (1.0 - share)
 
 
-def _sample_means(tensor: tf.Tensor) -> tf.Tensor:
-    """Over all positions of each sample, (N, C)."""
-    return tf.reduce_mean(tensor, axis=list(range(1, len(tensor.shape) - 1)))
+def _sample_means(tensor: tf.Tensor, repeated: int) -> tf.Tensor:
+    """Over all positions of each sample behind the repeated ones, (N, C)."""
+    return tf.reduce_mean(tensor, axis=list(range(1, len(tensor.shape) - 1)))[repeated:]

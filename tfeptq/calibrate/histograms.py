@@ -150,19 +150,18 @@ class RunningHistograms:
         self._counts = np.zeros((tensors, _TOUCHED), np.int64)
 
     def add(self, low: Any, high: Any, first: Any, exponent: Any, counts: Any) -> None:
-        """Results of `counted`, a row a tensor; it was given `self.low` and `self.high`."""
-        first, exponent = np.asarray(first, np.int64), np.asarray(exponent, np.int64)
-        for index in np.flatnonzero((first != self._first) | (exponent != self._exponent)):
-            self._counts[index] = _moved(
-                self._counts[index],
-                int(self._first[index]),
-                int(self._exponent[index]),
-                int(first[index]),
-                int(exponent[index]),
-            )
-        self.low, self.high = np.asarray(low), np.asarray(high)
-        self._first, self._exponent = first, exponent
-        self._counts += np.asarray(counts)
+        """Results of `counted`, a row a tensor; it was given extremes of any batches before."""
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        lattice = (part.numpy().astype(np.int64) for part in _lattice(self.low, self.high))
+        bins = list(zip(*lattice, strict=True))
+        own = zip(self._first.tolist(), self._exponent.tolist(), strict=True)
+        found = zip(np.asarray(first).tolist(), np.asarray(exponent).tolist(), strict=True)
+        counts = np.asarray(counts, np.int64)
+        for index, (old, new, wanted) in enumerate(zip(own, found, bins, strict=True)):
+            row, added = self._counts[index], counts[index]
+            row[:] = row if old == wanted else _moved(row, *old, *wanted)
+            row += added if new == wanted else _moved(added, *new, *wanted)
+        self._first, self._exponent = map(np.array, zip(*bins, strict=True))
 
     def __iter__(self) -> Iterator[Histogram]:
         return map(self.__getitem__, range(len(self.low)))
@@ -177,29 +176,45 @@ class RunningHistograms:
         )
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([], tf.float32),
-        tf.TensorSpec([], tf.float32),
-        tf.TensorSpec([], tf.int32),
-    ]
-)
-def counted(values: tf.Tensor, low: Any, high: Any, stride: Any) -> tuple[tf.Tensor, ...]:
+def counted(
+    values: Any, low: Any, high: Any, stride: Any, least: float = -np.inf
+) -> tuple[tf.Tensor, ...]:
     """What a batch adds to the histogram of a tensor; traced once for all tensors.
 
     Args:
         values: float32 (samples, values), finite.
         low, high: extremes of the batches before.
         stride: distance of the values that are counted in a sample; extremes are of all.
+        least: a number below which no value is. Where a counted one is that, no smaller one is
+            looked for.
 
     Returns:
         Extremes with this batch, first bin and exponent for them, counts of this batch, int32.
     """
-    low = tf.minimum(low, tf.reduce_min(values))
+    return _counted(values, low, high, stride, least)
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None, None], tf.float32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([], tf.float32),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([], tf.float32),
+    ],
+    autograph=False,
+)
+def _counted(
+    values: tf.Tensor, low: Any, high: Any, stride: Any, least: Any
+) -> tuple[tf.Tensor, ...]:
+    some = values[:, ::stride]
+    smallest = tf.reduce_min(some)
+    # Half of the passes through memory behind a ReLU.
+    smallest = tf.cond(smallest <= least, lambda: smallest, lambda: tf.reduce_min(values))
+    low = tf.minimum(low, smallest)
     high = tf.maximum(high, tf.reduce_max(values))
     first, exponent = _lattice(low, high)
-    bins = tf.reshape(_bins(values[:, ::stride], exponent) - first, [-1])
+    bins = tf.reshape(_bins(some, exponent) - first, [-1])
     counts = tf.raw_ops.DenseBincount(input=bins, size=_TOUCHED, weights=tf.constant([], tf.int32))
     return low, high, first, exponent, counts
 

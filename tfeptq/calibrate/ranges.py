@@ -19,8 +19,9 @@ from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
-from tfeptq.canonical.topology import Topology
+from tfeptq.canonical.topology import Topology, least_result
 from tfeptq.canonical.walk import Walk
+from tfeptq.data.abreast import abreast
 from tfeptq.data.memory import (
     WholeBatches,
     fitting_batch,
@@ -86,9 +87,10 @@ def tensor_histograms(
     """
     graph, total = LayerGraph.of(model), len(samples[0])
     keys = _in_order(graph, keys)
-    # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
+    # Bins of all values are computed on the way. A compiled pass may have all tensors at once, and
+    # two are under way.
     is_compiled = is_worth_tracing(model, total)
-    fitting, copies = (fitting_batch, 2) if is_compiled else (passing_batch, 6)
+    fitting, copies = (fitting_batch, 4) if is_compiled else (passing_batch, 6)
     batch_size = fitting(model, min(batch_size, total), copies=copies)
     inputs = {
         "model": model,
@@ -118,37 +120,37 @@ def _histograms_of_batches(
     shapes = graph.shapes(model)
     sizes = [int(np.prod(shapes[key][1:])) for key in keys]
     strides = [_stride(size, total) for size in sizes]
+    layers = {call.output: call.layer for call in graph.calls}
+    least = [least_result(layers[key]) if key in layers else -np.inf for key in keys]
 
-    def run(
-        inputs: list[tf.Tensor], repeated: Any, low: Any, high: Any
-    ) -> list[tuple[tf.Tensor, ...]]:
-        walk = Walk(graph, [inputs])
-        return [
-            counted(
-                tf.reshape(walk[key][0][repeated:], [-1, sizes[row]]),
-                low[row],
-                high[row],
-                strides[row],
-            )
-            for row, key in enumerate(keys)
+    def run(inputs: list[tf.Tensor], repeated: Any, low: Any, high: Any) -> list[tf.Tensor]:
+        walk, extremes = Walk(graph, [inputs]), (tf.unstack(low), tf.unstack(high))
+        rows = [
+            counted(tf.reshape(walk[key][0][repeated:], [-1, size]), *known)
+            for key, size, *known in zip(keys, sizes, *extremes, strides, least, strict=True)
         ]
+        return [tf.stack(column) for column in zip(*rows, strict=True)]
 
     run = tf.function(run, autograph=False) if is_compiled else run
     batches = WholeBatches(samples, total, batch_size)
 
     def of_batches(numbers: Sequence[int]) -> list[Histogram]:
         histograms = RunningHistograms(len(keys))
-        for index in progress(numbers, "ranges"):
-            batch = batches[index]
+
+        def of_batch(index: int) -> list[np.ndarray]:
+            batch, repeated = batches[index], tf.constant(batches.repeats[index])
             try:
-                repeated = tf.constant(batches.repeats[index])
-                rows = run(batch, repeated, histograms.low, histograms.high)
+                columns = run(batch, repeated, histograms.low, histograms.high)
             except tf.errors.InvalidArgumentError as error:
                 # NaN and infinity are in no bin.
                 raise _unbounded(graph, batch) or error from error
-            histograms.add(*(np.stack(column) for column in zip(*rows, strict=True)))
-            if not np.all(np.isfinite([histograms.low, histograms.high])):
+            found = [column.numpy() for column in columns]
+            if not np.all(np.isfinite(found[:2])):
                 raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
+            return found
+
+        for found in abreast(of_batch, progress(numbers, "ranges"), count=1 + is_compiled):
+            histograms.add(*found)
         # A value that is counted stands for those that are not: pooled tensors weigh what they
         # hold.
         return [

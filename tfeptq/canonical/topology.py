@@ -58,6 +58,12 @@ def relu_cap(layer: keras.Layer) -> float | None:
     return None
 
 
+def least_result(layer: keras.Layer) -> float:
+    """A number below which no result of a layer is; -infinity where none is known."""
+    is_plain = is_relu(layer) and not (layer.negative_slope or layer.threshold)
+    return 0.0 if is_plain else -float("inf")
+
+
 def cuts_nothing(relu: keras.layers.ReLU) -> bool:
     """Whether a ReLU has no upper bound: it only drops integers."""
     return relu.max_value is None

@@ -26,8 +26,10 @@ def quick_call(call: Call) -> Callable[[list[Any]], Any]:
     layer = call.layer
     if isinstance(layer, QuantizedWeights):
         with tf.init_scope():
-            kernel = layer.quantized_kernel()
-        return dataclasses.replace(call, options={**call.options, "kernel": kernel})
+            kernel, has_grid = layer.quantized_kernel(), layer.has_accumulator_grid
+        # Without a grid a dozen passes through memory would leave everything as it is.
+        options = {"imitates_kernel": has_grid, **call.options, "kernel": kernel}
+        return dataclasses.replace(call, options=options)
     if isinstance(layer, ActivationQuantizer):
         return functools.partial(_quantized, call)
     return call

@@ -178,10 +178,15 @@ class QuantizedWeights(keras.layers.Wrapper):
         self._start(place, (1.0 - PULL) * share + PULL * is_upper)
 
     def _start(self, place: np.ndarray, share: np.ndarray) -> None:
-        """Soft rounding begins with a share of the way between the neighbours of a place."""
+        """Soft rounding begins with a share of the way between the neighbours of a place.
+
+        Args:
+            share: of each weight, or one number for all.
+        """
         unit = ops.convert_to_numpy(self.rounding_unit)
         self.place.assign(place)
-        self.rounding.assign(rectified_sigmoid_inverse(share) / unit)
+        rounding = rectified_sigmoid_inverse(share) / unit
+        self.rounding.assign(np.broadcast_to(rounding, self.rounding.shape))
 
     def call(
         self,
@@ -222,6 +227,11 @@ class QuantizedWeights(keras.layers.Wrapper):
         exponent = np.minimum(multiplier_exponent(multiplier), 0)
         grid = np.float64(output_scale) * 2.0**exponent
         self._assign_call(self.grid, call_index, grid)
+
+    @property
+    def has_accumulator_grid(self) -> bool:
+        """Whether `set_accumulator_grid` has been called for any of its calls."""
+        return bool(np.any(ops.convert_to_numpy(self.grid)))
 
     def _assign_call(self, variable: Any, call_index: int, value: np.ndarray) -> None:
         """Sets what belongs to one call, one value a channel or one for all."""
@@ -297,7 +307,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         bias = ops.convert_to_numpy(self.quantized_bias())
         self.step.assign(step)
         self.log_scale.assign(np.zeros_like(step))
-        self._start(self.weight_grid.place_above(integers), np.zeros(integers.shape))
+        self._start(self.weight_grid.place_above(integers), np.zeros(()))
         self.layer.bias.assign(bias)
         self.bias_offset.assign(np.zeros_like(bias))
         self.soft_share.assign(0.0)

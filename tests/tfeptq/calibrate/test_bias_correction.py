@@ -148,25 +148,39 @@ def test_it_lowers_the_error_of_the_output(bits):
     assert errors[1] < errors[0]
 
 
-@pytest.mark.parametrize(("bits", "least", "most"), [(8, 32, 96), (2, 128, 256)])
-def test_samples_are_taken_until_chance_is_below_the_steps_of_outputs(
+@pytest.mark.parametrize(("bits", "least", "most"), [(8, 32, 48), (2, 48, 64)])
+def test_samples_are_taken_until_chance_is_little_beside_what_no_bias_takes_away(
     bits, least, most, monkeypatch
 ):
     model, data = small_models.residual_network(), small_models.images(256)
     config = dataclasses.replace(CONFIG, weight_bits=bits, bias_correction=False, samples=256)
     canonical = prepare(model)
     monkeypatch.setattr(bias_correction, "passing_batch", lambda *_: 16)
-    shifts = []
-    for chance in (bias_correction._CHANCE, 0.0):
+    shifts, chance_share = [], bias_correction._CHANCE
+    for chance in (chance_share, 0.0):
         monkeypatch.setattr(bias_correction, "_CHANCE", chance)
         quantized = quantize(model, data, config)
         shifts.append(correct_biases(quantized, canonical, [data]))
         used = quantized.report.samples["bias correction"]
         assert used == 256 if chance == 0.0 else least <= used <= most
-    steps = bias_correction._output_steps(quantized)
+    steps, wanted = bias_correction._output_steps(quantized), sample_means(canonical, data)
+    left = sample_means(quantized, data)
     for name, shift in shifts[0].items():
-        # Three standard errors of the root of a twentieth of step^2 / 12, and what is shrunk.
-        assert np.sqrt(np.mean(np.square(shift - shifts[1][name]))) < 0.25 * steps[name]
+        spread = np.var(left[name] - wanted[name], axis=0).mean()
+        moved = np.square(shift - shifts[1][name]).mean()
+        # Chance, in this layer and in those before it, and what is shrunk.
+        assert moved < 3.0 * chance_share * (spread + steps[name] ** 2 / 12.0)
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0, 30.0])
+def test_chance_is_at_most_the_share_that_is_allowed(step):
+    """Of every number of samples, by the definition: spread / n against spread + step^2 / 12."""
+    rows = np.random.default_rng(0).normal(size=(200, 400)).astype("float32")
+    enough = [is_enough({"layer": [rows[:n]]}, {"layer": step}) for n in range(2, 200)]
+    least = 2 + enough.index(True)
+    assert all(enough[least - 2 :])
+    exact = 1.0 / (bias_correction._CHANCE * (1.0 + step**2 / 12.0))
+    assert least == pytest.approx(max(exact, 2.0), abs=1.5)
 
 
 def test_one_sample_is_never_enough():

@@ -54,6 +54,20 @@ def test_order_and_batches_change_no_count(values, random):
     check_equal(Histogram.pooled([Histogram.of(part) for part in parts]), expected)
 
 
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(VALUES, st.randoms(use_true_random=False))
+def test_batches_may_be_counted_before_those_in_front_of_them_are_added(values, random):
+    parts = np.array_split(values, min(4, len(values)))
+    found, counts = RunningHistograms(1), []
+    for part in parts:
+        counts.append(counted(part[None], found.low[0], found.high[0], 1))
+        if random.random() < 0.5:
+            found.add(*(each[None] for each in counts.pop(0)))
+    for late in counts:
+        found.add(*(each[None] for each in late))
+    check_equal(found[0], Histogram.of(values))
+
+
 @hypothesis.settings(max_examples=300)
 @hypothesis.given(VALUES)
 def test_values_are_in_their_bins(values):
@@ -73,3 +87,13 @@ def test_values_are_in_their_bins(values):
     # Fine enough, but where float32 itself is coarser.
     largest = float(np.abs(values).max())
     assert width <= max(span / BINS, largest * 2.0**-22, 2.0**-100)
+
+
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(SEEDED, st.integers(1, 7), st.booleans())
+def test_a_known_least_value_changes_nothing(values, stride, is_rectified):
+    values = np.maximum(values, 0.0) if is_rectified else np.abs(values)
+    row, known = values[None], RunningHistograms(1)
+    arguments = (row, known.low[0], known.high[0], stride)
+    for left, right in zip(counted(*arguments), counted(*arguments, 0.0), strict=True):
+        np.testing.assert_array_equal(left, right)

@@ -81,6 +81,25 @@ def test_a_kernel_is_quantized_once_for_all_batches(monkeypatch):
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("requantization", ["once", "twice", "twice_up"])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_kernels_are_imitated_as_soon_as_one_call_has_a_grid(requantization, calls):
+    layer = QuantizedWeights(
+        keras.layers.Dense(5, name="layer"), requantization=requantization, calls=calls
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [layer(inputs, call_index=index) for index in range(calls)])
+    layer.set_step(np.full(5, 0.01, "float32"))
+    values = draw(0, (6, 4))
+    for has_grid in (False, True):
+        if has_grid:
+            layer.set_accumulator_grid(np.float32(0.1), np.float32(0.3), call_index=calls - 1)
+        for call in LayerGraph.of(model).calls:
+            found = quick_calls.quick_call(call)([values])
+            np.testing.assert_array_equal(found, call([values]))
+        assert layer.has_accumulator_grid == has_grid
+
+
 @pytest.mark.parametrize("sums_positions", [False, True])
 @pytest.mark.parametrize("shape", [SHAPE, (4, 3)])
 def test_weighted_squares(shape, sums_positions):
