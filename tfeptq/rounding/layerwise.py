@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, LayerGraph
+from tfeptq.canonical.topology import keeps_order
 from tfeptq.canonical.turns import turns
 from tfeptq.canonical.walk import Runner, Walk
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
@@ -73,6 +74,9 @@ def round_layer_by_layer(
     inputs, float_inputs = Walk(graph, batches, quick_call), Walk(float_graph, batches)
     for turn in progress(turns(graph, QuantizedWeights), "layer by layer"):
         layer, walk, float_walk = turn.layer, inputs, float_inputs
+        if keeps_order(layer.layer):
+            # Factors are exact: what their outputs lack was clipped on purpose, as nobody reads it.
+            continue
         if turn.unsettled:  # What is computed now must not be kept.
             run = _with_float_weights(turn.unsettled)
             walk, float_walk = inputs.fork(run), float_inputs.fork()

@@ -338,6 +338,19 @@ def test_functions_that_are_said_to_keep_order_do():
         assert (steps >= -slack).all() or (steps <= slack).all(), name
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "optq"])
+def test_a_factor_in_front_of_a_relu_is_not_corrected_for_what_is_clipped(rounding):
+    """Of an average that a ReLU reads nothing below zero is in the file: its mean has moved."""
+    inputs = keras.Input(SHAPE, name="image")
+    x = L.Flatten()(inputs)
+    mean = L.ReLU()(L.Average()([x, L.Activation("swish")(x)]))
+    model = keras.Model(inputs, L.Dense(4)(mean))
+    right = model.predict(IMAGES, verbose=0)
+    config = tfeptq.QuantizationConfig(rounding=rounding, samples=48)
+    found = tfeptq.quantize(model, IMAGES, config).predict(IMAGES, verbose=0)
+    assert float(np.sqrt(np.mean(np.square(found - right))) / right.std()) < 0.04
+
+
 def test_factors_are_not_corrected_for_what_is_clipped_on_purpose():
     """Coral has no LeakyReLU: it is the larger of a tensor and its multiple."""
     inputs = keras.Input(SHAPE, name="image")
