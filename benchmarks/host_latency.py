@@ -26,7 +26,8 @@ import tfeptq
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import as_functional, prepare
 from tfeptq.selection.costs import layer_multiplications
-from tfeptq.selection.latency import LatencyTable, measure_latencies, write_latencies
+from tfeptq.selection.latency import measure_latencies
+from tfeptq.selection.latency_table import LatencyTable, write_latencies
 
 TARGET = "android"
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)

@@ -58,7 +58,7 @@ from tfeptq.selection.prepare import prepare_choice
 from tfeptq.selection.variables import of_kind
 from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.sensitivity.measured import MeasuredDivergence
-from tfeptq.sensitivity.method import Losses
+from tfeptq.sensitivity.method import Facts, Losses
 
 RESULTS = Path(__file__).parent / "results" / "mixed_precision.jsonl"
 WIDTHS = (2, 3, 4, 8)
@@ -123,7 +123,9 @@ class Bench:
             config = dataclasses.replace(self.config, sensitivity=method)
             with open_checkpoint(keep) as checkpoint:
                 plan = QuantizationPlan.of(self.canonical, config)
-                self.choices[method] = prepare_choice(plan, self.samples, config, checkpoint)
+                self.choices[method] = prepare_choice(
+                    plan, self.samples, config, checkpoint=checkpoint
+                )
             self.seconds[method] = time.perf_counter() - begin
         program = self.choices["label_free"].program
         widest = program.widest()
@@ -303,7 +305,9 @@ def activation_correlation(bench: Bench) -> Iterator[dict[str, Any]]:
         plan = QuantizationPlan.of(bench.canonical, config)
         scores = FloatScores(bench.canonical, bench.samples, config.seed)
         begin = time.perf_counter()
-        losses = activation_sensitivity(plan, bench.samples, config, Checkpoint(), scores)
+        losses = activation_sensitivity(
+            plan, Facts(plan.model, bench.samples, config, Checkpoint(), scores)
+        )
         seconds = round(time.perf_counter() - begin, 1)
         grids = activation_grids(plan, scores.histograms)
         reference = graph.execute([images])

@@ -28,7 +28,7 @@ class Budget(NamedSettings):
             microcontrollers, in tables of 2 to 6 bits an index, instead of as exported. Alone it
             bounds nothing either.
         latency_table: CSV file with the columns operator, bits and ms, as `tfeptq latency` measures
-            it; see `tfeptq.selection.latency`. "host", for target android: times by kind of
+            it; see `tfeptq.selection.latency_table`. "host", for target android: times by kind of
             operator, measured in LiteRT on an x86 processor, see `tfeptq.host_latency`. Alone it
             bounds nothing: it prices choices.
 

@@ -92,4 +92,4 @@ def _choice(
     labelled = labelled and labelled.of(taken.labels)
     prove(functional, canonical, taken.arrays)
     with open_checkpoint(checkpoint_dir) as checkpoint:
-        return prepare_choice(plan, taken.arrays, config, checkpoint, labelled)
+        return prepare_choice(plan, taken.arrays, config, checkpoint=checkpoint, labelled=labelled)

@@ -123,9 +123,15 @@ def _quantize(
         quantized.report.config = config
         return quantized
     with watch("sensitivity"):
-        limits = config.budget.limits if config.budget is not None else None
-        labelled = ready.labelled
-        choice = prepare_choice(plan, samples, config, checkpoint, labelled, scores, limits=limits)
+        choice = prepare_choice(
+            plan,
+            samples,
+            config,
+            checkpoint=checkpoint,
+            labelled=ready.labelled,
+            scores=scores,
+            limits=config.budget.limits if config.budget is not None else None,
+        )
     if config.accuracy_target is None:
         quantized = _within_budget(means, plan, config, choice, watch)
     else:
@@ -201,9 +207,9 @@ def _holding_accuracy(
             choice,
             config,
             tried.quantized,
-            tried.kept,
-            ready.baseline,
-            tried.scored,
+            learn_all=tried.scored,
+            keep=tried.kept,
+            of_float=ready.baseline,
         )
     report = quantized.report
     report.search, report.seconds = search, {**watch.seconds, **report.seconds}

@@ -23,6 +23,7 @@ from tfeptq.rounding.teacher import Teacher
 from tfeptq.selection.costs import operations
 from tfeptq.selection.variables import Variables
 from tfeptq.sensitivity.activation_sensitivity import activation_sensitivity
+from tfeptq.sensitivity.method import Facts
 
 WORDS, TIME, WIDTH, HEADS, DEPTH, CLASSES = 19, 7, 6, 2, 5, 3
 SAMPLES = 37
@@ -163,7 +164,7 @@ def test_products_have_a_sensitivity(canonical, tokens, sensitivity):
     plan = QuantizationPlan.of(canonical, config)
     samples = [tokens.astype("float32")]
     scores = FloatScores(canonical, samples, 0)
-    losses = activation_sensitivity(plan, samples, config, Checkpoint(), scores)
+    losses = activation_sensitivity(plan, Facts(plan.model, samples, config, Checkpoint(), scores))
     for call in _products(canonical):
         of_group = losses[plan.group_of(call.output)]
         assert of_group[8] > of_group[16] > 0

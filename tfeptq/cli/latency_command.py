@@ -62,7 +62,8 @@ def latency(
     source = source_model(model)
     from tfeptq.preparation import as_functional, prepare
     from tfeptq.report.tables import show_latencies
-    from tfeptq.selection.latency import measure_latencies, write_latencies
+    from tfeptq.selection.latency import measure_latencies
+    from tfeptq.selection.latency_table import write_latencies
     from tflite_export.packaging.vela import vela_times
     from tflite_export.targets import capabilities
 

@@ -23,6 +23,7 @@ from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients
+from tfeptq.hessian.samplewise import flattened, summed
 from tfeptq.stage_samples import first
 
 
@@ -178,7 +179,7 @@ class _Moments:
                 return output
 
             tensors = self._graph.execute(inputs, hook=watch)
-            outputs = self._outputs([tensors[key] for key in self._distillation.keys])
+            outputs = self._outputs(tensors)
         sources = [tensors[key] for key in self._keys]
 
         def squared(vector: tf.Tensor) -> list[tf.Tensor]:
@@ -196,28 +197,23 @@ class _Moments:
         )
         return tensors, dict(zip(self._keys, sums, strict=True))
 
-    def _outputs(self, logits: list[tf.Tensor]) -> tf.Tensor:
+    def _outputs(self, tensors: Mapping[Key, tf.Tensor]) -> tf.Tensor:
         """(N, outputs): what is probed."""
         if self._is_whitened:
-            fixed = [tf.stop_gradient(value) for value in logits]
-            return self._distillation.whiten(fixed, logits)
+            return self._distillation.whitened(tensors)
+        logits = [tensors[key] for key in self._distillation.keys]
         parts = logits if self._units is None else self._units.scaled(logits)
-        return tf.concat([tf.reshape(part, [tf.shape(part)[0], -1]) for part in parts], axis=1)
+        return tf.concat([flattened(part) for part in parts], axis=1)
 
     def _of_grid(
         self, grid: Grid, tensors: Mapping[Key, tf.Tensor], squares: Mapping[Key, tf.Tensor]
     ) -> tuple[tf.Tensor, ...]:
         errors = {key: tf.square(grid.error(tensors[key])) for key in grid.keys}
         return (
-            tf.add_n([_by_sample(squares[key]) for key in grid.keys]),
-            tf.add_n([_by_sample(errors[key]) for key in grid.keys]),
-            tf.add_n([_by_sample(squares[key] * errors[key]) for key in grid.keys]),
+            tf.add_n([summed(squares[key]) for key in grid.keys]),
+            tf.add_n([summed(errors[key]) for key in grid.keys]),
+            tf.add_n([summed(squares[key] * errors[key]) for key in grid.keys]),
         )
-
-
-def _by_sample(values: tf.Tensor) -> tf.Tensor:
-    """Sum over everything but the batch, (N,)."""
-    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
 
 
 def grid_error(values: tf.Tensor, settings: tf.Tensor) -> tf.Tensor:

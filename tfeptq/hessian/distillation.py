@@ -19,6 +19,7 @@ from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.primitives import primitive_of
 from tfeptq.hessian.output_units import OutputUnits
+from tfeptq.hessian.samplewise import flattened, summed
 
 
 class SelfDistillation:
@@ -57,8 +58,7 @@ class SelfDistillation:
         total = 0.0
         for index, kind in enumerate(self._kinds):
             pair = self._scaled(index, reference), self._scaled(index, tensors)
-            parts = _divergence(kind, *pair)
-            total += tf.reduce_sum(tf.reshape(parts, [tf.shape(parts)[0], -1]), axis=1)
+            total += summed(_divergence(kind, *pair))
         return total
 
     def whiten(self, logits: list[tf.Tensor], shifts: list[tf.Tensor]) -> tf.Tensor:
@@ -67,8 +67,17 @@ class SelfDistillation:
         for kind, unit, value, shift in zip(self._kinds, self._units, logits, shifts, strict=True):
             part = _whitened(kind, value, shift)
             part = part if unit is None else part / unit
-            parts.append(tf.reshape(part, [tf.shape(shift)[0], -1]))
+            parts.append(flattened(part))
         return tf.concat(parts, axis=1)
+
+    def whitened(self, tensors: Mapping[Key, Any]) -> tf.Tensor:
+        """A^(1/2) y, (N, outputs), whose derivatives do not see that A depends on y.
+
+        Args:
+            tensors: the logits y, among others.
+        """
+        logits = [tensors[key] for key in self.keys]
+        return self.whiten([tf.stop_gradient(value) for value in logits], logits)
 
     def _scaled(self, index: int, tensors: Mapping[Key, Any]) -> tf.Tensor:
         values, unit = tensors[self.keys[index]], self._units[index]

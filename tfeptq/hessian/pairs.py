@@ -31,6 +31,7 @@ from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import PARALLEL_PROBES, Probe, shaped_gradients, weighted_calls
+from tfeptq.hessian.samplewise import summed
 from tfeptq.stage_samples import first
 
 #: A layer (or an activation quantizer) by its name, at a width.
@@ -98,7 +99,7 @@ def pair_terms(
     sums, squares = np.zeros((2, len(errors), len(errors)))
     batches = range(len(WholeBatches(samples, count, batch_size)))
     for rows in mapped(_products_of_batches, inputs, batches, "pair terms"):
-        by_sample = _by_sample(rows.astype(np.float64))
+        by_sample = _dot_products(rows.astype(np.float64))
         sums += by_sample.sum(axis=0)
         squares += np.square(by_sample).sum(axis=0)
     mean = sums / count
@@ -131,8 +132,8 @@ def _products_of_batches(
     return lambda index: products(batches[index], index)[:, batches.repeats[index] :]
 
 
-def _by_sample(rows: np.ndarray) -> np.ndarray:
-    """Dot products of all candidates, (samples, candidates, candidates), of (candidates, N, K)."""
+def _dot_products(rows: np.ndarray) -> np.ndarray:
+    """Of all candidates with each other, (N, candidates, candidates), of (candidates, N, K)."""
     by_sample = rows.transpose(1, 0, 2)
     return by_sample @ by_sample.transpose(0, 2, 1)
 
@@ -204,9 +205,7 @@ class _DirectionalProducts:
                 return own
 
             tensors = self._graph.execute(given, hook=watch)
-            logits = [tensors[key] for key in self._distillation.keys]
-            fixed = [tf.stop_gradient(value) for value in logits]
-            outputs = self._distillation.whiten(fixed, logits)
+            outputs = self._distillation.whitened(tensors)
         added = [{key: move(tensors) for key, move in moves.items()} for moves in self._moves]
         sources = [tensors[key] for key in self._keys]
 
@@ -215,14 +214,9 @@ class _DirectionalProducts:
             gradients = dict(zip(self._keys, found, strict=True))
             return tf.stack(
                 [
-                    tf.add_n([_by_row(gradients[key] * part) for key, part in parts.items()])
+                    tf.add_n([summed(gradients[key] * part) for key, part in parts.items()])
                     for parts in added
                 ]
             )
 
         return tf.map_fn(one_probe, vectors, parallel_iterations=PARALLEL_PROBES)
-
-
-def _by_row(values: tf.Tensor) -> tf.Tensor:
-    """Sum over everything but the batch, (N,)."""
-    return tf.reduce_sum(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)

@@ -19,6 +19,7 @@ from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.canonical.primitives import is_product
 from tfeptq.hessian.output_units import OutputUnits
+from tfeptq.hessian.samplewise import flattened
 
 #: Up to this many outputs the exact one-hot probes are used.
 EXACT_OUTPUTS = 32
@@ -124,9 +125,7 @@ class Probe:
             tensors = self.graph.execute(inputs, hook=watch)
             parts = [tensors[key] for key in self._logits]
             parts = parts if self._units is None else self._units.scaled(parts)
-            logits = tf.concat(
-                [tf.reshape(part, [tf.shape(part)[0], -1]) for part in parts], axis=1
-            )
+            logits = tf.concat([flattened(part) for part in parts], axis=1)
         sources = [tensors[call.output] for call in self.calls]
 
         def one_probe(vector: tf.Tensor) -> list[tf.Tensor]:

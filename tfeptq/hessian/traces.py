@@ -126,10 +126,7 @@ class OutputProbes(HessianProducts):
     ) -> tf.Tensor:
         del scales, labels
         with tf.GradientTape() as tape:
-            tensors = self._graph.execute(inputs, hook=_by_its_map)
-            logits = [tensors[key] for key in self._distillation.keys]
-            fixed = [tf.stop_gradient(value) for value in logits]
-            outputs = self._distillation.whiten(fixed, logits)
+            outputs = self._distillation.whitened(self._graph.execute(inputs, hook=_by_its_map))
             projection = tf.reduce_sum(outputs * _signs(tf.shape(outputs), seed))
         gradients = tape.gradient(projection, self._kernels, unconnected_gradients=_ZERO)
         squares = [tf.reduce_sum(tf.square(gradient)) for gradient in gradients]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfeptq.report.comparison import ModelComparison
     from tfeptq.report.quality import Quality
     from tfeptq.selection.frontier_point import FrontierPoint
-    from tfeptq.selection.latency import LatencyTable
+    from tfeptq.selection.latency_table import LatencyTable
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -4,7 +4,7 @@
 - bit operations: multiplications x weight bits x operand bits, or the bits of both operands of a
   product of two tensors. A kernel reads what its own integer type holds: 8-bit layers behind a
   16-bit tensor read 8 bits;
-- milliseconds: by a table of the user's, see `tfeptq.selection.latency`;
+- milliseconds: by a table of the user's, see `tfeptq.selection.latency_table`;
 - activation bytes: one cost a step of execution, see `tfeptq.selection.memory`;
 - file bytes: what the size of the exported file is predicted from.
 """
@@ -25,16 +25,14 @@ from tfeptq.goals import Budget
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tfeptq.plan.weights import WeightStorage
 from tfeptq.selection.factor import Factor, constant, tabled, weights
-from tfeptq.selection.latency import LatencyTable
+from tfeptq.selection.latency_table import LatencyTable
 from tfeptq.selection.variables import Variables
 from tflite_export import targets
 from tflite_export.file.packing import CONTAINER_BITS
-from tflite_export.packaging.compression import WIDEST_INDEX
+from tflite_export.packaging.compression import DECODE_BYTES, WIDEST_INDEX
 
 #: Bytes of one scale in a file, float32; its zero point is in a vector that tensors share.
 _SCALE_BYTES = 4
-#: Of one table's DECODE operator, its tensors and metadata, as compression counts them.
-_TABLE_OVERHEAD = 256
 #: Bytes of a bias, by the integer type of the kernel.
 _BIAS_BYTES = {"int8": 4, "int16": 8}
 #: What look-up tables save of the file, to be told from what is written before compression.
@@ -172,7 +170,7 @@ def _stored_bytes(plan: QuantizationPlan, held: WeightStorage, budget: Budget | 
     plain = _plain_bytes(plan, held)
     if not is_compressed(budget) or held.bits > WIDEST_INDEX:
         return plain
-    table = _bytes(plan, held, held.bits) + 2**held.bits + _TABLE_OVERHEAD
+    table = _bytes(plan, held, held.bits) + 2**held.bits + DECODE_BYTES
     return min(plain, table + _scales(plan, held))
 
 

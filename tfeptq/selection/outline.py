@@ -122,13 +122,18 @@ class _Outline:
             return []
         held = self._plan.weights[layer.name]
         channels = layer.bias.shape[0]
-        bits = held.code_bits
         stored, axis = linear.in_file(layer, np.empty(layer.kernel.shape, np.int8))
         scales = channels if held.per_channel else 1
-        return [
-            self._constant(f"{layer.name}/weights", stored.shape, "int8", scales, axis, bits),
-            self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales),
-        ]
+        weights = self._constant(
+            f"{layer.name}/weights",
+            stored.shape,
+            "int8",
+            scales=scales,
+            axis=axis,
+            bits=held.code_bits,
+        )
+        bias = self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales=scales)
+        return [weights, bias]
 
     def _write(self, key: Key, name: str) -> str:
         self._names[key] = self._tensor(name, self._shapes[key], self._dtype(key))
@@ -139,22 +144,25 @@ class _Outline:
         name: str,
         shape: tuple[int, ...],
         dtype: str,
+        *,
         scales: int = 1,
         axis: int = 0,
         bits: int | None = None,
     ) -> str:
         data = np.ones(shape, dtype)
-        return self._tensor(name, shape, dtype, scales, axis, data, bits or 8 * data.itemsize)
+        bits = bits or 8 * data.itemsize
+        return self._tensor(name, shape, dtype, scales=scales, axis=axis, bits=bits, data=data)
 
     def _tensor(
         self,
         name: str,
         shape: tuple[int, ...],
         dtype: str,
+        *,
         scales: int = 1,
         axis: int = 0,
-        data: np.ndarray | None = None,
         bits: int = 8,
+        data: np.ndarray | None = None,
     ) -> str:
         name = unique_name(name, set(self._tensors))
         quantization = Quantization(np.ones(scales, np.float32), 0, axis)

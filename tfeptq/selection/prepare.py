@@ -22,7 +22,7 @@ from tfeptq.selection.program import Program
 from tfeptq.selection.variables import of_kind
 from tfeptq.sensitivity.activation_sensitivity import activation_grids, activation_sensitivity
 from tfeptq.sensitivity.measured import MeasuredDivergence
-from tfeptq.sensitivity.method import Losses, Sensitivity
+from tfeptq.sensitivity.method import Facts, Losses, Sensitivity
 from tfeptq.sensitivity.sensitivity import sensitivity
 
 
@@ -30,15 +30,16 @@ def prepare_choice(
     plan: QuantizationPlan,
     samples: Sequence[np.ndarray],
     config: QuantizationConfig,
+    *,
     checkpoint: Checkpoint | None = None,
     labelled: LabelledLoss | None = None,
     scores: FloatScores | None = None,
-    *,
     limits: Mapping[str, float] | None = None,
 ) -> Choice:
     """Costs and sensitivities of all candidates of a plan.
 
     Args:
+        samples: one array a model input, float32 (N, ...).
         checkpoint: where sensitivities are kept for every later choice, whatever its budget.
         labelled: the loss that a method which takes labels looks at; None: self-distillation.
         scores: of the plan's model, where somebody else needs them too.
@@ -54,10 +55,9 @@ def prepare_choice(
     plan = plan.with_ranges(scores.ranges)
     program = prices(plan, config.budget)
     check_costs(plan, program, limits=limits or {}, cost=None)
-    of_weights = sensitivity(plan, samples, config, checkpoint, scores, labelled)
-    of_activations: Losses = {}
-    if plan.chooses_activations:
-        of_activations = activation_sensitivity(plan, samples, config, checkpoint, scores, labelled)
+    facts = Facts(plan.model, samples, config, checkpoint, scores, labelled)
+    of_weights = sensitivity(plan, facts)
+    of_activations = activation_sensitivity(plan, facts) if plan.chooses_activations else {}
     order = [weights(name) for name in of_weights.order] if config.ordered_widths else None
     choice = Choice(
         Program(_table(of_weights.losses, of_activations), program.factors, order),
@@ -73,7 +73,7 @@ def prepare_choice(
     return dataclasses.replace(
         choice,
         rivals=[_table(losses, {}) for losses in rivals],
-        measure=_divergence(plan, samples, of_weights, checkpoint, scores, count),
+        measure=_divergence(plan, facts, of_weights, count=count),
         moves=config.moves,
     )
 
@@ -84,15 +84,11 @@ def _table(of_weights: Losses, of_activations: Losses) -> Table:
 
 
 def _divergence(
-    plan: QuantizationPlan,
-    samples: Sequence[np.ndarray],
-    of_weights: Sensitivity,
-    checkpoint: Checkpoint,
-    scores: FloatScores,
-    count: int | None,
+    plan: QuantizationPlan, facts: Facts, of_weights: Sensitivity, *, count: int | None
 ) -> Callable[[Widths], float]:
     """`MeasuredDivergence` of a choice, or what it was in an earlier run."""
-    grids = activation_grids(plan, scores.histograms) if plan.chooses_activations else {}
+    samples, checkpoint = facts.samples, facts.checkpoint
+    grids = activation_grids(plan, facts.scores.histograms) if plan.chooses_activations else {}
     group_of = {name: plan.group_of(grid.keys[0]) for (name, _), grid in grids.items()}
     model, errors = plan.model, of_weights.errors
     measure = MeasuredDivergence(model, samples, errors, grids, count=count)

@@ -10,7 +10,7 @@ from tfeptq.host_latency import latency_file
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.costs import TABLE_SAVINGS, is_compressed, latencies, operations, storage
 from tfeptq.selection.factor import Factor, activations, constant, tabled
-from tfeptq.selection.latency import read_latencies
+from tfeptq.selection.latency_table import read_latencies
 from tfeptq.selection.memory import Memory, fixed_memory
 from tfeptq.selection.outline import outline
 from tfeptq.selection.program import Program

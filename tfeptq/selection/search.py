@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,18 +13,12 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.shares import worker_count
 from tfeptq.goals import AccuracyTarget
 from tfeptq.model import QuantizedModel
-from tfeptq.selection.accuracy import Comparison, Judge, float_values, metric_values
+from tfeptq.selection.accuracy import Comparison, Judge, float_values
 from tfeptq.selection.bisection import bisect_frontier, bisect_layers, step_back
 from tfeptq.selection.choice import Choice
+from tfeptq.selection.evaluations import Evaluations, Keep, Learn, LearnAll
 from tfeptq.selection.factor import Widths
 from tfeptq.selection.foresight import Holds
-
-#: (widths, recipe, whether the result may be the answer) -> quantized model.
-Learn = Callable[[Widths, QuantizationConfig, bool], QuantizedModel]
-#: (choices, recipe) -> what the metric says of a model with each; side by side.
-LearnAll = Callable[[Sequence[Widths], QuantizationConfig], Iterable[np.ndarray]]
-#: (widths, recipe, metric, the float model's values, how to measure) -> values.
-Keep = Callable[..., np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +43,10 @@ def hold_accuracy(
     choice: Choice,
     config: QuantizationConfig,
     learn: Learn,
-    keep: Keep | None = None,
-    known: np.ndarray | None = None,
+    *,
     learn_all: LearnAll | None = None,
+    keep: Keep | None = None,
+    of_float: np.ndarray | None = None,
 ) -> tuple[QuantizedModel, SearchReport]:
     """Searches widths, learns the cheapest that hold, and takes dearer ones where they miss.
 
@@ -64,9 +57,9 @@ def hold_accuracy(
         model: the float model, as the metric takes it.
         choice: costs and sensitivities of the candidates.
         learn: quantizes with chosen widths; user callbacks see final runs only.
-        keep: remembers what evaluations of an earlier run measured.
-        known: what the metric says of the float model, where somebody has asked it.
         learn_all: quantizes with several choices and scores them, as workers do.
+        keep: remembers what evaluations of an earlier run measured.
+        of_float: what the metric says of the float model, where somebody has asked it.
 
     Raises:
         ValueError: not even the widest candidates hold the target, or what holds it exceeds a
@@ -74,29 +67,12 @@ def hold_accuracy(
     """
     target = config.accuracy_target
     assert target is not None
-
-    of_float = float_values(target, model) if known is None else known
-    brief = _searching(config, target)
-    kept_with = brief, target.metric, of_float
-
-    def measured(widths: Widths) -> np.ndarray:
-        def measure() -> np.ndarray:
-            return metric_values(target, learn(widths, brief, False))
-
-        return measure() if keep is None else keep(widths, *kept_with, measure)
-
-    def measured_side_by_side(several: Sequence[Widths]) -> Iterator[np.ndarray]:
-        assert learn_all is not None
-        missing = [widths for widths in several if not _is_kept(widths, keep, *kept_with)]
-        found = iter(learn_all(missing, brief)) if len(missing) > 1 else None
-        for widths in several:
-            if found is None or widths not in missing:
-                yield measured(widths)
-            else:
-                known = functools.partial(np.asarray, next(found))
-                yield known() if keep is None else keep(widths, *kept_with, known)
-
-    judge = Judge(target, of_float, measured, measured_side_by_side if learn_all else None)
+    of_float = float_values(target, model) if of_float is None else of_float
+    evaluations = Evaluations(
+        target, of_float, _searching(config, target), learn=learn, learn_all=learn_all, keep=keep
+    )
+    several = None if learn_all is None else evaluations.of_several
+    judge = Judge(target, of_float, evaluations.of, several)
     ladder = judge.answer(lambda holds: searched(choice, target, holds), worker_count())
     if ladder is None:
         raise judge.unreachable()
@@ -152,23 +128,6 @@ class Ladder:
 
     costs: np.ndarray
     widths: Callable[[int], Widths]
-
-
-class _NotKeptError(Exception):
-    """Nothing was measured in an earlier run."""
-
-
-def _is_kept(widths: Widths, keep: Keep | None, *of: Any) -> bool:
-    def measure() -> np.ndarray:
-        raise _NotKeptError
-
-    if keep is None:
-        return False
-    try:
-        keep(widths, *of, measure)
-    except _NotKeptError:
-        return False
-    return True
 
 
 def searched(choice: Choice, target: AccuracyTarget, holds: Holds) -> Ladder | None:

@@ -6,46 +6,28 @@ quantizers, in the same units: losses of weights and activations add up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import best_range
 from tfeptq.calibrate.read_values import ReadValues
 from tfeptq.canonical.layer_graph import Key
-from tfeptq.checkpoint.steps import Checkpoint
-from tfeptq.config import SENSITIVITIES, QuantizationConfig
 from tfeptq.hessian.activations import Grid
-from tfeptq.hessian.float_scores import FloatScores
-from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.hessian.pairs import Candidate
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.quantized.quantizers import asymmetric_parameters
-from tfeptq.sensitivity.method import Facts, Losses
+from tfeptq.sensitivity.method import Facts, Losses, Method
 
 
-def activation_sensitivity(
-    plan: QuantizationPlan,
-    samples: Sequence[np.ndarray],
-    config: QuantizationConfig,
-    checkpoint: Checkpoint,
-    scores: FloatScores,
-    labelled: LabelledLoss | None = None,
-) -> Losses:
-    """Predicted loss of every group at every candidate width, by `config.sensitivity`.
+def activation_sensitivity(plan: QuantizationPlan, facts: Facts) -> Losses:
+    """Predicted loss of every group at every candidate width, by the method asked for.
 
     Args:
-        samples: one array a model input, float32 (N, ...).
-        checkpoint: where the method keeps what takes long.
-        scores: of the plan's model; is told how many samples were used.
-        labelled: the loss whose curvature a method that takes labels asks for.
+        facts: of the plan's model.
     """
-    grids = activation_grids(plan, scores.histograms)
-    method = SENSITIVITIES.find(config.sensitivity)
-    facts = Facts(plan.model, samples, config, checkpoint, scores, labelled)
-    losses = method(facts).of_activations(grids)
+    grids = activation_grids(plan, facts.scores.histograms)
+    losses = Method.asked_for(facts).of_activations(grids)
     result: Losses = {name: dict.fromkeys(g.widths, 0.0) for name, g in plan.groups.items()}
     for (name, bits), loss in losses.items():
         result[plan.group_of(grids[name, bits].keys[0])][bits] += loss

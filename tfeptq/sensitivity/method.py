@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tfeptq.checkpoint.steps import Checkpoint
-from tfeptq.config import QuantizationConfig
+from tfeptq.config import SENSITIVITIES, QuantizationConfig
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.labelled import LabelledLoss
@@ -64,7 +64,8 @@ class Facts:
     Attributes:
         model: canonical float model.
         samples: one array a model input, float32 (N, ...).
-        checkpoint: where a method keeps what takes long.
+        config: names the method, and says how many samples a stage looks at.
+        checkpoint: where what takes long is kept, for every later choice.
         scores: of the model; is told how many samples were used.
         labelled: the loss with labels whose curvature is asked for; None: self-distillation.
     """
@@ -88,6 +89,11 @@ class Method(abc.ABC):
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+
+    @staticmethod
+    def asked_for(facts: Facts) -> Method:
+        """The method that the configuration names."""
+        return SENSITIVITIES.find(facts.config.sensitivity)(facts)
 
     @abc.abstractmethod
     def of_weights(self, errors: WeightErrors) -> Sensitivity:

@@ -132,29 +132,36 @@ def _errors_of_layers(
     def of_layers(names: Sequence[str]) -> WeightErrors:
         found = WeightErrors({}, {}, {})
         for layer, covariance in _covariances(model, samples, config, set(names)):
-            name = layer.name
-            for held in candidates.get(name, ()):
-                bits = held.bits
+            for held in candidates.get(layer.name, ()):
+                candidate = layer.name, held.bits
                 grid = suited_grid(
                     layer,
                     grid=held.grid,
-                    bits=bits,
+                    bits=held.bits,
                     method=config.clipping,
                     per_channel=held.per_channel,
-                    scores=scores.get(name),
+                    scores=scores.get(layer.name),
                     covariance=covariance,
                 )
-                nearest = shipped = _nearest(layer, grid)
-                if config.untrained_rounding == "optq":
-                    assert covariance is not None
-                    shipped = _optq(layer, grid, covariance, config)
+                nearest, shipped = _kernel_errors(layer, grid, covariance, config)
                 for errors, kernel in ((found.nearest, nearest), (found.shipped, shipped)):
-                    bias = _mean_shift(layer, kernel, means[name])
-                    errors[name, bits] = RoundingError(kernel, -bias * config.bias_correction)
-                found.shares[name, bits] = _share(layer, shipped, nearest, covariance)
+                    bias = _mean_shift(layer, kernel, means[layer.name])
+                    errors[candidate] = RoundingError(kernel, -bias * config.bias_correction)
+                found.shares[candidate] = _share(layer, shipped, nearest, covariance)
         return found
 
     return of_layers
+
+
+def _kernel_errors(
+    layer: keras.Layer, grid: WeightGrid, covariance: np.ndarray | None, config: QuantizationConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """By nearest rounding, and as the layer ships without training."""
+    nearest = _nearest(layer, grid)
+    if config.untrained_rounding != "optq":
+        return nearest, nearest
+    assert covariance is not None
+    return nearest, _optq(layer, grid, covariance, config)
 
 
 def _covariances(

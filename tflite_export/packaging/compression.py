@@ -31,7 +31,7 @@ from tflite_export.runtimes.sessions import RUNTIMES, RuntimeUnavailableError, o
 #: Widest index that pays: at 7 bits tables and operators cost what the indices save.
 WIDEST_INDEX = 6
 #: Of one DECODE operator with its tensors and metadata, in bytes: what a tensor must save at least.
-_OPERATOR_BYTES = 256
+DECODE_BYTES = 256
 _SAMPLES = 4
 #: Byte of a table's metadata that holds the distance between the tables of two channels.
 _STRIDE_BYTE = 6
@@ -151,7 +151,7 @@ def index_bits(tensor: StoredTensor) -> int | None:
     different = np.unique(tensor.values).size
     bits = max((different - 1).bit_length(), 1)
     saved = tensor.values.size * (CONTAINER_BITS[tensor.type] - bits) / 8
-    pays = bits <= WIDEST_INDEX and saved > different + _OPERATOR_BYTES
+    pays = bits <= WIDEST_INDEX and saved > different + DECODE_BYTES
     return bits if pays else None
 
 

@@ -18,7 +18,7 @@ from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.selection.costs import layer_multiplications
 from tfeptq.selection.factor import weights
-from tfeptq.selection.latency import read_latencies
+from tfeptq.selection.latency_table import read_latencies
 from tfeptq.selection.prices import prices
 from tfeptq.selection.skeleton import peak_activation_bytes
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor

@@ -13,12 +13,8 @@ from tfeptq.cli.main import main
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
-from tfeptq.selection.latency import (
-    LatencyTable,
-    measure_latencies,
-    read_latencies,
-    write_latencies,
-)
+from tfeptq.selection.latency import measure_latencies
+from tfeptq.selection.latency_table import LatencyTable, read_latencies, write_latencies
 from tfeptq.selection.skeleton import rounded
 from tflite_export.file.writer import write
 from tflite_export.packaging import vela_report
