@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import keras
 
 from tfeptq.canonical.own_dtype import DTYPE
+from tfeptq.freeze.bit_widths import bit_widths
 from tfeptq.freeze.folding import fold
-from tfeptq.freeze.freeze import bit_widths, freeze
+from tfeptq.freeze.freeze import freeze
 from tfeptq.quantization_report import QuantizationReport
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights

@@ -27,3 +27,8 @@ def activation_range(bits: int) -> tuple[int, int]:
 def activation_dtype(bits: int) -> str:
     """Container of an activation tensor of `bits` width."""
     return {16: "int16", INDEX_BITS: "int32"}.get(bits, "int8")
+
+
+def bias_dtype(activation_dtype: str) -> str:
+    """Container of a bias, whose kernel computes in an activation type."""
+    return {"int8": "int32", "int16": "int64"}[activation_dtype]

@@ -60,7 +60,7 @@ class Checkpoint:
         return None if self._folder is None else digest(inputs)
 
     def only_path(self, name: str, **inputs: Any) -> Path | None:
-        """The same; what is kept there for other inputs is removed, which is needed no more."""
+        """See `path`; what is kept by that name for other inputs is removed: nobody needs it."""
         path = self.path(name, **inputs)
         if path is not None:
             for other in path.parent.glob(f"{name}-*"):

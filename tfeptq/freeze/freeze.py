@@ -15,7 +15,7 @@ from keras import ops
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
-from tfeptq.canonical.integer_types import activation_range
+from tfeptq.canonical.integer_types import activation_range, bias_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.canonical.names import unique_name
@@ -31,7 +31,13 @@ from tflite_export.graph.case import largest_distance
 from tflite_export.graph.codes import lowest_code, stays_within
 from tflite_export.graph.kinds import ACTIVATION
 from tflite_export.graph.proofs import prove
-from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
+from tflite_export.graph.structure import (
+    IntegerGraph,
+    Operator,
+    Quantization,
+    Tensor,
+    parameters,
+)
 from tflite_export.graph.validation import validated
 from tflite_export.operators import nonlinear
 from tflite_export.operators.elementwise import MAXIMUM
@@ -54,33 +60,6 @@ def freeze(model: keras.Model, *, target: str | None = None) -> IntegerGraph:
     """
     runtimes = () if target is None else targets.capabilities(target).runtimes
     return prove(validated(_Freezer(model).graph()), runtimes=runtimes)
-
-
-def bit_widths(model: keras.Model) -> dict[str, tuple[int | None, int]]:
-    """Layer name -> (weight bits or None, bits of its output), inputs too, in execution order.
-
-    A layer that is called several times has one width of its weights, but may have outputs of
-    several: where, say, its calls feed ReLUs of 8 and of 5 bits. The widest is told.
-    """
-    written = Written.of(model)
-    consumers = written.graph.consumers()
-
-    def output_bits(key: Key) -> int:
-        while key not in written.quantizers:
-            if key not in consumers:
-                return _UNREAD.bits
-            key = consumers[key][0].output
-        return written.quantizers[key].bits
-
-    result: dict[str, tuple[int | None, int]] = {
-        key[0]: (None, output_bits(key)) for key in written.graph.inputs
-    }
-    for call in written.graph.calls:
-        if not isinstance(call.layer, ActivationQuantizer):
-            weights = call.layer.bits if isinstance(call.layer, QuantizedWeights) else None
-            _, earlier = result.get(call.layer.name, (weights, 0))
-            result[call.layer.name] = (weights, max(earlier, output_bits(call.output)))
-    return result
 
 
 def _primitive(layer: keras.Layer) -> keras.Layer:
@@ -117,7 +96,7 @@ class _Freezer:
         for key in graph.inputs:
             if key not in self._names:
                 self._input(key, _UNREAD)
-        inputs = tuple((key[0], f"{key[0]}") for key in graph.inputs)
+        inputs = tuple((key[0], key[0]) for key in graph.inputs)
         outputs = [self._name(key) for key in graph.outputs]
         return IntegerGraph(
             self._model.name,
@@ -162,7 +141,7 @@ class _Freezer:
     def _rescaled(self, kernel: WrittenKernel, source: str) -> str:
         """A tensor in another scale; where that is its own, cut to the quantizer's width."""
         like, layer = _like(kernel.target), kernel.layer.name
-        if not _same_parameters(self._tensors[source], like):
+        if parameters(self._tensors[source]) != parameters(like):
             operator = Operator(QUANTIZE.name, (source,), (), layer, {})
             return self._emit(operator, like, kernel.result)
         if like.bits >= self._tensors[source].bits:
@@ -260,7 +239,7 @@ class _Freezer:
             like.quantization.scale[0],
             reach=largest_distance(source),
             dtype=like.dtype,
-        ).astype(np.int64 if source.dtype == "int16" else np.int32)
+        ).astype(bias_dtype(source.dtype))
         unit = np.float64(source.quantization.scale[0]) * stored.scale.astype(np.float64)
         unit = unit.astype(np.float32)
         # Of calls in one scale, such as the steps of a sequence, there is one bias.
@@ -311,12 +290,3 @@ def _like(quantizer: ActivationQuantizer) -> Tensor:
     scale, zero_point = quantizer.parameters()
     quantization = Quantization(np.atleast_1d(scale), zero_point)
     return Tensor("", (), quantizer.container, quantization, bits=quantizer.bits)
-
-
-def _same_parameters(tensor: Tensor, other: Tensor) -> bool:
-    left, right = tensor.quantization, other.quantization
-    return (
-        tensor.dtype == other.dtype
-        and left.zero_point == right.zero_point
-        and bool(left.scale[0] == right.scale[0])
-    )

@@ -43,7 +43,7 @@ def activation_widths(
             that the target does not execute at 16 bits.
     """
     resolver = _Resolver(model, topology, asked)
-    _refuse_missing(model, topology, resolver, target)
+    _refuse_missing(resolver, target)
     return resolver.by_layer
 
 
@@ -177,17 +177,21 @@ class _Resolver:
             yield call, self._bits[self._topology.result(call)]
 
 
-def _refuse_missing(
-    model: keras.Model, topology: Topology, resolver: _Resolver, target: str
-) -> None:
-    """Weightless operators that the target lacks at 16 bits; weights are checked with theirs."""
-    wide = [call for call, bits in resolver.kernels() if bits == 16]
-    for call in wide:
-        if linear.is_weighted(call.layer):
-            continue
-        kind = primitive_of(call.layer).kind_of(call.layer)
-        problem = targets.check_operator(target, kind, activation_dtype="int16")
+def _refuse_missing(resolver: _Resolver, target: str) -> None:
+    for call, bits in resolver.kernels():
+        problem = refused_at_16_bits(call, target) if bits == 16 else None
         if problem:
             raise ValueError(
                 f"layer {call.layer.name!r}, activation_bits=16 on target {target!r}: {problem}"
             )
+
+
+def refused_at_16_bits(call: Call, target: str) -> str | None:
+    """Why the target lacks an operator without weights at 16 bits; weights are checked with theirs.
+
+    None where it has it.
+    """
+    if linear.is_weighted(call.layer):
+        return None
+    kind = primitive_of(call.layer).kind_of(call.layer)
+    return targets.check_operator(target, kind, activation_dtype="int16")

@@ -12,14 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from tfeptq.canonical import linear
 from tfeptq.canonical.integer_types import INDEX_BITS
 from tfeptq.canonical.layer_graph import Call
-from tfeptq.canonical.primitives import primitive_of
 from tfeptq.canonical.topology import Topology
-from tfeptq.plan.activations import boundary_layers
+from tfeptq.plan.activations import boundary_layers, refused_at_16_bits
 from tfeptq.plan.tensors import has_fixed_parameters
-from tflite_export import targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +112,11 @@ class _Allowed:
         self._indices = {key[0] for key in written if topology.is_index(key)}
         self._refusals: dict[str, str] = {}
         for call in topology.operators():
-            if not linear.is_weighted(call.layer):
-                kind = primitive_of(call.layer).kind_of(call.layer)
-                problem = targets.check_operator(target, kind, activation_dtype="int16")
-                if problem:
-                    # What only reads 16 bits refuses them to the tensor that it reads.
-                    reads = topology.makes_indices(call)
-                    refused = topology.owner(call.inputs[0])[0] if reads else call.layer.name
-                    self._refusals[refused] = problem
+            if (problem := refused_at_16_bits(call, target)) is not None:
+                # What only reads 16 bits refuses them to the tensor that it reads.
+                reads = topology.makes_indices(call)
+                refused = topology.owner(call.inputs[0])[0] if reads else call.layer.name
+                self._refusals[refused] = problem
 
     def __call__(self, layers: Iterable[str]) -> tuple[int, ...]:
         layers = list(layers)

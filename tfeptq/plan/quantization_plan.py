@@ -19,18 +19,12 @@ from tfeptq.canonical.primitives import Magnitude, find_primitive
 from tfeptq.canonical.topology import Topology
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.activations import activation_widths
+from tfeptq.plan.assignment import tensor_plans
 from tfeptq.plan.groups import ActivationGroup, activation_groups
 from tfeptq.plan.input_ranges import Range, fixed_by_range, input_ranges
 from tfeptq.plan.sharing import Ranges
 from tfeptq.plan.states import state_keys
-from tfeptq.plan.tensors import (
-    Operand,
-    Quantizer,
-    TensorPlan,
-    TensorPlans,
-    fixed_parameters,
-    tensor_plans,
-)
+from tfeptq.plan.tensors import Operand, Quantizer, TensorPlan, TensorPlans, fixed_parameters
 from tfeptq.plan.weights import (
     WeightStorage,
     asked_widths,
@@ -139,9 +133,9 @@ class QuantizationPlan:
             name: storable_widths(
                 model.get_layer(name),
                 widths,
-                activation_dtype(bits[name]),
-                config.target,
-                config.weight_grid,
+                dtype=activation_dtype(bits[name]),
+                target=config.target,
+                grid=config.weight_grid,
             )
             for name, widths in asked.items()
         }
@@ -158,7 +152,14 @@ class QuantizationPlan:
             input_ranges=MappingProxyType(bounds),
             topology=topology,
             **_decided(
-                model, topology, config.target, config.weight_grid, widest, bits, bounds, ranges
+                model,
+                topology,
+                target=config.target,
+                weight_grid=config.weight_grid,
+                weight_bits=widest,
+                activation_bits=bits,
+                input_ranges=bounds,
+                ranges=ranges,
             ),
         )
 
@@ -185,11 +186,11 @@ class QuantizationPlan:
                 for layer in self.groups[group].layers
             }
             bits = activation_widths(self.model, self.topology, {**bits, **chosen}, self.target)
-        return self._again({**self.weight_bits, **weights}, bits, self.ranges)
+        return self._again(weight_bits={**self.weight_bits, **weights}, activation_bits=bits)
 
     def with_ranges(self, ranges: Ranges | None) -> QuantizationPlan:
         """The plan of a model whose tensors have these ranges."""
-        return self._again(self.weight_bits, self.activation_bits, ranges)
+        return self._again(ranges=ranges)
 
     def storage(self, layer: str, bits: int, dtype: str | None = None) -> WeightStorage:
         """How a layer's weights would be held at another width.
@@ -200,9 +201,12 @@ class QuantizationPlan:
         Raises:
             ValueError: a width that the target cannot store; names the layer.
         """
-        dtype = dtype or self.weights[layer].dtype
         return weight_storage(
-            self.model.get_layer(layer), bits, dtype, self.target, self.weight_grid
+            self.model.get_layer(layer),
+            bits,
+            dtype=dtype or self.weights[layer].dtype,
+            target=self.target,
+            grid=self.weight_grid,
         )
 
     def storable(self, layer: str, dtype: str) -> tuple[int, ...]:
@@ -211,9 +215,13 @@ class QuantizationPlan:
         Raises:
             ValueError: there is none; names the layer.
         """
-        held = self.model.get_layer(layer)
-        widths = self.candidates[layer]
-        return storable_widths(held, widths, dtype, self.target, self.weight_grid)
+        return storable_widths(
+            self.model.get_layer(layer),
+            self.candidates[layer],
+            dtype=dtype,
+            target=self.target,
+            grid=self.weight_grid,
+        )
 
     def fixed_parameters(self, quantizer: Quantizer, bits: int) -> tuple[float, int] | None:
         """Scale and zero point of one of the plan's quantizers at a width, if they are fixed."""
@@ -260,20 +268,25 @@ class QuantizationPlan:
         """The group of a layer whose output has a width of its own."""
         return next(group.name for group in self.groups.values() if name in group.layers)
 
-    def _again(
-        self,
-        weight_bits: Mapping[str, int],
-        activation_bits: Mapping[str, int],
-        ranges: Ranges | None,
-    ) -> QuantizationPlan:
-        facts = self.model, self.topology, self.target, self.weight_grid
-        decided = _decided(*facts, weight_bits, activation_bits, self.input_ranges, ranges)
+    def _again(self, **changed: Any) -> QuantizationPlan:
+        """The plan that follows from other widths or ranges."""
+        names = (
+            "target",
+            "weight_grid",
+            "weight_bits",
+            "activation_bits",
+            "input_ranges",
+            "ranges",
+        )
+        facts = {name: getattr(self, name) for name in names}
+        decided = _decided(self.model, self.topology, **{**facts, **changed})
         return dataclasses.replace(self, **decided)
 
 
 def _decided(
     model: keras.Model,
     topology: Topology,
+    *,
     target: str,
     weight_grid: str,
     weight_bits: Mapping[str, int],
@@ -284,11 +297,13 @@ def _decided(
     """The parts of a plan that follow from widths and ranges."""
     dtypes = {name: activation_dtype(bits) for name, bits in activation_bits.items()}
     weights = {
-        name: weight_storage(model.get_layer(name), bits, dtypes[name], target, weight_grid)
+        name: weight_storage(
+            model.get_layer(name), bits, dtype=dtypes[name], target=target, grid=weight_grid
+        )
         for name, bits in weight_bits.items()
     }
     means = {
-        layer.name: requantization(row.kind_of(layer), dtypes[layer.name], target)
+        layer.name: requantization(row.kind_of(layer), dtype=dtypes[layer.name], target=target)
         for layer in model.layers
         if (row := find_primitive(layer)) is not None and row.magnitude is Magnitude.MEAN
     }

@@ -43,11 +43,13 @@ class WeightStorage:
 
 
 def weight_storage(
-    layer: keras.Layer, bits: int, dtype: str, target: str, grid: str
+    layer: keras.Layer, bits: int, *, dtype: str, target: str, grid: str
 ) -> WeightStorage:
     """What the target's kernels need for the narrowest container.
 
     Args:
+        bits: width of a weight.
+        dtype: integer type of the layer's kernel, "int8" or "int16".
         grid: by its name in `tfeptq.config.WEIGHT_GRIDS`.
 
     Raises:
@@ -63,13 +65,13 @@ def weight_storage(
         )
     except ValueError as error:
         raise ValueError(f"layer {layer.name!r}, weight_bits={bits}: {error}") from error
-    rounding = requantization(kind, dtype, target, container=container)
+    rounding = requantization(kind, dtype=dtype, target=target, container=container)
     return WeightStorage(
         layer.name, kind, bits, grid, codes, dtype, per_channel, container, rounding
     )
 
 
-def requantization(kind: str, dtype: str, target: str, *, container: str | None = None) -> str:
+def requantization(kind: str, *, dtype: str, target: str, container: str | None = None) -> str:
     """How the target's kernel rounds its accumulator.
 
     Only int8 kernels are worth the imitation: a step of int16 is far below the noise.
@@ -102,7 +104,7 @@ def asked_widths(
 
 
 def storable_widths(
-    layer: keras.Layer, widths: Sequence[int], dtype: str, target: str, grid: str
+    layer: keras.Layer, widths: Sequence[int], *, dtype: str, target: str, grid: str
 ) -> tuple[int, ...]:
     """The widths among `widths` that the target can store.
 
@@ -112,7 +114,7 @@ def storable_widths(
     fitting, refusal = [], None
     for bits in widths:
         try:
-            weight_storage(layer, bits, dtype, target, grid)
+            weight_storage(layer, bits, dtype=dtype, target=target, grid=grid)
         except ValueError as error:
             refusal = error
         else:

@@ -13,7 +13,12 @@ import numpy as np
 from keras import ops
 
 from tfeptq.canonical.own_dtype import DTYPE
-from tfeptq.quantized.wrappers import TIE_NUDGE, multiplier_exponent, rounded_to_grid
+from tfeptq.quantized.kernel_rounding import (
+    TIE_NUDGE,
+    grid_between_roundings,
+    multiplier_exponent,
+    rounded_to_grid,
+)
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
@@ -45,9 +50,11 @@ class QuantizedMean(keras.layers.Wrapper):
 
     def set_accumulator_grid(self, input_scale: np.float32, output_scale: np.float32) -> None:
         """See `QuantizedWeights.set_accumulator_grid`."""
-        exponent = int(multiplier_exponent(np.float64(input_scale) / output_scale))
-        exponent -= min(self._positions.bit_length() - 1, 31 + exponent)
-        self.grid.assign(np.float32(np.float64(output_scale) * 2.0 ** min(exponent, 0)))
+        multiplier = np.float64(input_scale) / output_scale
+        room = 31 + int(multiplier_exponent(multiplier))
+        divided = min(self._positions.bit_length() - 1, room)
+        grid = grid_between_roundings(multiplier, output_scale, divided_bits=divided)
+        self.grid.assign(np.float32(grid))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.quantized.kernel_rounding import grid_between_roundings, rounded_to_grid
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.quantized.wrappers import multiplier_exponent, rounded_to_grid
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
@@ -31,6 +31,6 @@ class Narrowing(ActivationQuantizer):
 
     def set_grid(self, input_scale: np.float32) -> None:
         """Starts to round as the operator does, once both scales are final."""
-        output_scale = np.float64(self.parameters()[0])
-        exponent = int(multiplier_exponent(np.float64(input_scale) / output_scale))
-        self.grid.assign(np.float32(output_scale * 2.0 ** min(exponent, 0)))
+        output_scale, _ = self.parameters()
+        multiplier = np.float64(input_scale) / output_scale
+        self.grid.assign(np.float32(grid_between_roundings(multiplier, output_scale)))

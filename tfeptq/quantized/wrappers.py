@@ -17,6 +17,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.config import WEIGHT_GRIDS
 from tfeptq.quantized.integer_bias import integer_bias
+from tfeptq.quantized.kernel_rounding import grid_between_roundings, rounded_to_grid
 from tfeptq.quantized.quantizers import (
     given_unit,
     rectified_sigmoid,
@@ -29,34 +30,10 @@ from tfeptq.quantized.weight_structure import WeightStructure
 
 #: Slopes have a scale even where all of them are zero.
 _FLATTEST = 1e-8
-#: Part of a grid step: above the noise of float32, below anything that changes a result.
-TIE_NUDGE = 0.01
 #: Rounding variable of a weight that is rounded down for good: its soft rounding is exactly 0.
 _DOWN = -1e3
 #: How far soft rounding starts from the float weight towards the integer that stands for it.
 PULL = 0.8
-
-
-def rounded_to_grid(outputs: Any, grid: Any, *, requantization: str) -> Any:
-    """First of a kernel's two roundings, with a nudge that decides ties in the second.
-
-    Args:
-        grid: distance of the values in between, broadcast against `outputs`; 0: not known yet.
-        requantization: "once" (nothing to imitate), "twice" or "twice_up".
-    """
-    if requantization == "once":
-        return outputs
-    known = ops.where(grid > 0.0, grid, 1.0)
-    steps = ops.floor(outputs / known + 0.5)
-    nudge = TIE_NUDGE * (ops.sign(steps) if requantization == "twice" else 1.0)
-    rounded = straight_through(outputs, (steps + nudge) * known)
-    return ops.where(grid > 0.0, rounded, outputs)
-
-
-def multiplier_exponent(multiplier: Any) -> np.ndarray:
-    """e of a real multiplier q * 2^e, q in [0.5, 1) with 31 fractional bits, as kernels hold it."""
-    fraction, exponent = np.frexp(np.asarray(multiplier, np.float64))
-    return exponent + (np.round(fraction * 2.0**31) == 2.0**31)
 
 
 @keras.saving.register_keras_serializable(package="tfeptq")
@@ -224,8 +201,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         ties are common: they go away from zero ("twice") or up ("twice_up").
         """
         multiplier = np.float64(input_scale) * self.scales().astype(np.float64) / output_scale
-        exponent = np.minimum(multiplier_exponent(multiplier), 0)
-        grid = np.float64(output_scale) * 2.0**exponent
+        grid = grid_between_roundings(multiplier, output_scale)
         self._assign_call(self.grid, call_index, grid)
 
     @property

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tfeptq.canonical import linear
-from tfeptq.canonical.integer_types import activation_dtype
+from tfeptq.canonical.integer_types import activation_dtype, bias_dtype
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.canonical.primitives import is_product
 from tfeptq.goals import Budget
@@ -33,8 +33,6 @@ from tflite_export.packaging.compression import DECODE_BYTES, WIDEST_INDEX
 
 #: Bytes of one scale in a file, float32; its zero point is in a vector that tensors share.
 _SCALE_BYTES = 4
-#: Bytes of a bias, by the integer type of the kernel.
-_BIAS_BYTES = {"int8": 4, "int16": 8}
 #: What look-up tables save of the file, to be told from what is written before compression.
 TABLE_SAVINGS = "table_savings"
 
@@ -50,7 +48,8 @@ def storage(
         except ValueError:
             return None
         stored = _stored_bytes(plan, held, budget)
-        bias = plan.model.get_layer(name).bias.shape[0] * _BIAS_BYTES[held.dtype]
+        channels = plan.model.get_layer(name).bias.shape[0]
+        bias = channels * np.dtype(bias_dtype(held.dtype)).itemsize
         return {
             "weight_bytes": weight_bytes(plan, held, budget),
             "file_bytes": stored + bias,

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
+from tfeptq.canonical.integer_types import bias_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import unique_name
 from tfeptq.canonical.primitives import Magnitude, primitive_of
@@ -21,8 +22,6 @@ from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.operators.tables import integers, place_operators
-
-_BIAS = {"int8": "int32", "int16": "int64"}
 
 
 def outline(plan: QuantizationPlan) -> IntegerGraph:
@@ -132,7 +131,7 @@ class _Outline:
             axis=axis,
             bits=held.code_bits,
         )
-        bias = self._constant(f"{layer.name}/bias", (channels,), _BIAS[dtype], scales=scales)
+        bias = self._constant(f"{layer.name}/bias", (channels,), bias_dtype(dtype), scales=scales)
         return [weights, bias]
 
     def _write(self, key: Key, name: str) -> str:

@@ -17,7 +17,8 @@ from tfeptq.calibrate.read_values import ReadValues
 from tfeptq.canonical import tabulated
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.topology import Topology
-from tfeptq.plan.tensors import TensorPlans, tensor_plans
+from tfeptq.plan.assignment import tensor_plans
+from tfeptq.plan.tensors import TensorPlans
 from tfeptq.preparation import prepare
 
 SHAPE = (6, 5, 3)

@@ -16,8 +16,8 @@ import tfeptq
 import tflite_export
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.topology import Topology, joins
+from tfeptq.plan.assignment import tensor_plans
 from tfeptq.plan.sharing import extent, shared
-from tfeptq.plan.tensors import tensor_plans
 from tfeptq.preparation import prepare
 
 H, W, C = 6, 5, 3
