@@ -6,11 +6,17 @@ budgets. What is refused here would be refused after the work otherwise.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
+
+from tfeptq.arguments import deployed_shape
 from tfeptq.config import QuantizationConfig
 from tfeptq.plan.quantization_plan import QuantizationPlan
+from tfeptq.preparation import as_functional, prepare
 from tfeptq.selection.outline import outline
 from tfeptq.selection.prepare import check_costs
 from tfeptq.selection.prices import prices
@@ -24,6 +30,40 @@ from tflite_export.targets.containers import plan_storage
 
 #: Findings that a sentence lists.
 _FINDINGS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRequest:
+    """A request that nothing speaks against, as far as that can be told without data.
+
+    Attributes:
+        functional: the float model, with the sizes and the outputs that were asked for.
+        plan: of its canonical form.
+        notes: what the user should know, a sentence each.
+    """
+
+    functional: keras.Model
+    plan: QuantizationPlan
+    notes: tuple[str, ...]
+
+
+def plan_request(
+    model: keras.Model, calibration: Any, config: QuantizationConfig, *, cost: str | None = None
+) -> PlannedRequest:
+    """Prepares a model, plans its quantization and looks ahead, see `look_ahead`.
+
+    Args:
+        calibration: asked for nothing but the sizes of its samples, where the model leaves sizes
+            open.
+        cost: what a frontier is drawn against.
+
+    Raises:
+        ValueError: see `look_ahead`, or a model that cannot be prepared.
+    """
+    shape = deployed_shape(model, calibration, config)
+    functional = as_functional(model, shape, config.outputs)
+    plan = QuantizationPlan.of(prepare(functional, config), config, original=functional)
+    return PlannedRequest(functional, plan, look_ahead(plan, config, cost=cost))
 
 
 def look_ahead(
@@ -89,4 +129,4 @@ def _left_on_the_cpu(
 
 def _warn(notes: Sequence[str]) -> None:
     for note in notes:
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, stacklevel=5)

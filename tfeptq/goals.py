@@ -10,6 +10,11 @@ from typing import Any
 from tfeptq.host_latency import HOST
 from tfeptq.settings import NamedSettings, member, real, shown, switch, whole
 
+#: Costs that a budget can bound and a frontier can be drawn against.
+COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
+#: Of widths that hold an accuracy.
+SEARCHES = ("frontier", "layers")
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget(NamedSettings):
@@ -88,12 +93,6 @@ def _path(value: Any) -> str:
             f"Budget: latency_table={shown(value)} must be the path of a CSV file, or {HOST!r}"
         )
     return os.fspath(value)
-
-
-#: Costs that a budget can bound and a frontier can be drawn against.
-COSTS = ("weight_bytes", "activation_bytes", "bit_operations", "latency_ms")
-
-SEARCHES = ("frontier", "layers")
 
 
 @dataclasses.dataclass(frozen=True)

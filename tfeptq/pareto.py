@@ -8,15 +8,14 @@ from typing import Any
 
 import keras
 
-from tfeptq.arguments import deployed_shape, given_config, given_model
-from tfeptq.before_data import look_ahead
+from tfeptq.arguments import given_config, given_model
+from tfeptq.before_data import plan_request
 from tfeptq.calibrate.sequences import single_steps
 from tfeptq.checkpoint.steps import open_checkpoint
 from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import configured_samples
 from tfeptq.goals import timed
-from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import as_functional, prepare, prove
+from tfeptq.preparation import prove
 from tfeptq.progress import Verbosity, check_verbose, shown
 from tfeptq.selection.choice import Choice
 from tfeptq.selection.frontier_point import FrontierPoint
@@ -81,15 +80,12 @@ def _choice(
     checkpoint_dir: str | Path | None,
     labels: Any,
 ) -> Choice:
-    shape = deployed_shape(model, calibration, config)
-    functional = as_functional(model, shape, config.outputs)
-    canonical = prepare(functional, config)
-    plan = QuantizationPlan.of(canonical, config, original=functional)
-    look_ahead(plan, config, cost=cost)
+    request = plan_request(model, calibration, config, cost=cost)
+    functional, plan = request.functional, request.plan
     labelled = labelled_loss(model, labels, config)
     calibration = single_steps(functional, calibration, config, labels)
-    taken = configured_samples(calibration, canonical.inputs, config, labels)
+    taken = configured_samples(calibration, plan.model.inputs, config, labels)
     labelled = labelled and labelled.of(taken.labels)
-    prove(functional, canonical, taken.arrays)
+    prove(functional, plan.model, taken.arrays)
     with open_checkpoint(checkpoint_dir) as checkpoint:
         return prepare_choice(plan, taken.arrays, config, checkpoint=checkpoint, labelled=labelled)

@@ -10,15 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.arguments import (
-    check_callbacks,
-    deployed_shape,
-    given_config,
-    given_model,
-    require_goal,
-)
+from tfeptq.arguments import check_callbacks, given_config, given_model, require_goal
 from tfeptq.attempts import Attempts
-from tfeptq.before_data import look_ahead
+from tfeptq.before_data import plan_request
 from tfeptq.calibrate.lost_features import warn_of_lost_features
 from tfeptq.calibrate.odd_samples import warn_of_odd_samples
 from tfeptq.calibrate.sequences import single_steps
@@ -30,7 +24,7 @@ from tfeptq.hessian.labelled import LabelledLoss
 from tfeptq.model import QuantizedModel
 from tfeptq.plan.input_ranges import doubts
 from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import as_functional, prepare, prove
+from tfeptq.preparation import prove
 from tfeptq.progress import Stopwatch, Verbosity, check_verbose, shown
 from tfeptq.recipe import Means, quantized_by
 from tfeptq.selection.accuracy import float_values
@@ -160,23 +154,20 @@ def _prepared(
     model: keras.Model, calibration: Any, config: QuantizationConfig, labels: Any
 ) -> _Prepared:
     """What needs no data is done and refused first."""
-    shape = deployed_shape(model, calibration, config)
-    functional = as_functional(model, shape, config.outputs)
-    canonical = prepare(functional, config)
-    plan = QuantizationPlan.of(canonical, config, original=functional)
-    ahead = look_ahead(plan, config)
+    request = plan_request(model, calibration, config)
+    functional, plan = request.functional, request.plan
     labelled = labelled_loss(model, labels, config)
     # What a metric scores has the outputs that were asked for.
     scored = model if config.outputs is None else functional
     target = config.accuracy_target
     baseline = None if target is None else float_values(target, scored)
     calibration = single_steps(functional, calibration, config, labels)
-    taken = configured_samples(calibration, canonical.inputs, config, labels)
+    taken = configured_samples(calibration, plan.model.inputs, config, labels)
     lost = warn_of_lost_features(plan, functional, taken.arrays)
-    prove(functional, canonical, taken.arrays)
+    prove(functional, plan.model, taken.arrays)
     odd = warn_of_odd_samples(functional, taken.arrays)
-    notes = [*lost, *odd, *doubts(canonical, taken.arrays, plan.input_ranges)]
-    taken = dataclasses.replace(taken, notes=(*ahead, *taken.notes, *notes))
+    notes = [*lost, *odd, *doubts(plan.model, taken.arrays, plan.input_ranges)]
+    taken = dataclasses.replace(taken, notes=(*request.notes, *taken.notes, *notes))
     return _Prepared(plan, taken, scored, baseline, labelled and labelled.of(taken.labels))
 
 

@@ -44,8 +44,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     Raises:
         ValueError: anything else, numbers as text and truth values included.
     """
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-    if not is_whole or value < least or (most is not None and value > most):
+    if not _is_whole(value) or value < least or (most is not None and value > most):
         bound = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}={shown(value)} must be a whole number {bound}{_unquoted(value)}")
     return int(value)
@@ -97,8 +96,7 @@ def width(name: str, value: Any, allowed: Sequence[int]) -> int:
     Raises:
         ValueError: anything else.
     """
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-    if not is_whole or value not in allowed:
+    if not _is_whole(value) or value not in allowed:
         raise ValueError(
             f"{name}={shown(value)} is not a width that can be executed; "
             f"allowed are {', '.join(map(str, allowed))}{_unquoted(value)}"
@@ -211,6 +209,10 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
             "example (0, 255)"
         )
     return float(value[0]), float(value[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
 
 
 def _is_finite(value: Any) -> bool:

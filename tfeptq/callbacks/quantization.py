@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 import tflite_export
-from tfeptq.arguments import deployed_shape, given_config, require_goal
-from tfeptq.before_data import look_ahead
+from tfeptq.arguments import given_config, require_goal
+from tfeptq.before_data import plan_request
 from tfeptq.callbacks.best_epoch import BestEpoch
 from tfeptq.callbacks.calibration import Calibration
 from tfeptq.callbacks.last_callback import Logs, finish_last, standing_with
@@ -23,8 +23,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
 from tfeptq.pipeline import quantize
-from tfeptq.plan.quantization_plan import QuantizationPlan
-from tfeptq.preparation import as_functional, prepare, prove
+from tfeptq.preparation import prove
 from tfeptq.progress import Verbosity, check_verbose
 from tfeptq.settings import member, whole
 from tflite_export.file.atomic import path_of, tflite_destination
@@ -128,10 +127,8 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.quantized = self.result = None
         if self._export_path is not None:
             tflite_destination(self._export_path)
-        shape = deployed_shape(self.model, self._calibration, self.config)
-        functional = as_functional(self.model, shape, self.config.outputs)
-        canonical = prepare(functional, self.config)
-        look_ahead(QuantizationPlan.of(canonical, self.config, original=functional), self.config)
+        request = plan_request(self.model, self._calibration, self.config)
+        functional, canonical = request.functional, request.plan.model
         self._taken = self._calibration.taken(functional, canonical.inputs, self.config)
         prove(functional, canonical, self._taken.arrays)
         if self._validation is not None:

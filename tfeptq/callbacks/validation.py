@@ -11,6 +11,7 @@ import tensorflow as tf
 
 #: Samples of a batch on which scoring is tried.
 _TRIED = 32
+_UNFIT = "validation_data cannot be scored with the model's loss and metrics"
 #: Inputs, labels or None, sample weights or None.
 Batch = tuple[Any, Any, Any]
 
@@ -65,9 +66,6 @@ class Validation:
             batches: Iterable[Any] = (data[index] for index in range(data.num_batches))
             return map(keras.utils.unpack_x_y_sample_weight, batches)
         return map(keras.utils.unpack_x_y_sample_weight, data)
-
-
-_UNFIT = "validation_data cannot be scored with the model's loss and metrics"
 
 
 def first_line(error: BaseException) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfeptq.report.finite import finite
 from tflite_export.targets import capabilities
 
 if TYPE_CHECKING:
@@ -36,12 +36,4 @@ def show_file(result: ExportResult) -> None:
 
 def print_json(result: Any) -> None:
     """A dataclass as one JSON document; what is infinite, which JSON does not know, as null."""
-    print(json.dumps(_finite(dataclasses.asdict(result)), default=os.fspath))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(finite(dataclasses.asdict(result)), default=os.fspath))

@@ -27,13 +27,11 @@ from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.quantized.written import Written, WrittenKernel
-from tfeptq.report.nearness import tensor_cosine, tensor_sqnr
+from tfeptq.report.nearness import INAUDIBLE, tensor_cosine, tensor_sqnr
 from tfeptq.report.restoration import WAYS, Restored, applicable
 from tfeptq.report.tables import show_comparison
 from tfeptq.settings import shown, whole
 
-#: dB above which nobody tells two tensors apart.
-_INAUDIBLE = 60.0
 #: Lost in one layer, and left after it, in dB, where a model breaks.
 BREAK, SOUND = 6.0, 20.0
 
@@ -188,7 +186,7 @@ def _outputs(quantized: keras.Model) -> Any:
 
 def _of_noise(noise: float) -> float:
     """dB of a ratio of noise to signal."""
-    return _INAUDIBLE if noise <= 0.0 else float(min(-10.0 * np.log10(noise), _INAUDIBLE))
+    return INAUDIBLE if noise <= 0.0 else float(min(-10.0 * np.log10(noise), INAUDIBLE))
 
 
 class _Both:
@@ -237,7 +235,7 @@ class _Both:
             accumulated,
             tensor_cosine(expected, found),
             tensor_sqnr(expected, self._alone(kernel)),
-            max(min([*entering, _INAUDIBLE]) - min(accumulated, _INAUDIBLE), 0.0),
+            max(min([*entering, INAUDIBLE]) - min(accumulated, INAUDIBLE), 0.0),
         )
 
     def _accumulated(self, key: Key) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.config import QuantizationConfig
+from tfeptq.report.finite import finite
 from tfeptq.report.layer_facts import LayerFacts, layer_facts
 from tfeptq.report.scores import Score
 from tfeptq.report.target_section import TargetSection, target_section
@@ -77,7 +78,7 @@ class Content:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON, which knows no infinities: they are null."""
-        return _finite(dataclasses.asdict(self))
+        return finite(dataclasses.asdict(self))
 
     @property
     def headline(self) -> list[tuple[str, str]]:
@@ -198,13 +199,3 @@ def _sizes(result: ExportResult, elements: int) -> list[tuple[str, int]]:
         (f"file {result.path.name}", result.size_bytes),
         *packed,
     ]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if hasattr(value, "item") else value

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+#: dB above which nobody tells two tensors apart.
+INAUDIBLE = 60.0
 #: Values of a tensor that are looked at where it has more.
 ENOUGH_VALUES = 2**20
 

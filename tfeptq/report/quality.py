@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +28,9 @@ from tfeptq.canonical.topology import Topology
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import Taken
 from tfeptq.model import QuantizedModel
+from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.report.nearness import cosine, sqnr, tensor_nearness
+from tfeptq.report.nearness import INAUDIBLE, cosine, sqnr, tensor_nearness
 from tfeptq.stage_samples import first
 
 #: dB of an output, and of one of its channels.
@@ -77,7 +77,7 @@ class Quality:
             it; of what is read of it, see `Topology.seen`.
         cosines: layer name -> cosine of the same.
         lost: layer name -> dB that its output is further from float than the furthest of its
-            inputs, of 60 dB and less.
+            inputs, of `INAUDIBLE` dB and less.
     """
 
     outputs: tuple[OutputQuality, ...]
@@ -146,15 +146,15 @@ def measure(
 
 
 def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> dict[Key, Key]:
-    """Tensor -> the quantized one where a quantizer is behind the same call."""
+    """Tensor -> its counterpart, quantized where a quantizer is behind the call."""
     behind: dict[Key, Key] = {}
     for call in wrapped.calls:
         # The first one is the tensor's own, others make copies of it.
         if isinstance(call.layer, ActivationQuantizer):
             behind.setdefault(call.inputs[0], call.output)
-    own = {call.output for call in wrapped.calls}
-    made = (call.output for call in graph.calls)
-    return {key: behind.get(key, key) for key in made if key in own}
+    counterparts = corresponding_tensors(graph, wrapped)
+    made = ((call.output, counterparts[call.output]) for call in graph.calls)
+    return {key: behind.get(other, other) for key, other in made}
 
 
 def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality:
@@ -246,9 +246,8 @@ def _joins_ranges(call: Call) -> bool:
     return row is not None and row.merges and row.copies
 
 
-def _drop(call: Any, layers: Mapping[str, float]) -> float:
+def _drop(call: Call, layers: Mapping[str, float]) -> float:
     """SQNR of a layer's output minus the least of its inputs', in dB."""
     before = [layers[name] for name, _ in call.inputs if name in layers]
     own = layers.get(call.layer.name, np.inf)
-    finite = [min(value, 60.0) for value in before] or [60.0]
-    return min(own, 60.0) - min(finite)
+    return min(own, INAUDIBLE) - min([*before, INAUDIBLE])
