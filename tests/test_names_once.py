@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_operators_once import literals
+from tests.test_operators_once import files_naming
 from tfeptq.config import SENSITIVITIES, WEIGHT_GRIDS
 from tflite_export.targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
-REGISTERED = {"tfeptq/config.py"}
 #: Kind -> names -> files that may hold them as strings, with reasons.
 PROMISES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "target": (
@@ -51,25 +50,18 @@ PROMISES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }
 
 
-def files_naming(names: tuple[str, ...]) -> dict[str, set[str]]:
-    found = {}
-    for package in ("tfeptq", "tflite_export"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if named := literals(path) & set(names):
-                found[path.relative_to(ROOT).as_posix()] = named
-    return found
-
-
 @pytest.mark.parametrize("kind", PROMISES)
 def test_nothing_else_names_one(kind):
     names, allowed = PROMISES[kind]
-    assert {file: named for file, named in files_naming(names).items() if file not in allowed} == {}
+    assert {
+        file: named for file, named in files_naming(set(names)).items() if file not in allowed
+    } == {}
 
 
 @pytest.mark.parametrize("kind", PROMISES)
 def test_the_exceptions_are_needed(kind):
     names, allowed = PROMISES[kind]
-    assert set(files_naming(names)) == set(allowed)
+    assert set(files_naming(set(names))) == set(allowed)
 
 
 @pytest.mark.parametrize("name", SENSITIVITIES)

@@ -34,12 +34,12 @@ def literals(path: Path) -> set[str]:
     }
 
 
-def files_naming(kinds: set[str]) -> dict[str, set[str]]:
-    """Product files that hold the name of a kind as a string."""
+def files_naming(names: set[str]) -> dict[str, set[str]]:
+    """Product files that hold some of the names as strings, and which."""
     found = {}
     for package in ("tfeptq", "tflite_export"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            if named := literals(path) & kinds:
+            if named := literals(path) & names:
                 found[path.relative_to(ROOT).as_posix()] = named
     return found
 

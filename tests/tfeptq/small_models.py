@@ -27,3 +27,14 @@ def residual_network(seed: int = 0) -> keras.Model:
 
 def images(count: int = 64, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, H, W, C)).astype("float32")
+
+
+class Agreement:
+    """A metric: whether the predicted class is the float model's, sample by sample."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._images = images(256, seed=3)
+        self._classes = model.predict(self._images, verbose=0).argmax(1)
+
+    def __call__(self, model: keras.Model) -> np.ndarray:
+        return model.predict(self._images, verbose=0).argmax(1) == self._classes

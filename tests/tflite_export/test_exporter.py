@@ -11,6 +11,7 @@ import pytest
 
 import tflite_export
 from tests.tflite_export import one_operator as one
+from tests.tflite_export.weighted_layers import convolution
 from tflite_export import verify
 from tflite_export.file.as_graph import to_graph
 from tflite_export.file.reader import parse
@@ -21,30 +22,6 @@ from tflite_export.runtimes import reference, sessions
 from tflite_export.targets.containers import plan_storage
 
 GENERATOR = np.random.default_rng(0)
-
-
-def convolution(bits: int = 4, kind: str = "CONV_2D") -> IntegerGraph:
-    top = 2 ** (bits - 1) - 1
-    shape = (5, 3, 2, 3) if kind == "CONV_2D" else (1, 3, 2, 3)
-    outputs = 5 if kind == "CONV_2D" else 3
-    weights = GENERATOR.integers(-top, top + 1, shape).astype(np.int8)
-    scale = GENERATOR.uniform(0.01, 0.03, outputs).astype(np.float32)
-    bias = GENERATOR.integers(-99, 99, outputs).astype(np.int32)
-    attributes = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "activation": "RELU"}
-    attributes |= {"dilation_h": 1, "dilation_w": 1}
-    if kind != "CONV_2D":
-        attributes["depth_multiplier"] = 1
-    axis = 0 if kind == "CONV_2D" else 3
-    return one.graph_of(
-        kind,
-        [
-            one.activation("x", (1, 6, 7, 3), "int8", 0.04, 3),
-            Tensor("w", shape, "int8", one.quantization(scale, 0, axis), weights, bits),
-            Tensor("b", (outputs,), "int32", one.quantization(np.float32(0.04) * scale), bias, 32),
-        ],
-        one.activation("y", (1, 4, 6, outputs), "int8", 0.05, -128),
-        attributes,
-    )
 
 
 def test_export_writes_verifies_and_reports(tmp_path):

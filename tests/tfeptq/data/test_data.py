@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.tfeptq.batches import Batches
 from tfeptq.data.samples import ENDLESS_FACTOR, load_npz, take, take_samples
 
 SHAPE = (5, 7, 3)
@@ -29,19 +30,15 @@ def two_inputs(inputs):
     return [*inputs, keras.Input((4,), name="extra")]
 
 
-class Batches(keras.utils.PyDataset):
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        return IMAGES[8 * index : 8 * index + 8], np.zeros(8)
+def batches():
+    return Batches([(IMAGES[begin : begin + 8], np.zeros(8)) for begin in range(0, 40, 8)])
 
 
 FORMS = {
     "array": lambda: IMAGES,
     "list of one array": lambda: [IMAGES],
     "dict": lambda: {"image": IMAGES},
-    "PyDataset": Batches,
+    "PyDataset": batches,
     "tf.data": lambda: tf.data.Dataset.from_tensor_slices(IMAGES).batch(8),
     "tf.data with labels": lambda: tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(40))).batch(
         8
@@ -82,7 +79,7 @@ def test_arrays_with_more_samples_are_chosen_from_with_a_seed(inputs):
 
 @pytest.mark.parametrize("form", ["array", "PyDataset", "list of one array"])
 def test_labels_stay_with_their_samples(inputs, form):
-    images = [IMAGES] if form.startswith("list") else IMAGES if form == "array" else Batches()
+    images = [IMAGES] if form.startswith("list") else IMAGES if form == "array" else batches()
     labels = IMAGES[:, 0, 0, 0]
     (samples,) = take_samples(images, inputs, samples=11, seed=3)
     taken = take(images, inputs, samples=11, seed=3, labels=labels)
@@ -137,18 +134,6 @@ def test_equal_samples_count_as_often_as_they_are_given(inputs):
         assert 15 < is_equal[:50].sum() < 35
 
 
-class Given(keras.utils.PyDataset):
-    def __init__(self, batches):
-        super().__init__()
-        self._batches = batches
-
-    def __len__(self):
-        return len(self._batches)
-
-    def __getitem__(self, index):
-        return self._batches[index]
-
-
 def split(arrays, cuts):
     return list(zip(*(np.split(array, cuts) for array in arrays), strict=True))
 
@@ -185,7 +170,7 @@ def test_neither_order_nor_form_change_what_is_taken(given, wanted, seed):
         moved = [array[order] for array in arrays]
         forms = {
             "arrays": tuple(moved),
-            "PyDataset": Given(split(moved, cuts)),
+            "PyDataset": Batches(split(moved, cuts)),
             "tf.data": from_tensors(moved, 1 + int(generator.integers(count))),
         }
         if count < ENDLESS_FACTOR * wanted:

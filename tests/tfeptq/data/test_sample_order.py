@@ -19,18 +19,7 @@ from keras import layers as L
 
 import tfeptq
 from tests.tfeptq import random_models, small_models
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, parts):
-        super().__init__()
-        self._parts = parts
-
-    def __len__(self):
-        return len(self._parts)
-
-    def __getitem__(self, index):
-        return self._parts[index]
+from tests.tfeptq.batches import Batches
 
 
 def split(arrays, size):

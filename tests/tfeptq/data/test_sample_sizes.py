@@ -9,35 +9,22 @@ import tensorflow as tf
 from keras import layers as L
 
 import tfeptq
+from tests.tfeptq.batches import Batches
 from tfeptq.data.later import Later
 from tfeptq.data.sample_sizes import sizes_of
 
 IMAGES = np.random.default_rng(0).normal(size=(12, 9, 7, 3)).astype("float32")
 OPEN = [(None, None, 3)]
 CONFIG = tfeptq.QuantizationConfig(rounding="nearest", samples=8)
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, labelled):
-        super().__init__()
-        self.labelled = labelled
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        images = IMAGES[4 * index : 4 * index + 4]
-        return (images, np.zeros(4)) if self.labelled else images
-
-
+PARTS = [IMAGES[begin : begin + 4] for begin in range(0, 12, 4)]
 FORMS = {
     "array": IMAGES,
     "list of one": [IMAGES],
     "dictionary": {"image": IMAGES},
     "tensor": tf.constant(IMAGES),
     "later": Later(lambda: IMAGES),
-    "batches": Batches(False),
-    "labelled batches": Batches(True),
+    "batches": Batches(PARTS),
+    "labelled batches": Batches([(part, np.zeros(4)) for part in PARTS]),
     "dataset": tf.data.Dataset.from_tensor_slices(IMAGES).batch(5),
     "labelled dataset": tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(12))).batch(5),
 }

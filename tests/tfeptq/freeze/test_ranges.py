@@ -22,6 +22,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
 from tfeptq.quantized.wrap import wrap
+from tflite_export.graph.kinds import is_weighted
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.runtimes import reference
 
@@ -114,6 +115,11 @@ def exact(value: float) -> Fraction:
     return Fraction(float(value))
 
 
+def check_all(graph: IntegerGraph) -> None:
+    for operator in graph.operators:
+        (check_weighted if is_weighted(operator.kind) else check_others)(graph, operator)
+
+
 def check_weighted(graph: IntegerGraph, operator: Operator) -> None:
     """Sums of the worst inputs and multipliers, in exact rational arithmetic."""
     source, weights, bias = (graph.tensors[name] for name in operator.inputs)
@@ -186,9 +192,7 @@ def test_every_graph_that_freeze_returns_fits(
     settle(model, is_trained=False)
     assert not settle(model, is_trained=False)
     graph = model.freeze()
-    for operator in graph.operators:
-        weighted = operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        (check_weighted if weighted else check_others)(graph, operator)
+    check_all(graph)
 
 
 @settings(max_examples=25)
@@ -221,9 +225,7 @@ def test_training_cannot_leave_what_fits(bits, activation_bits, drift, seed):
         )
         if tensor.data is not None:
             np.testing.assert_array_equal(tensor.data, second.tensors[name].data)
-    for operator in first.operators:
-        weighted = operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        (check_weighted if weighted else check_others)(first, operator)
+    check_all(first)
 
 
 @settings(max_examples=25)

@@ -260,20 +260,9 @@ def test_a_shared_layer_is_one_choice():
     assert [name for name, (bits, _) in widths.items() if bits] == ["first", "shared"]
 
 
-class Agreement:
-    """Whether the predicted class is the float model's, sample by sample."""
-
-    def __init__(self, model):
-        self._images = small_models.images(256, seed=3)
-        self._classes = model.predict(self._images, verbose=0).argmax(1)
-
-    def __call__(self, model):
-        return model.predict(self._images, verbose=0).argmax(1) == self._classes
-
-
 @pytest.mark.parametrize("search", ["frontier", "layers"])
 def test_an_accuracy_target_is_held_by_fewer_bytes(model, search):
-    target = tfeptq.AccuracyTarget(Agreement(model), relative=0.9, search=search)
+    target = tfeptq.AccuracyTarget(small_models.Agreement(model), relative=0.9, search=search)
     quantized = tfeptq.quantize(
         model, small_models.images(32), configuration(accuracy_target=target)
     )
@@ -293,7 +282,7 @@ def test_a_search_scores_the_float_model_once(model, monkeypatch):
         "channel_attention",
         lambda *args, **settings: calls.append(1) or attention(*args, **settings),
     )
-    target = tfeptq.AccuracyTarget(Agreement(model), relative=0.8, search_steps=1)
+    target = tfeptq.AccuracyTarget(small_models.Agreement(model), relative=0.8, search_steps=1)
     config = configuration(weight_bits=(4, 8), rounding="eptq", steps=2, accuracy_target=target)
     quantized = tfeptq.quantize(model, small_models.images(32), config)
     assert quantized.accuracy_search.evaluations >= 2
@@ -301,7 +290,7 @@ def test_a_search_scores_the_float_model_once(model, monkeypatch):
 
 
 def test_an_accuracy_target_out_of_reach_is_refused(model):
-    target = tfeptq.AccuracyTarget(Agreement(model), relative=1.0)
+    target = tfeptq.AccuracyTarget(small_models.Agreement(model), relative=1.0)
     config = configuration(weight_bits=(2,), first_last_bits=None, accuracy_target=target)
     with pytest.raises(ValueError, match="cannot be reached: even the best"):
         tfeptq.quantize(model, small_models.images(32), config)

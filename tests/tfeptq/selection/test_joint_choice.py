@@ -275,21 +275,10 @@ def test_weights_follow_the_order_of_their_traces_and_activations_are_free():
     assert free.program.loss(free.within({"bit_operations": limit})) <= point.loss
 
 
-class Agreement:
-    """Whether the predicted class is the float model's, sample by sample."""
-
-    def __init__(self, model):
-        self._images = small_models.images(256, seed=3)
-        self._classes = model.predict(self._images, verbose=0).argmax(1)
-
-    def __call__(self, model):
-        return model.predict(self._images, verbose=0).argmax(1) == self._classes
-
-
 def test_layers_and_activations_are_narrowed_by_one_search():
     model = small_models.residual_network()
     goal = {"search": "layers", "cost": "bit_operations", "relative": 0.85}
-    target = tfeptq.AccuracyTarget(Agreement(model), **goal)
+    target = tfeptq.AccuracyTarget(small_models.Agreement(model), **goal)
     config = configuration(activation_bits=(4, 8), accuracy_target=target)
     quantized = tfeptq.quantize(model, IMAGES, config)
     assert quantized.accuracy_search.comparison.holds

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tflite_export
 from tests.tflite_export.random_operators import random_graph
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution
 from tflite_export.file.writer import serialize, write
 
 FILES = (

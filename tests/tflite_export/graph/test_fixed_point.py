@@ -49,12 +49,20 @@ def test_multipliers_above_one_wrap_around_where_int32_ends(value, real):
         assert abs(found - value * real) <= 0.5 + abs(value * real) * 2.0**-31
 
 
+def product(value: int, real: float) -> Fraction:
+    """Exact, with the multiplier as kernels hold it."""
+    fraction, exponent = fixed_point.quantize_multiplier(real)
+    return Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
+
+
+def assert_rounded_once(value: int, real: float) -> None:
+    found = int(fixed_point.multiply_once(np.array(value), real))
+    assert found == (product(value, real) + Fraction(1, 2)).__floor__()
+
+
 @given(value=st.integers(-(2**47), 2**47 - 1), real=st.floats(2.0**-31, 2.0**-17))
 def test_wide_accumulators_are_rounded_once_as_well(value, real):
-    fraction, exponent = fixed_point.quantize_multiplier(real)
-    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
-    found = int(fixed_point.multiply_once(np.array(value), real))
-    assert found == (exact + Fraction(1, 2)).__floor__()
+    assert_rounded_once(value, real)
 
 
 def test_tiny_multipliers_are_zero():
@@ -72,17 +80,13 @@ def test_a_power_of_two_is_exact():
 
 @given(value=ACCUMULATORS, real=REALS)
 def test_rounding_once_is_half_up(value, real):
-    fraction, exponent = fixed_point.quantize_multiplier(real)
-    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
-    found = int(fixed_point.multiply_once(np.array(value), real))
-    assert found == (exact + Fraction(1, 2)).__floor__()
+    assert_rounded_once(value, real)
 
 
 @given(value=ACCUMULATORS, real=REALS)
 def test_rounding_twice_is_never_further_than_one_from_the_exact_product(value, real):
     found = int(fixed_point.multiply(np.array(value), real))
-    fraction, exponent = fixed_point.quantize_multiplier(real)
-    exact = Fraction(value) * int(fraction) * Fraction(2) ** (int(exponent) - 31)
+    exact = product(value, real)
     assert abs(found - exact) < Fraction(101, 100)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.tflite_export.random_operators import random_graph
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.kinds import known

@@ -7,7 +7,7 @@ import pytest
 
 import tflite_export
 from tests.tflite_export import one_operator as one
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution
 from tflite_export.graph.structure import Tensor
 
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")

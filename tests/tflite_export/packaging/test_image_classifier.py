@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tflite_export
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Operator

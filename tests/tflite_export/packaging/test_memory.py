@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import tflite_export
-from tests.tflite_export.packaging.test_compression import layer
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution, layer
 from tflite_export.file.writer import write
 from tflite_export.packaging import compress, memory_budget
 from tflite_export.runtimes import tflm

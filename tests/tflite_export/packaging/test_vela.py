@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.tflite_export import one_operator as one
-from tests.tflite_export.packaging.test_compression import layer
+from tests.tflite_export.weighted_layers import layer
 from tflite_export.file.writer import write
 from tflite_export.packaging import vela_report
 from tflite_export.runtimes.sessions import RuntimeUnavailableError

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
-import select
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from tests.tflite_export.runtimes.processes import (
+    assert_lock_ends_with,
+    script,
+    wait_until_told,
+)
 from tflite_export.runtimes import isolation, worker
 from tflite_export.runtimes.isolation import WorkerError, guarded
-
-ROOT = Path(__file__).parents[3]
 
 
 def works() -> bool:
@@ -150,36 +147,6 @@ def test_what_is_kept_from_calls_makes_room_for_a_new_process():
     assert worker_pid() != pid
 
 
-def script(text: str, *arguments: str) -> subprocess.Popen[str]:
-    """A program without a guard around its main part, warnings are errors."""
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(text), *arguments]
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def wait_until_told(pipe: Path, pid: int) -> None:
-    """Returns when a process, or one that it has started, has written to a named pipe.
-
-    Fails when the process ends before.
-    """
-    ends = [os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), os.pidfd_open(pid)]
-    poll = select.poll()
-    for end in ends:
-        poll.register(end, select.POLLIN)
-    poll.poll()
-    told = os.read(ends[0], 1)
-    for end in ends:
-        os.close(end)
-    assert told, "the process ended before it said that it was ready"
-
-
 def test_forked_processes_have_workers_of_their_own():
     program = script(
         """
@@ -225,12 +192,7 @@ def test_workers_end_with_their_caller(tmp_path, busy):
         str(ready),
     )
     wait_until_told(ready, program.pid)
-    with lock.open("w") as file:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        program.kill()
-        program.communicate()
-        fcntl.flock(file, fcntl.LOCK_EX)
+    assert_lock_ends_with(program, lock)
 
 
 def test_requests_that_do_not_arrive_are_errors():

@@ -9,7 +9,11 @@ import sys
 
 import pytest
 
-from tests.tflite_export.runtimes.test_isolation import script, wait_until_told
+from tests.tflite_export.runtimes.processes import (
+    assert_lock_ends_with,
+    script,
+    wait_until_told,
+)
 from tflite_export.runtimes import programs
 from tflite_export.runtimes.programs import run_program
 
@@ -90,9 +94,4 @@ def test_programs_end_with_their_caller(tmp_path):
         str(ready),
     )
     wait_until_told(ready, caller.pid)
-    with lock.open("w") as file:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        caller.kill()
-        caller.communicate()
-        fcntl.flock(file, fcntl.LOCK_EX)
+    assert_lock_ends_with(caller, lock)

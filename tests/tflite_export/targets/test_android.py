@@ -7,9 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from tests.tflite_export.packaging.test_compression import layer
 from tests.tflite_export.random_operators import Draw, fully_connected, random_graph
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution, layer
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.runtimes import latency as timing

@@ -10,9 +10,8 @@ import pytest
 
 import tflite_export
 from tests.tflite_export import one_operator as one
-from tests.tflite_export.packaging.test_compression import layer
 from tests.tflite_export.random_operators import random_graph
-from tests.tflite_export.test_exporter import convolution
+from tests.tflite_export.weighted_layers import convolution, layer
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph, Tensor
