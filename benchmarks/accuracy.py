@@ -25,10 +25,13 @@ import numpy as np
 import tfeptq
 import tflite_export
 from benchmarks.models import Task, load
+from benchmarks.rows import record
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+#: Columns of `figures`.
+FIGURES = ("float", "Keras", "file", "+-", "agree", "bytes", "s")
 METHODS: dict[str, dict[str, Any]] = {
     "max": {"threshold": "max", "rounding": "nearest", "bias_correction": False},
     "hmse": {"threshold": "hmse", "rounding": "nearest", "bias_correction": False},
@@ -108,33 +111,24 @@ def measure(
     )
 
 
-def record(result: Result) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-    print(json.dumps(dataclasses.asdict(result)), flush=True)
-
-
 def table(results: list[Result]) -> None:
     show(
         "Accuracy of the exported file in LiteRT, percent",
-        ("model", "method", "bits", "ends", "float", "Keras", "file", "+-", "agree", "bytes", "s"),
-        [
-            (
-                r.model,
-                r.method,
-                r.bits,
-                r.first_last_bits or r.bits,
-                r.float_accuracy,
-                r.keras_accuracy,
-                r.file_accuracy,
-                r.error,
-                r.agreement,
-                r.size_bytes,
-                r.seconds,
-            )
-            for r in results
-        ],
+        ("model", "method", "bits", "ends", *FIGURES),
+        [(r.model, r.method, r.bits, r.first_last_bits or r.bits, *figures(r)) for r in results],
+    )
+
+
+def figures(result: Result) -> tuple[float, ...]:
+    """What was measured, as tables show it."""
+    return (
+        result.float_accuracy,
+        result.keras_accuracy,
+        result.file_accuracy,
+        result.error,
+        result.agreement,
+        result.size_bytes,
+        result.seconds,
     )
 
 
@@ -169,7 +163,7 @@ def main() -> None:
                 "weight_bits": bits,
             }
             result = measure(task, method, settings, first_last_bits=ends, **common)
-            record(result)
+            record(result, RESULTS)
             results.append(result)
     table(results)
 

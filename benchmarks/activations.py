@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 
-from benchmarks.accuracy import Result, measure
+from benchmarks.accuracy import FIGURES, Result, figures, measure
 from benchmarks.models import load
 from tfeptq.preparation import prepare
 from tfeptq.report.tables import show
@@ -69,22 +69,8 @@ def main() -> None:
                 print(title, results[-1][1], flush=True)
     show(
         "Accuracy of the exported file in LiteRT, percent",
-        ("model", "method", "widths", "float", "Keras", "file", "+-", "agree", "bytes", "s"),
-        [
-            (
-                r.model,
-                r.method,
-                title,
-                r.float_accuracy,
-                r.keras_accuracy,
-                r.file_accuracy,
-                r.error,
-                r.agreement,
-                r.size_bytes,
-                r.seconds,
-            )
-            for title, r in results
-        ],
+        ("model", "method", "widths", *FIGURES),
+        [(r.model, r.method, title, *figures(r)) for title, r in results],
     )
 
 

@@ -18,7 +18,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 
 import tfeptq
 import tflite_export
+from benchmarks.environments import python_with
 from benchmarks.models import Task, load
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
@@ -119,15 +119,6 @@ def _run(tool: str, task: Task, has_attention: bool, seconds: float, outputs: np
     return Run(tool, has_attention, seconds, 100 * found.value, 100 * found.error)
 
 
-def mct_python(environment: Path) -> Path:
-    """The interpreter of MCT's environment, which is made if it is not there."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *_PACKAGES], check=True)
-    return python
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["resnet8"])
@@ -138,7 +129,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000, help="of the test")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
     options = parser.parse_args()
-    python = mct_python(options.environment)
+    python = python_with(options.environment, *_PACKAGES)
     for name in options.models:
         task = load(name)
         images, labels = task.images[: options.images], task.labels[: options.images]

@@ -41,6 +41,7 @@ import tfeptq
 import tflite_export
 from benchmarks.accuracy_plot import write_plot
 from benchmarks.models import Task, load
+from benchmarks.rows import record
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.checkpoint.steps import Checkpoint, open_checkpoint
 from tfeptq.config import SENSITIVITIES
@@ -448,13 +449,6 @@ def joint(bench: Bench) -> Iterator[dict[str, Any]]:
             "widths": list(point.widths.values()),
             "activations": list(point.activation_widths.values()),
         }
-
-
-def record(result: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(result) + "\n")
-    print(json.dumps(result), flush=True)
 
 
 def tables(results: list[dict[str, Any]]) -> None:

@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,9 @@ import numpy as np
 
 import tfeptq
 import tflite_export
+from benchmarks.environments import python_with
 from benchmarks.models import Task, load
+from benchmarks.rows import record
 from tfeptq.report.scores import score
 from tfeptq.report.tables import show
 from tflite_export.packaging import CompressionError, compress
@@ -149,11 +150,7 @@ def _from(detail: dict, values: np.ndarray) -> np.ndarray:
 
 def ai_edge_python(environment: Path) -> Path:
     """The interpreter of ai-edge-quantizer's environment, which is made if it is not there."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", _PACKAGE], check=True)
-    return python
+    return python_with(environment, _PACKAGE)
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
@@ -198,7 +195,6 @@ def _kept() -> list[Point]:
 
 
 def _measured(arguments: argparse.Namespace) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
     python = ai_edge_python(arguments.environment)
     for name in arguments.models:
         task = load(name)
@@ -210,8 +206,7 @@ def _measured(arguments: argparse.Namespace) -> None:
                 for rounding in arguments.roundings
             ]
             for point in itertools.chain(*runs):
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dataclasses.asdict(point)) + "\n")
+                record(point, RESULTS, is_printed=False)
 
 
 def main() -> None:

@@ -15,8 +15,6 @@ import argparse
 import concurrent.futures
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -29,9 +27,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from benchmarks.rows import in_a_process, record
+
 RESULTS = Path(__file__).parent / "results" / "random_models.jsonl"
 TARGETS = ("android", "coral", "ethos-u", "microcontroller")
 ROUNDINGS = ("nearest", "optq", "eptq")
+#: Of one model.
+_SECONDS = 1200
 #: Errors of an exported file beside the witness's: relative, plus a share of the output's spread
 #: below which both are right.
 ALLOWED_RATIO, NEGLIGIBLE = 1.1, 0.002
@@ -174,15 +176,8 @@ def measure(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _in_a_process(seed: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.random_models", "--one", str(seed)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
-    except subprocess.TimeoutExpired:
-        return {"seed": seed, "crash": "does not end"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return {"seed": seed, "crash": done.returncode, "end": done.stderr[-600:]}
-    return json.loads(lines[-1])
+    found = in_a_process("benchmarks.random_models", str(seed), seconds=_SECONDS)
+    return {"seed": seed, **found}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -252,13 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(row), flush=True)
         return
     if not options.table:
-        options.results[0].parent.mkdir(exist_ok=True)
-        with (
-            options.results[0].open("a") as file,
-            concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
-        ):
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             for row in pool.map(_in_a_process, range(*options.seeds)):
-                print(json.dumps(row), file=file, flush=True)
+                record(row, options.results[0], is_printed=False)
     lines = [line for path in options.results for line in path.open()]
     print(table([json.loads(line) for line in lines]))
 

@@ -37,6 +37,7 @@ import numpy as np
 import tfeptq
 import tflite_export
 from benchmarks.models import ASSETS, load
+from benchmarks.rows import record
 from tfeptq.report.scores import correct
 from tfeptq.report.tables import show
 from tflite_export.file.reader import parse, read_bytes
@@ -365,14 +366,10 @@ def main() -> None:
         return
     if not ASSETS.is_dir():
         raise SystemExit(f"no assets at {ASSETS}; set TFEPTQ_ASSETS to their folder")
-    RESULTS.parent.mkdir(exist_ok=True)
     found = []
     for name in options.models:
         for row in rows(SUBJECTS[name](), options):
-            line = json.dumps(dataclasses.asdict(row))
-            with RESULTS.open("a") as file:
-                file.write(line + "\n")
-            print(line, flush=True)
+            record(row, RESULTS)
             found.append(row)
     table(found)
 

@@ -16,8 +16,6 @@ import argparse
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -30,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks import converter
+from benchmarks.rows import in_a_process, record
 
 RESULTS = Path(__file__).parent / "results" / "zoo.jsonl"
 #: Samples on which layers are compared, and seconds for a model.
@@ -131,18 +130,6 @@ def measure(name: str) -> Iterator[dict[str, Any]]:
     yield {**result, "converter": converters(member, wanted)}
 
 
-def in_a_process(name: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.zoo", "--one", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        return {"model": name, "crash": f"does not end in {LIMIT} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return {"model": name, "crash": done.returncode, "end": done.stderr[-1500:]}
-    return json.loads(lines[-1])
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown; the last line of each model counts."""
     newest = {row["model"]: row for row in rows}
@@ -193,11 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.table:
         has_hub = importlib.util.find_spec("keras_hub") is not None
         asked = options.models or [n for n in names() if has_hub or not n.startswith("hub ")]
-        options.results.parent.mkdir(exist_ok=True)
         for name in asked:
-            row = in_a_process(name)
-            with options.results.open("a") as file:
-                print(json.dumps(row), file=file)
+            row = {"model": name, **in_a_process("benchmarks.zoo", name, seconds=LIMIT)}
+            record(row, options.results, is_printed=False)
             print(table([row]).splitlines()[-1], flush=True)
     print(table([json.loads(line) for line in options.results.open()]))
 
