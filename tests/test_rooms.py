@@ -56,6 +56,7 @@ ORDER = {
         "runtimes",
         "targets",
         "packaging",
+        "read_back",
         "verify",
         "exporter",
         "reader",

@@ -237,21 +237,6 @@ class QuantizationConfig(NamedSettings):
         """What stands for the recipe where training would take too long."""
         return "nearest" if self.rounding == "nearest" else "optq"
 
-    def at_activations(self, bits: int | Mapping[str, int]) -> QuantizationConfig:
-        """The same request with other widths of activations.
-
-        One width of the weights becomes the only candidate, so that what bounds a choice of
-        activations is still there; widths by layer name leave nothing to choose: goals go.
-        """
-        weights = (self.weight_bits,) if isinstance(self.weight_bits, int) else self.weight_bits
-        goals: dict[str, Any] = {}
-        if isinstance(weights, Mapping):
-            goals = {"budget": None, "accuracy_target": None}
-        target = self.accuracy_target
-        if target is not None and target.cost == "activation_bytes":
-            goals["accuracy_target"] = None
-        return dataclasses.replace(self, activation_bits=bits, weight_bits=weights, **goals)
-
     def _check_goals(self) -> None:
         is_compressed = self.budget is not None and self.budget.compressed
         if is_compressed and self.target not in (readers := able("reads_tables")):

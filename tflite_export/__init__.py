@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from tflite_export.exporter import ExportResult, export
     from tflite_export.file.inspection import Inspection, inspect
     from tflite_export.graph.structure import IntegerGraph
+    from tflite_export.read_back import VerificationError
     from tflite_export.runtimes.sessions import run
     from tflite_export.runtimes.streams import run_steps
     from tflite_export.targets.checks import CheckResult, check
-    from tflite_export.verify import Verification, VerificationError
+    from tflite_export.verify import Verification
 
 _HOMES = {
     "CheckResult": "targets.checks",
@@ -23,7 +24,7 @@ _HOMES = {
     "Inspection": "file.inspection",
     "IntegerGraph": "graph.structure",
     "Verification": "verify",
-    "VerificationError": "verify",
+    "VerificationError": "read_back",
     "check": "targets.checks",
     "export": "exporter",
     "inspect": "file.inspection",

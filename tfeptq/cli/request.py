@@ -48,7 +48,7 @@ else:
     Prices = _typed(
         Budget,
         group=_BUDGET,
-        only=("latency_table", "compressed"),
+        only=_PRICES,
         metavars={"latency_table": "T.csv|host"},
     )
     Goal = _typed(AccuracyTarget, group=_GOAL, flags=_GOAL_FLAGS, without_default=("relative",))

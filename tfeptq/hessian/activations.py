@@ -60,7 +60,7 @@ class ActivationMoments:
         sizes: elements of a sample.
         squares: ||Q(a) - a||^2 of a sample.
         weighted: sum over elements of squared Jacobian times squared error.
-        trace_errors, weighted_errors: standard errors of the means.
+        trace_errors: standard errors of the traces.
     """
 
     traces: np.ndarray
@@ -68,7 +68,6 @@ class ActivationMoments:
     squares: np.ndarray
     weighted: np.ndarray
     trace_errors: np.ndarray
-    weighted_errors: np.ndarray
 
 
 def activation_moments(
@@ -104,11 +103,15 @@ def activation_moments(
     batches = range(len(WholeBatches(samples, count, batch_size)))
     parts = list(mapped(_moments_of_batches, inputs, batches, "activation traces"))
     values = np.concatenate(parts, axis=-1).astype(np.float64)
-    mean, error = values.mean(axis=-1), _standard_error(values)
+    mean = values.mean(axis=-1)
     shapes = LayerGraph.of(model).shapes(model)
     sizes = [sum(int(np.prod(shapes[key][1:])) for key in grid.keys) for grid in grids]
     return ActivationMoments(
-        mean[0], np.array(sizes, np.float64), mean[1], mean[2], error[0], error[2]
+        traces=mean[0],
+        sizes=np.array(sizes, np.float64),
+        squares=mean[1],
+        weighted=mean[2],
+        trace_errors=_standard_error(values[0]),
     )
 
 

@@ -79,8 +79,8 @@ class LabelledLoss:
         return str(getattr(loss, "name", getattr(loss, "__name__", loss)))
 
     @property
-    def key(self) -> tuple[np.ndarray, ...]:
-        """What results depend on beside the model and the samples.
+    def digest_parts(self) -> tuple[np.ndarray, ...]:
+        """What results depend on beside the model and the samples, see `tfeptq.checkpoint.digest`.
 
         The loss is told by its values on fixed outputs: Keras leaves settings such as Huber's delta
         out of `get_config`.
@@ -91,11 +91,6 @@ class LabelledLoss:
         values = [self([tf.constant(scale * probe)], tf.constant(labels)) for scale in (1.0, 10.0)]
         name = np.frombuffer(self.name.encode(), np.uint8)
         return self.labels, name, np.array(values, np.float32)
-
-    @property
-    def digest_parts(self) -> tuple[np.ndarray, ...]:
-        """For `tfeptq.checkpoint.digest`."""
-        return self.key
 
     def __call__(self, outputs: list[Any], labels: Any) -> tf.Tensor:
         """Mean loss of a batch, from the outputs of the canonical model."""

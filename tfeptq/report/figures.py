@@ -94,7 +94,7 @@ def _weights(quantized: QuantizedModel) -> go.Figure | None:
     """Float and integer weights of every layer, and the largest threshold of its channels."""
     panels = {}
     for layer in quantized.weighted_layers:
-        kernel, threshold = layer.float_kernel, float(layer.scales().max()) * 2 ** (layer.bits - 1)
+        kernel, threshold = layer.float_kernel, float(np.max(layer.weight_grid.threshold))
         reach = max(float(np.abs(kernel).max(initial=0.0)), threshold) or 1.0
         edges = np.linspace(-reach, reach, _BARS + 1)
         bars = [

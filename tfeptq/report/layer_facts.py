@@ -58,7 +58,7 @@ def layer_facts(quantized: QuantizedModel, result: ExportResult) -> list[LayerFa
     """Of every operator, those first that lose most."""
     tensors = {tensor.name: tensor for tensor in inspect(result.path).tensors}
     thresholds = {
-        layer.name: float(layer.scales().max()) * 2 ** (layer.bits - 1)
+        layer.name: float(np.max(layer.weight_grid.threshold))
         for layer in quantized.weighted_layers
     }
     losses = _losses(quantized)

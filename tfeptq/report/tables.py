@@ -122,7 +122,7 @@ class QualityTable:
 
 
 def quality_table(quality: Quality) -> QualityTable:
-    """What the terminal and the report show of a quality."""
+    """What the report shows of a quality."""
     kind = "held-back" if quality.is_held_back else "calibration"
     return QualityTable(
         f"Nearness to the float model on {quality.samples} {kind} samples",
@@ -139,12 +139,6 @@ def quality_table(quality: Quality) -> QualityTable:
             for output in quality.outputs
         ],
     )
-
-
-def show_quality(quality: Quality) -> None:
-    """How near every output is to the float model's."""
-    table = quality_table(quality)
-    show(table.title, table.header, table.rows)
 
 
 def show_comparison(found: ModelComparison, *, rows: int = 20) -> None:

@@ -74,7 +74,7 @@ class _Outline:
             count = len(self._integers(inputs[0]))
             table = self._constant(f"{layer.name}/table", (count,), dtype)
             inputs = [table, self._places(inputs[0])]
-        inputs += self._parameters(layer, kind, dtype)
+        inputs += self._parameters(layer, dtype)
         output = self._write(kernel.result, layer.name)
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
 
@@ -114,7 +114,7 @@ class _Outline:
     def _integers(self, name: str) -> np.ndarray:
         return integers(self._tensors, self._operators, name)
 
-    def _parameters(self, layer: keras.Layer, kind: str, dtype: str) -> list[str]:
+    def _parameters(self, layer: keras.Layer, dtype: str) -> list[str]:
         if primitive_of(layer).magnitude is Magnitude.SLOPES:
             return [self._constant(f"{layer.name}/alpha", tuple(layer.alpha.shape), "int8")]
         if layer.name not in self._plan.weights:
