@@ -22,6 +22,10 @@ BINS = 2048
 _TOUCHED = 2 * BINS + 2
 #: Widths of bins, as powers of two: for zeros alone, and for the range of all float32.
 _NARROWEST, _WIDEST = -100, 117
+_ROWS, _NUMBER, _STRIDE = (
+    tf.TensorSpec(shape, kind)
+    for shape, kind in (([None, None], tf.float32), ([], tf.float32), ([], tf.int32))
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,44 +183,67 @@ class RunningHistograms:
 def counted(
     values: Any, low: Any, high: Any, stride: Any, least: float = -np.inf
 ) -> tuple[tf.Tensor, ...]:
-    """What a batch adds to the histogram of a tensor; traced once for all tensors.
+    """What a batch adds to the histogram of one tensor, see `seen` and `counted_together`.
 
     Args:
-        values: float32 (samples, values), finite.
         low, high: extremes of the batches before.
-        stride: distance of the values that are counted in a sample; extremes are of all.
-        least: a number below which no value is. Where a counted one is that, no smaller one is
-            looked for.
 
     Returns:
-        Extremes with this batch, first bin and exponent for them, counts of this batch, int32.
+        As of `counted_together`, without the axis of tensors.
     """
     return _counted(values, low, high, stride, least)
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([], tf.float32),
-        tf.TensorSpec([], tf.float32),
-        tf.TensorSpec([], tf.int32),
-        tf.TensorSpec([], tf.float32),
-    ],
-    autograph=False,
-)
-def _counted(
-    values: tf.Tensor, low: Any, high: Any, stride: Any, least: Any
-) -> tuple[tf.Tensor, ...]:
-    some = values[:, ::stride]
+@tf.function(input_signature=[_ROWS, _NUMBER, _NUMBER, _STRIDE, _NUMBER], autograph=False)
+def _counted(values: Any, low: Any, high: Any, stride: Any, least: Any) -> tuple[tf.Tensor, ...]:
+    columns = counted_together([seen(values, stride, least)], low[None], high[None])
+    return tuple(column[0] for column in columns)
+
+
+@tf.function(input_signature=[_ROWS, _STRIDE, _NUMBER], autograph=False)
+def seen(values: tf.Tensor, stride: Any, least: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What there is to know of a tensor; traced once for all of them.
+
+    Args:
+        values: float32 (samples, values), finite.
+        stride: distance of the values that are counted in a sample.
+        least: a number below which no value is. Where a counted one is that, no smaller one is
+            looked for.
+
+    Returns:
+        The values that are counted, float32 (n,), and the extremes of all.
+    """
+    some = tf.reshape(values[:, ::stride], [-1])
     smallest = tf.reduce_min(some)
     # Half of the passes through memory behind a ReLU.
     smallest = tf.cond(smallest <= least, lambda: smallest, lambda: tf.reduce_min(values))
-    low = tf.minimum(low, smallest)
-    high = tf.maximum(high, tf.reduce_max(values))
+    return some, smallest, tf.reduce_max(values)
+
+
+def counted_together(
+    tensors: Sequence[tuple[tf.Tensor, tf.Tensor, tf.Tensor]], low: Any, high: Any
+) -> tuple[tf.Tensor, ...]:
+    """What a batch adds to the histograms of tensors.
+
+    Args:
+        tensors: what is `seen` of each.
+        low, high: extremes of the batches before, float32 (tensors,).
+
+    Returns:
+        Extremes with this batch, first bin and exponent for them, (tensors,); counts of this batch,
+        int32 (tensors, bins).
+    """
+    some, smallest, largest = zip(*tensors, strict=True)
+    low, high = tf.minimum(low, tf.stack(smallest)), tf.maximum(high, tf.stack(largest))
     first, exponent = _lattice(low, high)
-    bins = tf.reshape(_bins(some, exponent) - first, [-1])
-    counts = tf.raw_ops.DenseBincount(input=bins, size=_TOUCHED, weights=tf.constant([], tf.int32))
-    return low, high, first, exponent, counts
+    # One histogram behind the other.
+    begins = tf.unstack(first - _TOUCHED * tf.range(len(some)))
+    rows = zip(some, tf.unstack(_scale(exponent)), begins, strict=True)
+    bins = tf.concat([tf.cast(row * scale, tf.int32) - begin for row, scale, begin in rows], 0)
+    counts = tf.raw_ops.DenseBincount(
+        input=bins, size=_TOUCHED * len(some), weights=tf.constant([], tf.int32)
+    )
+    return low, high, first, exponent, tf.reshape(counts, [-1, _TOUCHED])
 
 
 def _lattice(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -235,8 +262,12 @@ def _exponent(values: tf.Tensor) -> tf.Tensor:
 
 def _bins(values: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
     """Number of the bin of every value, int32: exact, for the scale is a power of two."""
-    scale = tf.bitcast(tf.bitwise.left_shift(127 - exponent, 23), tf.float32)
-    return tf.cast(values * scale, tf.int32)
+    return tf.cast(values * _scale(exponent), tf.int32)
+
+
+def _scale(exponent: tf.Tensor) -> tf.Tensor:
+    """2^-exponent, float32."""
+    return tf.bitcast(tf.bitwise.left_shift(127 - exponent, 23), tf.float32)
 
 
 def _moved(

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted
+from tfeptq.calibrate.histograms import Histogram, RunningHistograms, counted_together, seen
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
@@ -123,13 +123,14 @@ def _histograms_of_batches(
     layers = {call.output: call.layer for call in graph.calls}
     least = [least_result(layers[key]) if key in layers else -np.inf for key in keys]
 
-    def run(inputs: list[tf.Tensor], repeated: Any, low: Any, high: Any) -> list[tf.Tensor]:
-        walk, extremes = Walk(graph, [inputs]), (tf.unstack(low), tf.unstack(high))
-        rows = [
-            counted(tf.reshape(walk[key][0][repeated:], [-1, size]), *known)
-            for key, size, *known in zip(keys, sizes, *extremes, strides, least, strict=True)
+    def run(inputs: list[tf.Tensor], repeated: Any, low: Any, high: Any) -> tuple[tf.Tensor, ...]:
+        walk = Walk(graph, [inputs])
+        rows = zip(keys, sizes, strides, least, strict=True)
+        tensors = [
+            seen(tf.reshape(walk[key][0][repeated:], [-1, size]), stride, bound)
+            for key, size, stride, bound in rows
         ]
-        return [tf.stack(column) for column in zip(*rows, strict=True)]
+        return counted_together(tensors, low, high)
 
     run = tf.function(run, autograph=False) if is_compiled else run
     batches = WholeBatches(samples, total, batch_size)

@@ -7,7 +7,14 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis.extra import numpy as arrays
 
-from tfeptq.calibrate.histograms import BINS, Histogram, RunningHistograms, counted
+from tfeptq.calibrate.histograms import (
+    BINS,
+    Histogram,
+    RunningHistograms,
+    counted,
+    counted_together,
+    seen,
+)
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 #: Anything, and what activations are like: many sizes and offsets, halves of zeros.
@@ -97,3 +104,13 @@ def test_a_known_least_value_changes_nothing(values, stride, is_rectified):
     arguments = (row, known.low[0], known.high[0], stride)
     for left, right in zip(counted(*arguments), counted(*arguments, 0.0), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(st.lists(VALUES, min_size=1, max_size=5))
+def test_tensors_are_counted_together_as_each_alone(tensors):
+    together = RunningHistograms(len(tensors))
+    parts = [seen(values[None], 1, -np.inf) for values in tensors]
+    together.add(*counted_together(parts, together.low, together.high))
+    for found, values in zip(together, tensors, strict=True):
+        check_equal(found, Histogram.of(values))
