@@ -422,6 +422,14 @@ def adapted():
     return layer
 
 
+def with_one(value):
+    """Samples of which one holds this value."""
+    images = IMAGES.copy()
+    images[3, 1, 2, 0] = value
+    return images
+
+
+DIM = np.reshape([1.0] * 7 + [1e-4], (8, 1, 1, 1)).astype("float32")
 PIXELS = L.Rescaling(1 / 255, name="pixels")
 DOUBTS = {
     "zeros": (lambda: quantize(network(), IMAGES * 0, NEAREST), "all 8 calibration samples are eq"),
@@ -437,6 +445,10 @@ DOUBTS = {
     ),
     "16 bits for 8": (lambda: behind(PIXELS, IMAGES * 65535), "leaves a range of 257"),
     "another unit than adapted to": (lambda: behind(adapted(), IMAGES), "behind layer 'unit'"),
+    "one broken": (
+        lambda: quantize(network(), with_one(1e6), NEAREST),
+        "input '.*': 1 of 8 calibration samples reach 1e[+]06, the others 0.99",
+    ),
 }
 #: What looks similar and is right.
 SOUND = {
@@ -446,6 +458,10 @@ SOUND = {
     "no pixels": lambda: behind(L.Rescaling(0.1), IMAGES / 2),
     "adapted": lambda: behind(adapted(), IMAGES * 255),
     "few": lambda: behind(adapted(), IMAGES[:2] * 255),
+    "one loud": lambda: quantize(network(), with_one(50.0), NEAREST),
+    "one quiet": lambda: quantize(
+        network(), np.concatenate([IMAGES[:7], IMAGES[7:] / 1e4]), NEAREST
+    ),
 }
 
 

@@ -108,6 +108,46 @@ def test_the_whole_road(name, target, rounding, tmp_path):
     assert relative_error(run if isinstance(run, list) else [run], expected) < 0.12
 
 
+def at_two_scales(make, *, seed):
+    """A layer on a sample as it is, and 30 times as loud; behind it each has an output."""
+    keras.utils.set_random_seed(seed)
+    layer, row = make(), keras.Input((7,))
+    quiet, loud = L.Dense(6)(row), L.Dense(6)(row * 30.0)
+    return keras.Model(row, [layer(quiet), layer(loud)])
+
+
+def slopes():
+    return L.PReLU(alpha_initializer="random_uniform")
+
+
+def errors_of_calls(model, data, **settings):
+    found = outputs(quantized(model, data, **settings), data)
+    pairs = zip(found, outputs(model, data), strict=True)
+    return np.array([relative_error([one], [other]) for one, other in pairs])
+
+
+def steps():
+    """A layer in three steps of two numbers each."""
+    return keras.Sequential([L.Reshape((3, 2)), L.TimeDistributed(L.Dense(5)), L.Flatten()])
+
+
+@pytest.mark.parametrize("make", [slopes, steps, L.ReLU])
+def test_each_call_has_the_resolution_of_its_own_results(make):
+    model = at_two_scales(make, seed=3)
+    data = shared_models.samples(model, 48)
+    assert errors_of_calls(model, data, rounding="nearest").max() < 0.03
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rounding_layer_by_layer_suits_the_quiet_call_as_the_loud_one(seed):
+    model = at_two_scales(lambda: L.Dense(5, name="shared"), seed=seed)
+    data = shared_models.samples(model, 48)
+    settings = {"weight_bits": {"shared": 4}, "first_last_bits": None}
+    nearest = errors_of_calls(model, data, rounding="nearest", **settings)
+    layerwise = errors_of_calls(model, data, rounding="optq", **settings)
+    assert (layerwise < 1.1 * nearest).all(), (layerwise, nearest)
+
+
 def test_files_that_do_not_number_calls_still_load(tmp_path, monkeypatch):
     """As versions before this one saved them: one bias, and calls that say nothing."""
     monkeypatch.setattr(

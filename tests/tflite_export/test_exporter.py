@@ -35,6 +35,16 @@ def test_export_writes_verifies_and_reports(tmp_path):
     assert by_runtime["litert-reference"].output_agreement == 1.0
 
 
+@pytest.mark.parametrize("target", ["android", "microcontroller"])
+def test_a_file_that_gives_its_input_back_is_verified(target, tmp_path):
+    tensors = {"x": one.activation("x", (1, 4, 3), "int8", 0.04, 3)}
+    graph = validated(IntegerGraph("same", tensors, (), (("a", "x"),), (("y", "x"),)))
+    result = tflite_export.export(graph, tmp_path / "m.tflite", target=target)
+    assert {report.output_agreement for report in result.verification.runtimes} == {1.0}
+    values = np.arange(24, dtype=np.int8).reshape(2, 4, 3)
+    np.testing.assert_array_equal(tflite_export.run(tmp_path / "m.tflite", values), values)
+
+
 def test_files_read_back_to_the_same_graph():
     graph = convolution()
     found = to_graph(parse(write(graph, {"w": "int4"})))

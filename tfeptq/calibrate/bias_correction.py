@@ -2,7 +2,8 @@
 
 Nagel et al., arXiv 1906.04721, section 4.2, measured on calibration data with quantized inputs, and
 corrected as far as it is not these samples' own (`without_chance`). One forward pass corrects all
-layers: each is corrected before the next one runs, a shared layer by the mean over its calls.
+layers: each is corrected before the next one runs, a shared layer by the mean over its calls, in
+which each counts by what its shift is worth: over the square of the step of its results.
 `tfeptq.canonical.turns` tells the order where calls of a layer depend on each other; what is not
 corrected yet then stands in as if each of its calls were corrected alone.
 """
@@ -90,10 +91,15 @@ def correct_biases(
 def _output_steps(quantized: QuantizedModel) -> dict[str, float]:
     """Layer name -> the finest step of its outputs."""
     steps: dict[str, float] = {}
-    for kernel in Written.of(quantized).computing():
-        step = float(kernel.target.parameters()[0])
-        steps[kernel.layer.name] = min(step, steps.get(kernel.layer.name, step))
+    for (name, _), step in _steps_of_calls(quantized).items():
+        steps[name] = min(step, steps.get(name, step))
     return steps
+
+
+def _steps_of_calls(quantized: QuantizedModel) -> dict[Key, float]:
+    """What a call computes -> the step in which it is written."""
+    kernels = Written.of(quantized).computing()
+    return {kernel.call.output: float(kernel.target.parameters()[0]) for kernel in kernels}
 
 
 def is_enough(rows: Mapping[str, Sequence[np.ndarray]], steps: Mapping[str, float]) -> bool:
@@ -132,11 +138,13 @@ def _shifts_of_batches(
     order = [turn for turn in turns(graph, QuantizedWeights) if turn.layer.name not in exact]
     batches = WholeBatches(samples, count, batch_size)
 
+    steps = _steps_of_calls(quantized)
+
     # There are too few batches for a compiled function to win back the time of its trace.
     def of_batch(index: int) -> dict[str, np.ndarray]:
         inputs, repeated = batches[index], batches.repeats[index]
         means = _float_means(float_graph, counterparts, inputs, repeated)
-        shifts = _sample_shifts(graph, order, means, inputs, repeated, count)
+        shifts = _sample_shifts(graph, order, means, steps, inputs, repeated, count)
         return {name: shift.numpy() for name, shift in shifts.items()}
 
     return of_batch
@@ -158,11 +166,16 @@ def _sample_shifts(
     graph: LayerGraph,
     order: Sequence[Turn],
     means: dict[Key, tf.Tensor],
+    steps: dict[Key, float],
     inputs: list[tf.Tensor],
     repeated: int,
     count: int,
 ) -> dict[str, tf.Tensor]:
-    """Layer name -> shifts of a batch, (N, C), with the layers before corrected by its means."""
+    """Layer name -> shifts of a batch, (N, C), with the layers before corrected by its means.
+
+    Args:
+        steps: what a call computes -> the step in which it is written.
+    """
     shifts: dict[str, tf.Tensor] = {}
     corrections: dict[str, tf.Tensor] = {}
     uncorrected: dict[Key, tf.Tensor] = {}
@@ -184,7 +197,10 @@ def _sample_shifts(
         source = walk.fork() if turn.unsettled else walk
         outputs = [quick_call(call)([source[key][0] for key in call.inputs]) for call in turn.calls]
         parts = [alone(*pair) for pair in zip(turn.calls, outputs, strict=True)]
-        shifts[turn.layer.name] = tf.add_n(parts) / len(parts)
+        worth = np.array([1.0 / steps[call.output] ** 2 for call in turn.calls])
+        shares = worth / worth.sum()
+        weighted = [part * share for part, share in zip(parts, shares, strict=True)]
+        shifts[turn.layer.name] = tf.add_n(weighted)
         corrections[turn.layer.name] = without_chance(shifts[turn.layer.name], count)
         if not turn.unsettled:
             keys = (call.output for call in turn.calls)

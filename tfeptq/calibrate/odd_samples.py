@@ -1,4 +1,4 @@
-"""Calibration samples that are hardly what the model was trained on, as its own layers tell."""
+"""Calibration samples that are hardly what was meant, as the model's layers or the others tell."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from tfeptq.preparation.trace import Symbol, Trace, shows_its_graph, symbols, tr
 _FACTOR = 16.0
 #: Scales of pixels; larger ones may belong to quantities that do not fill their range.
 _OF_PIXELS = 1 / 32
+#: How many times what the other samples reach a few of them reach that are hardly like them, and
+#: which share of all is few.
+_FAR, _FEW = 100.0, 0.01
 #: Samples that are enough to tell a unit, and those that are looked at.
 _ENOUGH, _LOOKED_AT = 8, 64
 
 
 def warn_of_odd_samples(model: keras.Model, samples: Sequence[np.ndarray]) -> list[str]:
-    """Warns of samples that are all equal, or in another unit than layers expect.
+    """Warns of samples that are all equal, far beyond the others, or in another unit than expected.
 
     Args:
         model: the original, functional. Layers that rescale or normalize tell what was meant,
@@ -40,12 +43,33 @@ def warn_of_odd_samples(model: keras.Model, samples: Sequence[np.ndarray]) -> li
         known = {symbol: symbol for symbol in names}
         found = [
             f"input {names[source]!r}: {problem}"
+            for source, array in given.items()
+            if (problem := _far_beyond(array)) is not None
+        ]
+        found += [
+            f"input {names[source]!r}: {problem}"
             for source, layer in _readers(traced, known)
             if (problem := _problem(layer, given[source][:_LOOKED_AT])) is not None
         ]
     for sentence in found:
         warnings.warn(sentence, stacklevel=5)
     return found
+
+
+def _far_beyond(samples: np.ndarray) -> str | None:
+    """What is said of a few samples whose values take the codes of all others."""
+    if len(samples) < _ENOUGH or samples[0].size == 0:
+        return None
+    reached = np.sort([max(sample.max(), -sample.min()) for sample in samples]).astype(np.float64)
+    others = reached[: -max(1, int(len(samples) * _FEW))]
+    far = int(np.sum(reached > _FAR * others[-1]))
+    if far == 0 or others[-1] == 0.0:
+        return None
+    return (
+        f"{far} of {len(samples)} calibration samples reach {reached[-1]:.3g}, the others "
+        f"{others[-1]:.3g} at most: one scale for all leaves those few codes; leave broken samples "
+        "out, or give rare large values activation_bits=16"
+    )
 
 
 def _is_repeated(array: np.ndarray) -> bool:

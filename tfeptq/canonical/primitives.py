@@ -137,6 +137,11 @@ class Primitive:
     flat_beyond: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
+    def has_slopes(self) -> bool:
+        """Whether it holds slopes, which models share between unlike places."""
+        return self.magnitude is Magnitude.SLOPES
+
+    @property
     def fuses(self) -> bool:
         """Whether the kernel applies a ReLU to its result itself."""
         return not callable(self.kind) and operator_kind(self.kind).fuses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import keras
 
@@ -83,22 +83,26 @@ class Topology:
         self.consumers = graph.consumers()
         self._calls = Counter(call.layer.name for call in graph.calls)
 
-    def steps_through_time(self, call: Call) -> bool:
-        """Whether the calls of a layer are the steps of a sequence, which one quantizer serves.
+    def place_in_time(self, call: Call) -> Hashable | None:
+        """What the steps of a sequence that do the same have in common; None: no such step.
 
-        Layers without weights are called several times by steps only. Of one with weights, which
-        models share for other reasons, all results go into such a layer.
+        One quantizer serves the results of a place. Layers that hold nothing are called several
+        times by steps only. Models share those with weights, and slopes, for other reasons too:
+        their calls are steps where all results go into such layers, which tell the sequence.
         """
-        if self._calls[call.layer.name] == 1:
-            return False
-        if not is_weighted(call.layer):
-            return True
-        calls = (other for other in self.graph.calls if other.layer is call.layer)
-        readers = [reader for each in calls for reader in self.consumers.get(each.output, ())]
-        return bool(readers) and all(
-            not is_weighted(reader.layer) and self._calls[reader.layer.name] > 1
-            for reader in readers
-        )
+        if self._only_steps(call.layer):
+            return call.layer.name
+        if self._calls[call.layer.name] == 1 or not is_weighted(call.layer):
+            return None
+        readers = [reader.layer for reader in self.consumers.get(call.output, ())]
+        if not readers or not all(map(self._only_steps, readers)):
+            return None
+        return call.layer.name, frozenset(reader.name for reader in readers)
+
+    def _only_steps(self, layer: keras.Layer) -> bool:
+        row = find_primitive(layer)
+        holds = is_weighted(layer) or (row is not None and row.has_slopes)
+        return self._calls[layer.name] > 1 and not holds
 
     def fused_relu(self, call: Call) -> Call | None:
         """The ReLU that the kernel of `call` applies itself; its result is in no tensor then."""

@@ -69,7 +69,7 @@ def check_shape(
     """Raises ValueError unless the array is (samples, *expected), with what was probably meant.
 
     Args:
-        is_batch: it comes from what should yield batches.
+        is_batch: it comes from what should yield batches, and may be empty.
     """
     sizes = tuple(expected)
     if array.ndim == 0 or not _fits(array.shape[1:], sizes):
@@ -78,7 +78,7 @@ def check_shape(
             f"{where} has shape {array.shape}; expected ({wanted})"
             f"{_hint(array.shape, sizes, is_batch=is_batch)}"
         )
-    if not len(array):
+    if not len(array) and not is_batch:
         raise ValueError(f"{where} is empty")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from tfeptq.data.given_arrays import as_array, check_shape
 from tfeptq.data.sample_order import FirstSamples, Rank, Ranking
 from tfeptq.settings import shown
+from tflite_export.graph.limits import HIGHEST_SCALE
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +32,8 @@ _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 ENDLESS_FACTOR = 16
 #: Samples that are kept for `tfeptq.report.quality` where more are given than asked for.
 HELD_BACK = 32
+#: Beyond it an 8-bit tensor has no scale that kernels compute with.
+_LARGEST = 127 * HIGHEST_SCALE
 #: Values of an array that are converted at once.
 _SLICE = 2**22
 
@@ -251,6 +254,8 @@ def _from_stream(
     first = FirstSamples(samples + HELD_BACK)
     for batch in _batches(calibration):
         arrays = _checked(_without_labels(batch, len(inputs)), inputs, is_batch=True)
+        if not len(arrays[0]):
+            continue  # As a filter leaves them.
         floats = _all_floats(arrays, inputs)
         first.add(ranking.add(floats), floats)
         if limit is not None and ranking.count >= limit:
@@ -324,6 +329,12 @@ def _floats(array: np.ndarray, tensor: Any) -> np.ndarray:
         values = np.ascontiguousarray(array, dtype=np.float32)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"{_where(tensor.name)} holds NaN or infinity (float32 ends at 3.4e38)")
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if largest > _LARGEST:
+        raise ValueError(
+            f"{_where(tensor.name)} reaches {largest:.3g}; kernels compute with values up to "
+            f"{_LARGEST:.3g}: leave such samples out, or give another unit"
+        )
     return values
 
 

@@ -10,7 +10,7 @@ one, a `border`, is read instead, and all readers of that type share it. That is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 
 from tfeptq.canonical.constant_layer import Constant
@@ -118,8 +118,8 @@ class _Assignment:
         self._topology = topology
         self.slots: dict[Key, _Slot] = {}
         self._borders: dict[tuple[Key, str], _Slot] = {}
-        #: Layer that is called in every step through time -> the quantizer of its results.
-        self._through_time: dict[str, _Slot] = {}
+        #: Place in every step through time -> the quantizer of what is computed there.
+        self._through_time: dict[Hashable, _Slot] = {}
         # A layer of the user's may be named like anything that is made up here.
         self._names = {key[0] for key in graph.inputs} | {call.layer.name for call in graph.calls}
         for key in graph.inputs:
@@ -196,12 +196,13 @@ class _Assignment:
     def _assign(self, call: Call) -> None:
         if self._topology.fused_relu(call) is not None:
             return
+        place = self._topology.place_in_time(call)
         if self._topology.is_tied(call):
             self.slots[call.output] = self.slots[call.inputs[0]]
         elif joins(call.layer):
             self.slots[call.output] = self._unite(call)
-        elif call.layer.name in self._through_time:
-            slot = self._through_time[call.layer.name]
+        elif place in self._through_time:
+            slot = self._through_time[place]
             slot.sources.append(call.output)
             self.slots[call.output] = slot
         else:
@@ -210,8 +211,8 @@ class _Assignment:
             fixed = fixed_parameters(call.layer, bits, reached)
             name = self._name(call.output, "quantizer")
             self.slots[call.output] = _Slot(name, bits, fixed, [call.output])
-            if self._topology.steps_through_time(call):
-                self._through_time[call.layer.name] = self.slots[call.output]
+            if place is not None:
+                self._through_time[place] = self.slots[call.output]
 
     def _unite(self, call: Call) -> _Slot:
         """The slot of a kernel that copies integers; inputs with another are requantized to it."""

@@ -44,12 +44,15 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
 
     Raises:
         UnsupportedLayerError: they differ; names the first layer at which they part.
-        ValueError: the model cannot compute its samples, or they number rows that it has not.
+        ValueError: the model cannot compute its samples, gives NaN or infinity for them, or they
+            number rows that it has not.
     """
     require_rows(canonical, samples)
     flat = flat_functional(model)
     inputs = _inputs(flat, samples)
     wanted, found = outputs_of(flat, inputs), outputs_of(canonical, inputs)
+    if not all(np.isfinite(values).all() for values in wanted):
+        raise _unbounded(model, inputs)
     tolerance = _tolerance(flat)
     if _first_apart(wanted, found, tolerance) is None:
         return
@@ -71,6 +74,17 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
     )
     culprit = _culprit(model, inputs, tolerance)
     raise UnsupportedLayerError(culprit, problem, _advice(culprit))
+
+
+def _unbounded(model: keras.Model, inputs: Sequence[np.ndarray]) -> ValueError:
+    """What to say of a model that itself gives NaN or infinity, at the first layer that does."""
+    calls, _ = _calls(trace(model), inputs)
+    found = [call for call in calls if not all(np.isfinite(values).all() for values in call.values)]
+    name = (found or calls)[0].operation.name
+    return ValueError(
+        f"layer {name!r} computes NaN or infinity from calibration samples in the float model: "
+        "keep its inputs where it is defined, as keras.ops.maximum(x, 1e-6) does"
+    )
 
 
 def _advice(culprit: Any) -> str:

@@ -136,11 +136,15 @@ class SplitMoments:
         return cls(whole, tuple(halves) if len(halves) > 1 else ())
 
     @classmethod
-    def pooled(cls, parts: Sequence[SplitMoments]) -> SplitMoments:
-        """Of the calls of a shared layer together, with equal weights; all are centered."""
-        whole = InputMoments.pooled([part.whole for part in parts])
+    def pooled(cls, parts: Sequence[SplitMoments], weights: Sequence[float]) -> SplitMoments:
+        """Of the calls of a shared layer together; all are centered.
+
+        Args:
+            weights: of the calls, in any unit.
+        """
+        whole = InputMoments.pooled([part.whole for part in parts], weights)
         by_half = zip(*(part.halves for part in parts), strict=True)
-        return cls(whole, tuple(map(InputMoments.pooled, by_half)))
+        return cls(whole, tuple(InputMoments.pooled(half, weights) for half in by_half))
 
     def uncentered(self) -> SplitMoments:
         """See `InputMoments.uncentered`."""

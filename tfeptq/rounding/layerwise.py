@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, LayerGraph
-from tfeptq.canonical.topology import keeps_order
+from tfeptq.canonical.topology import Topology, keeps_order
 from tfeptq.canonical.turns import turns
 from tfeptq.canonical.walk import Runner, Walk
 from tfeptq.data.memory import WholeBatches, fitting_forward_batch
@@ -34,6 +34,7 @@ from tfeptq.quantized.quick_calls import quick_call
 from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.quantized.weight_structure import WeightStructure
 from tfeptq.quantized.wrappers import QuantizedWeights
+from tfeptq.rounding.call_weights import call_weights
 from tfeptq.rounding.input_moments import SplitMoments
 from tfeptq.rounding.refit import refitted
 from tfeptq.rounding.structured_gptq import structured_integers
@@ -54,7 +55,8 @@ def round_layer_by_layer(
 ) -> None:
     """Gives every layer of `quantized` its integers, and its bias what they shift in the mean.
 
-    A layer that is called several times is fitted to all its calls, each of the same weight.
+    A layer that is called several times is fitted to all its calls, see
+    `tfeptq.rounding.call_weights`.
 
     Args:
         quantized: calibrated, with the steps of its weights; activations are quantized fully.
@@ -68,7 +70,8 @@ def round_layer_by_layer(
     """
     graph, float_graph = LayerGraph.of(quantized), LayerGraph.of(model)
     counterparts = corresponding_tensors(float_graph, graph)
-    sources = {counterparts[call.output]: call.inputs[0] for call in float_graph.calls}
+    float_calls = {counterparts[call.output]: call for call in float_graph.calls}
+    topology = Topology(float_graph)
     batches = _batches(model, samples, count)
     quantized.report.samples["layer by layer"] = fitting_samples(model, samples, count)
     inputs, float_inputs = Walk(graph, batches, quick_call), Walk(float_graph, batches)
@@ -80,9 +83,13 @@ def round_layer_by_layer(
         if turn.unsettled:  # What is computed now must not be kept.
             run = _with_float_weights(turn.unsettled)
             walk, float_walk = inputs.fork(run), float_inputs.fork()
-        both = [(walk[call.inputs[0]], float_walk[sources[call.output]]) for call in turn.calls]
-        parts = [SplitMoments.of(layer.layer, x, y) for x, y in both]
-        moments = _joint(parts, is_centered=corrects_biases)
+        calls = [float_calls[call.output] for call in turn.calls]
+        both = zip(turn.calls, calls, strict=True)
+        parts = [
+            SplitMoments.of(layer.layer, walk[ours.inputs[0]], float_walk[call.inputs[0]])
+            for ours, call in both
+        ]
+        moments = _joint(topology, calls, parts, is_centered=corrects_biases)
         _round(layer, moments, is_trained_later=is_trained_later)
         if corrects_biases:
             _correct_bias(layer, moments)
@@ -99,8 +106,20 @@ def _with_float_weights(names: Collection[str]) -> Runner:
     return run
 
 
-def _joint(parts: Sequence[SplitMoments], *, is_centered: bool) -> SplitMoments:
-    pooled = SplitMoments.pooled(parts)
+def _joint(
+    topology: Topology,
+    calls: Sequence[Call],
+    parts: Sequence[SplitMoments],
+    *,
+    is_centered: bool,
+) -> SplitMoments:
+    """Moments of all calls of a layer together.
+
+    Args:
+        topology: of the float model, which has the calls.
+    """
+    weights = call_weights(topology, calls, [part.whole for part in parts])
+    pooled = SplitMoments.pooled(parts, weights)
     return pooled if is_centered else pooled.uncentered()
 
 
@@ -179,13 +198,14 @@ def float_moments(
         names: of the layers; None: all.
     """
     graph = LayerGraph.of(model)
+    topology = Topology(graph)
     inputs = Walk(graph, _batches(model, samples, count))
     for turn in progress(turns(graph, linear.WEIGHTED_LAYERS), "moments of inputs"):
         if names is not None and turn.layer.name not in names:
             continue
         walk = inputs.fork() if turn.unsettled else inputs
         parts = [SplitMoments.of(turn.layer, walk[call.inputs[0]]) for call in turn.calls]
-        yield turn.layer, _joint(parts, is_centered=is_centered)
+        yield turn.layer, _joint(topology, turn.calls, parts, is_centered=is_centered)
 
 
 def _batches(

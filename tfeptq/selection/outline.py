@@ -17,7 +17,7 @@ from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import bias_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.names import unique_name
-from tfeptq.canonical.primitives import Magnitude, primitive_of
+from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.operators.rescaling import QUANTIZE
@@ -115,7 +115,7 @@ class _Outline:
         return integers(self._tensors, self._operators, name)
 
     def _parameters(self, layer: keras.Layer, dtype: str) -> list[str]:
-        if primitive_of(layer).magnitude is Magnitude.SLOPES:
+        if primitive_of(layer).has_slopes:
             return [self._constant(f"{layer.name}/alpha", tuple(layer.alpha.shape), "int8")]
         if layer.name not in self._plan.weights:
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import tracemalloc
 import warnings
@@ -212,6 +213,23 @@ def test_bad_numbers_are_refused_wherever_they_are(inputs):
     for seed in range(5):
         with pytest.raises(ValueError, match="NaN or infinity"):
             take_samples(images, inputs, samples=2, seed=seed)
+
+
+@pytest.mark.parametrize("largest", [2e20, -1e30])
+def test_values_that_no_kernel_computes_with_are_refused_before_any_work(inputs, largest):
+    images = IMAGES.copy()
+    images[17, 1, 2, 0] = largest
+    with pytest.raises(ValueError, match=r"reaches .*kernels compute with values up to 1.46e\+20"):
+        take_samples(images, inputs, samples=2)
+
+
+def test_empty_batches_of_a_stream_are_no_batches(inputs):
+    cuts = [0, 0, 3, 3, 17, len(IMAGES), len(IMAGES)]
+    batches = (IMAGES[begin:end] for begin, end in itertools.pairwise(cuts))
+    found = take_samples(batches, inputs, samples=len(IMAGES))[0]
+    np.testing.assert_array_equal(found, take_samples(IMAGES, inputs, samples=len(IMAGES))[0])
+    with pytest.raises(ValueError, match="yields no batch"):
+        take_samples(iter([IMAGES[:0]]), inputs, samples=2)
 
 
 def test_several_inputs_stay_aligned(two_inputs):

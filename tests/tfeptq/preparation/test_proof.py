@@ -89,6 +89,22 @@ def test_a_wrong_layer_inside_a_model_that_takes_one_sample_at_a_time(monkeypatc
         proven(keras.Model(inputs, x))
 
 
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: ops.log(x - 3.0), "log"),
+        (lambda x: 1.0 / ops.relu(x - 3.0), "true_divide"),
+        (lambda x: ops.sqrt(x - 3.0) * 0.0 + x, "sqrt"),
+    ],
+)
+def test_what_the_float_model_does_not_compute_is_its_own_fault(function, name):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, function(keras.layers.Dense(3, name="dense")(inputs)))
+    samples = [np.random.default_rng(0).normal(size=(16, 4)).astype("float32")]
+    with pytest.raises(ValueError, match=f"layer '{name}.*computes NaN or inf.*the float model"):
+        prove(model, prepare(model), samples)
+
+
 def test_a_difference_of_equal_branches_is_no_difference():
     # The original gives exact zeros, the canonical model what float32 leaves of folded weights.
     left, right = keras.Input((8,)), keras.Input((8,))
