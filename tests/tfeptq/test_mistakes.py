@@ -362,6 +362,14 @@ CALLBACKS = {
     "nothing to score on": (lambda: QuantizationCallback(IMAGES, every_epochs=1), "needs valid"),
     "path of a number": (lambda: QuantizationCallback(IMAGES, export_path=3), "not the path"),
     "folder": (lambda: fitted(QuantizationCallback(IMAGES, export_path=".")), "is a folder"),
+    "long name": (
+        lambda: fitted(QuantizationCallback(IMAGES, export_path="x" * 300 + ".tflite")),
+        "x' cannot be the name of a file: File name too long",
+    ),
+    "no name": (
+        lambda: fitted(QuantizationCallback(IMAGES, export_path="a\0b.tflite")),
+        "cannot be the name of a file: .*null",
+    ),
     "no folder": (
         lambda: fitted(QuantizationCallback(IMAGES, export_path="no/m.tflite")),
         "the folder no does not exist",
@@ -447,7 +455,7 @@ DOUBTS = {
     "another unit than adapted to": (lambda: behind(adapted(), IMAGES), "behind layer 'unit'"),
     "one broken": (
         lambda: quantize(network(), with_one(1e6), NEAREST),
-        "input '.*': 1 of 8 calibration samples reach 1e[+]06, the others 0.99",
+        "input '.*': 1 of 8 calibration samples reach 1e[+]06, the others",
     ),
 }
 #: What looks similar and is right.

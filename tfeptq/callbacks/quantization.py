@@ -127,7 +127,8 @@ class QuantizationCallback(keras.callbacks.Callback):
         self.quantized = self.result = None
         if self._export_path is not None:
             tflite_destination(self._export_path)
-        request = plan_request(self.model, self._calibration, self.config)
+        self._calibration.build(self.model)
+        request = plan_request(self.model, self._calibration.data, self.config)
         functional, canonical = request.functional, request.plan.model
         self._taken = self._calibration.taken(functional, canonical.inputs, self.config)
         prove(functional, canonical, self._taken.arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -49,7 +50,9 @@ class Validation:
             scores = _scores(model, [beginning], lambda inputs: model(inputs, training=False))
         except Exception as error:
             # Losses and metrics are the user's own and raise whatever they like.
-            raise ValueError(f"{_UNFIT}: {first_line(error)}") from error
+            without = "it has no labels; pass (x, y)"
+            reason = without if batch[1] is None else first_line(error)
+            raise ValueError(f"{_UNFIT}: {reason}") from error
         if np.isnan(scores["loss"]) and all(
             np.isfinite(each).all() for each in model.get_weights()
         ):
@@ -69,8 +72,9 @@ class Validation:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of anybody's says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error of anybody's says, in one line, without the places that TensorFlow marks."""
+    said = re.sub(r"\{\{[^{}]*\}\}\s*", "", str(error))
+    return (said.strip().splitlines() or [type(error).__name__])[0]
 
 
 def _require_end(data: Any) -> None:

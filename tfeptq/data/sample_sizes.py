@@ -25,7 +25,7 @@ def sizes_of(
         Of one input its sizes, of more one entry an input, by name where the samples have names.
         None where the samples do not say (a generator would lose a batch), or do not fit.
     """
-    samples = _first(calibration, len(inputs))
+    samples = first_batch(calibration, len(inputs))
     if samples is None:
         return None
     if isinstance(samples, Mapping):
@@ -39,8 +39,14 @@ def sizes_of(
     return sizes if len(sizes) > 1 else sizes[0]
 
 
-def _first(calibration: Any, count: int) -> Any:
-    """All samples where they are arrays, otherwise their first batch without labels."""
+def first_batch(calibration: Any, count: int) -> Any:
+    """All samples where they are arrays, otherwise their first batch without labels.
+
+    None where that would lose a batch, as of a generator.
+
+    Args:
+        count: of the model's inputs.
+    """
     if isinstance(calibration, Later):
         return calibration.read()
     if isinstance(calibration, (list, tuple, Mapping)) or hasattr(calibration, "__array__"):

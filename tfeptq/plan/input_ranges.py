@@ -16,6 +16,7 @@ import numpy as np
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.plan.layer_names import refuse_unknown
+from tflite_export.graph.limits import HIGHEST_SCALE, LOWEST_SCALE
 
 Range = tuple[float, float]
 #: Samples that fill less of a fixed range than this have probably another unit.
@@ -44,6 +45,11 @@ def fixed_by_range(bounds: Range, bits: int) -> tuple[float, int]:
     """
     low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
     first, last = activation_range(bits)
+    if not LOWEST_SCALE <= (high - low) / (last - first) <= HIGHEST_SCALE:
+        raise ValueError(
+            f"input_range ({bounds[0]:g}, {bounds[1]:g}) has steps that kernels do not compute "
+            f"with: they go from {LOWEST_SCALE:.3g} to {HIGHEST_SCALE:.3g}; give another unit"
+        )
     if bits == 16:
         return _float32(max(-low, high) / last), 0
     zero = first - low * (last - first) / (high - low)

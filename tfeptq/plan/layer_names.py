@@ -19,5 +19,5 @@ def refuse_unknown(setting: str, given: Iterable[str], names: Sequence[str], kin
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(
                 f"{setting} names the layer {name!r}, which is none of the model's {kind} once it "
-                f"is prepared; {hint}There are: {', '.join(dict.fromkeys(names))}"
+                f"is prepared; {hint}there are: {', '.join(dict.fromkeys(names))}"
             )

@@ -46,6 +46,9 @@ def wrap(plan: QuantizationPlan) -> tuple[list[Any], Any]:
     structure = output_structure(plan.model)
     if structure is not None:
         outputs = keras.tree.pack_sequence_as(structure, outputs)
+    elif len(outputs) == 1:
+        # Keras gives a list of one back where a model is called on symbols.
+        outputs = outputs[0]
     return builder.inputs, outputs
 
 

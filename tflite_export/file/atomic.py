@@ -31,6 +31,13 @@ def destination(path: Any, *, suffix: str | None = None) -> Path:
             written.
     """
     path = path_of(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{str(path)!r:.80} cannot be the name of a file: {reason}") from error
     if path.is_dir():
         raise ValueError(f"{path} is a folder; the name of a file in it is needed")
     if path.exists() and not path.is_file():

@@ -159,7 +159,11 @@ def _each_sample(invoke: Session) -> Session:
         for index in range(len(arrays[0])):
             heartbeat()
             results.append(invoke([array[index : index + 1] for array in arrays]))
-        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+        # A scalar, as files of others have them, is one number a sample.
+        return [
+            np.concatenate([np.atleast_1d(part) for part in parts])
+            for parts in zip(*results, strict=True)
+        ]
 
     return session
 

@@ -299,8 +299,11 @@ def test_training_that_diverged_returns_and_says_which_layer(tmp_path):
     [
         (lambda x, y: (x[:, :4], y), "cannot be scored"),
         (lambda x, y: (x, np.stack([y, y], 1)), "cannot be scored"),
-        (lambda x, y: (x, y + 100), "cannot be scored"),
-        (lambda x, y: (x,), "cannot be scored"),
+        (
+            lambda x, y: (x, y + 100),
+            r"cannot be scored with .*: [^{}]*Label values: 100|: the loss",
+        ),
+        (lambda x, y: (x,), "cannot be scored .* it has no labels"),
         (lambda x, y: (x[:0], y[:0]), "holds no sample"),
         (lambda x, y: iter(()), "yields no batch"),
         (lambda x, y: tf.data.Dataset.from_tensors((x, y)).take(0), "yields no batch"),
@@ -321,6 +324,50 @@ def test_validation_data_that_cannot_be_scored_are_refused_before_training(valid
         fit()
     for left, right in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+class Subclassed(keras.Model):
+    """One that its first training step builds."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.ends = keras.layers.Dense(7, "relu"), keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.ends(self.hidden(inputs))
+
+
+LATE = {
+    "sequential": lambda: keras.Sequential([keras.layers.Dense(7, "relu"), keras.layers.Dense(3)]),
+    "subclassed": Subclassed,
+    "open size": lambda: keras.Sequential(
+        [keras.Input((None, 4)), keras.layers.Conv1D(3, 2), keras.layers.GlobalMaxPooling1D()]
+    ),
+}
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize("name", LATE)
+def test_models_that_training_builds_and_sizes_that_samples_tell(name, in_batches):
+    shape = (24, 6, 4) if name == "open size" else (24, 4)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    y = np.zeros((24, 3), "float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(9)
+    model = LATE[name]()
+    model.compile("sgd", "mse")
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=24)
+    callback = tfeptq.QuantizationCallback(batches if in_batches else x, config)
+    model.fit(x, y, verbose=0, callbacks=[callback])
+    found, expected = callback.quantized.predict(x, verbose=0), model.predict(x, verbose=0)
+    assert np.square(found - expected).mean() < 1e-3 * expected.var()
+
+
+def test_samples_that_an_unbuilt_model_does_not_take_are_refused():
+    model = Subclassed()
+    model.compile("sgd", "mse")
+    callback = tfeptq.QuantizationCallback(np.array(["a", "b"]), NEAREST)
+    with pytest.raises(ValueError, match="cannot be called on a calibration sample"):
+        model.fit(np.zeros((8, 4)), np.zeros((8, 3)), verbose=0, callbacks=[callback])
 
 
 def test_validation_batches_that_can_be_read_once_serve_every_epoch():
