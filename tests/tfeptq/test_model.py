@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,6 +31,14 @@ def model():
 def quantized(model):
     """No test depends on what another has trained."""
     return tfeptq.quantize(model, small_models.images(16), CONFIG)
+
+
+def test_called_on_symbols_it_gives_what_the_float_model_gives(model, quantized):
+    inputs = keras.Input(model.inputs[0].shape[1:])
+    ends = keras.Model(inputs, keras.layers.Dense(2)(quantized(inputs)))
+    images = small_models.images(4)
+    expected = ends.layers[-1](quantized.predict(images, verbose=0))
+    np.testing.assert_allclose(ends.predict(images, verbose=0), expected, atol=1e-5)
 
 
 class Counting:
