@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -31,13 +32,7 @@ def destination(path: Any, *, suffix: str | None = None) -> Path:
             written.
     """
     path = path_of(path)
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{str(path)!r:.80} cannot be the name of a file: {reason}") from error
+    _require_name(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; the name of a file in it is needed")
     if path.exists() and not path.is_file():
@@ -48,6 +43,21 @@ def destination(path: Any, *, suffix: str | None = None) -> Path:
         raise ValueError(f"{path}: the folder {path.parent} does not exist")
     require_writable(path.parent)
     return path
+
+
+def _require_name(path: Path) -> None:
+    """Raises ValueError for what no file can be called."""
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        reason = str(error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return
+        reason = error.strerror
+    else:
+        return
+    raise ValueError(f"{str(path)[:60]!r}: no file can have this name: {reason}")
 
 
 def tflite_destination(path: Any) -> Path:
