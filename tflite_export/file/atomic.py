@@ -54,7 +54,7 @@ def _require_name(path: Path) -> None:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             return
-        reason = error.strerror
+        reason = str(error.strerror)
     else:
         return
     raise ValueError(f"{str(path)[:60]!r}: no file can have this name: {reason}")
