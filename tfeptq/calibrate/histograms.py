@@ -156,7 +156,7 @@ class RunningHistograms:
     def add(self, low: Any, high: Any, first: Any, exponent: Any, counts: Any) -> None:
         """Results of `counted`, a row a tensor; it was given extremes of any batches before."""
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        lattice = (part.numpy().astype(np.int64) for part in _lattice(self.low, self.high))
+        lattice = (part.numpy().astype(np.int64) for part in _lattices(self.low, self.high))
         bins = list(zip(*lattice, strict=True))
         own = zip(self._first.tolist(), self._exponent.tolist(), strict=True)
         found = zip(np.asarray(first).tolist(), np.asarray(exponent).tolist(), strict=True)
@@ -253,6 +253,12 @@ def _lattice(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     by_size = _exponent(tf.maximum(tf.abs(low), tf.abs(high))) - 22
     exponent = tf.clip_by_value(tf.maximum(by_range, by_size), _NARROWEST, _WIDEST)
     return _bins(low, exponent), exponent
+
+
+@tf.function(input_signature=[tf.TensorSpec([None]), tf.TensorSpec([None])], autograph=False)
+def _lattices(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of several ranges."""
+    return _lattice(low, high)
 
 
 def _exponent(values: tf.Tensor) -> tf.Tensor:
