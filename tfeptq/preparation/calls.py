@@ -50,6 +50,13 @@ def bound_layer_call(call: TracedCall, values: Values) -> list[Node]:
     ]
 
 
+def averages_what_is_seen(call: TracedCall) -> bool:
+    """Whether a pooling is told by a mask over what to average, as behind a masking embedding."""
+    if type(call.operation) is not keras.layers.GlobalAveragePooling1D:
+        return False
+    return _bound(call).get("mask") is not None
+
+
 def bound_step_call(call: TracedCall, values: Values) -> list[Node]:
     """What one step through time reads: tensors, and states that begin as constants."""
     return [

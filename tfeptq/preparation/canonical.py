@@ -11,7 +11,12 @@ import numpy as np
 from tfeptq.config import QuantizationConfig
 from tfeptq.preparation import layers, operations
 from tfeptq.preparation.affine import fold_affine
-from tfeptq.preparation.calls import bound_layer_call, bound_operation_call, bound_step_call
+from tfeptq.preparation.calls import (
+    averages_what_is_seen,
+    bound_layer_call,
+    bound_operation_call,
+    bound_step_call,
+)
 from tfeptq.preparation.constants import batched_constant, computed, refuse_constant_outputs
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.expansion import inside
@@ -32,6 +37,7 @@ from tfeptq.preparation.trace import (
     symbols,
     trace,
 )
+from tfeptq.preparation.unchosen import lift_masks
 from tfeptq.preparation.unseen import bound_masks
 from tfeptq.preparation.weighted import Shared
 
@@ -77,6 +83,7 @@ def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> k
     """Folds what is exact to fold, and builds the Keras model. `graph` is changed."""
     refuse_constant_outputs(graph)
     bound_masks(graph)
+    lift_masks(graph)
     check_constants(graph)
     if config is not None:
         choose_kernels(graph, config)
@@ -157,7 +164,8 @@ def _outputs(
         return [inner[symbol] for symbol in nested.outputs]
     if isinstance(operation, keras.Layer):
         layers.refuse_modes(operation)
-        if not layers.is_known(operation):
+        # A masked mean is a quotient, which the layer's own call writes.
+        if not layers.is_known(operation) or averages_what_is_seen(call):
             return _expanded(call, values, shared, place, read)
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:

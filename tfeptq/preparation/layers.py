@@ -47,8 +47,9 @@ def is_known(layer: keras.Layer) -> bool:
 
 def refusal(layer: keras.Layer, inside: UnsupportedLayerError) -> UnsupportedLayerError:
     """What to say of a layer whose parts cannot be placed."""
-    if type(layer).__module__.partition(".")[0] == "keras" and type(layer).__name__ in _NEAREST:
-        return UnsupportedLayerError(layer, "is not supported", _NEAREST[type(layer).__name__])
+    nearest = _nearest(layer)
+    if nearest is not None:
+        return UnsupportedLayerError(layer, "is not supported", nearest)
     if inside.operation is layer:
         return inside
     return UnsupportedLayerError(layer, f"holds what is not supported ({inside})", _advice(layer))
@@ -62,7 +63,9 @@ def refuse_modes(layer: keras.Layer) -> None:
         )
     if not keras.backend.is_float_dtype(layer.compute_dtype):
         raise UnsupportedLayerError(
-            layer, f"computes in {layer.compute_dtype}", "give it a floating-point dtype"
+            layer,
+            f"computes in {layer.compute_dtype}",
+            _nearest(layer) or "give it a floating-point dtype",
         )
 
 
@@ -77,10 +80,26 @@ def refuse_masking(operations: Iterable[Any]) -> None:
             )
 
 
+_BEFORE = "compute it before the model and pass its result"
 _NEAREST = {
     "AdditiveAttention": "use Attention",
-    "CategoryEncoding": "compute it before the model and pass its result",
+    "CategoryEncoding": (
+        "use keras.ops.one_hot of an input of the model; keras.ops.max over several of them is "
+        "'multi_hot', keras.ops.sum 'count'"
+    ),
+    "Discretization": _BEFORE,
+    "HashedCrossing": _BEFORE,
+    "Hashing": _BEFORE,
+    "IntegerLookup": _BEFORE,
+    "StringLookup": _BEFORE,
+    "TextVectorization": _BEFORE,
 }
+
+
+def _nearest(layer: keras.Layer) -> str | None:
+    """What to do instead of one of Keras's own layers, where there is a word for it."""
+    is_of_keras = type(layer).__module__.partition(".")[0] == "keras"
+    return _NEAREST.get(type(layer).__name__) if is_of_keras else None
 
 
 def _advice(layer: keras.Layer) -> str:

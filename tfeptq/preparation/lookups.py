@@ -11,7 +11,11 @@ import numpy as np
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.nodes import Input, Node, primitive
+from tfeptq.preparation.nodes import Input, Node, primitive, reshape
+from tfeptq.preparation.token_functions import source
+
+#: Classes of one number; a table of 1 MiB.
+_MOST = 1024
 
 
 def look_up(operation: Any, node: Node, table: np.ndarray, name: str) -> Node:
@@ -26,6 +30,24 @@ def look_up(operation: Any, node: Node, table: np.ndarray, name: str) -> Node:
         )
     rows, depth = table.shape
     return primitive(Lookup, name, [node], weights=[table], rows=rows, depth=depth)
+
+
+def one_hot(operation: Any, node: Node, count: int, name: str = "") -> Node:
+    """Ones where a model input numbers them and zeros elsewhere: rows of a unit matrix.
+
+    Raises:
+        UnsupportedLayerError: the numbers are computed, or there are so many that the matrix is
+            large.
+    """
+    if count > _MOST:
+        raise UnsupportedLayerError(
+            operation,
+            f"makes {count} numbers of one, by a table of {count} x {count} in a file; at most "
+            f"{_MOST} are taken",
+            "use an Embedding, which is the product of it and the weights behind it",
+        )
+    found = look_up(operation, source(node), np.eye(count), name or operation.name)
+    return reshape(found, f"{name or operation.name}_places", (*node.shape, count))
 
 
 def require_rows(model: keras.Model, samples: Sequence[np.ndarray]) -> None:

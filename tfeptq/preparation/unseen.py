@@ -1,9 +1,10 @@
-"""Masks that a model writes itself: numbers far below all scores, in front of a softmax.
+"""Masks that a model writes itself: numbers far below all scores, where those are not to be seen.
 
-Beside a number of -1e9 an integer tensor has one code for all scores. What a softmax gives such
-numbers is zero in float32 already, so that any number well below the scores does the same: they
-become masks of ones and zeros, see `tfeptq.preparation.masks`. What was taken for such a mask and
-is none shows in the proof.
+Beside a number of -1e9 an integer tensor has one code for all scores. What a softmax or a sigmoid
+gives such numbers is zero in float32 already, and argmax never takes them, so that any number well
+below the scores does the same: they become masks of ones and zeros, see `tfeptq.preparation.masks`.
+In front of a maximum see `tfeptq.preparation.unchosen`. What was taken for such a mask and is none
+shows in the proof.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from tfeptq.canonical.argmax_layer import ArgMax
 from tfeptq.preparation.constants import computed, constant
 from tfeptq.preparation.masks import hidden, masked
 from tfeptq.preparation.merges import pair
@@ -27,10 +29,15 @@ _UNSEEN = -24.0
 
 
 def bound_masks(graph: Graph) -> None:
-    """Brings what every softmax is not to see near its scores."""
+    """Brings what no softmax, sigmoid or argmax is to see near its scores."""
     for node in graph.nodes():
-        if node.kind is _L.Softmax:
+        if node.kind in (_L.Softmax, ArgMax) or _is_sigmoid(node):
             node.inputs = [_bounded(node.inputs[0], _UNSEEN)]
+
+
+def _is_sigmoid(node: Node) -> bool:
+    function = node.options.get("activation")
+    return node.kind is _L.Activation and getattr(function, "__name__", function) == "sigmoid"
 
 
 def _bounded(scores: Node, unseen: float) -> Node:
@@ -40,20 +47,29 @@ def _bounded(scores: Node, unseen: float) -> Node:
         unseen: the number, before what is still to come changes it.
     """
     if scores.kind in (_L.Reshape, _L.Permute):
-        return _reading(scores, [_bounded(scores.inputs[0], unseen)])
+        return reading(scores, [_bounded(scores.inputs[0], unseen)])
     if scores.kind is Affine:
         return _affine_bounded(scores, unseen)
     if scores.kind is _L.Subtract:
-        scores = _as_sum(scores)
+        scores = as_sum(scores)
     if scores.kind is not _L.Add:
         return scores
-    for mask, others in (scores.inputs, reversed(scores.inputs)):
+    found = parted(scores)
+    if found is None:
+        return reading(scores, [_bounded(each, unseen) for each in scores.inputs])
+    others, mask, visible = found
+    return _masked(scores.name, _bounded(others, unseen), mask, visible, unseen)
+
+
+def parted(total: Node) -> tuple[Node, Node, Node] | None:
+    """Scores, the far numbers that are added to them, and the mask of what is seen; or None."""
+    for mask, others in (total.inputs, reversed(total.inputs)):
         is_constant = mask.inputs and all(each.kind is Constant for each in mask.inputs)
         mask = computed(mask) if is_constant else mask
-        found = _visible(mask)
+        found = visible_where(mask)
         if found is not None:
-            return _masked(scores.name, _bounded(others, unseen), mask, found, unseen)
-    return _reading(scores, [_bounded(each, unseen) for each in scores.inputs])
+            return others, mask, found
+    return None
 
 
 def _affine_bounded(scores: Node, unseen: float) -> Node:
@@ -64,25 +80,31 @@ def _affine_bounded(scores: Node, unseen: float) -> Node:
         return affine(scores.inputs[0], scores.name, scale, kept)
     if scale.size > 1 or scale <= 0.0:
         return scores
-    return _reading(scores, [_bounded(scores.inputs[0], unseen / float(scale))])
+    return reading(scores, [_bounded(scores.inputs[0], unseen / float(scale))])
 
 
 def _masked(name: str, scores: Node, mask: Node, visible: Node, unseen: float) -> Node:
-    if mask.kind is Constant:
-        # Where it hides nothing it may be a bias.
-        bias = np.where(mask.options["value"] > _FAR, mask.options["value"], 0.0)
-        if np.any(bias):
-            scores = pair(_L.Add, f"{name}_bias", scores, constant(f"{name}_bias", bias))
+    scores = biased(name, scores, mask)
     if mask.kind is _L.Multiply or _is_product(scores, visible):
         return pair(_L.Add, name, scores, hidden(name, visible, unseen))
     return masked(name, scores, visible, unseen)
 
 
-def _visible(node: Node) -> Node | None:
+def biased(name: str, scores: Node, mask: Node) -> Node:
+    """Scores with what an array adds where it hides nothing."""
+    if mask.kind is not Constant:
+        return scores
+    bias = np.where(mask.options["value"] > _FAR, mask.options["value"], 0.0)
+    if not np.any(bias):
+        return scores
+    return pair(_L.Add, f"{name}_bias", scores, constant(f"{name}_bias", bias))
+
+
+def visible_where(node: Node) -> Node | None:
     """Ones and zeros where a term of scores lets them be seen, or not; None: it is no mask."""
     if node.kind in (_L.Reshape, _L.Permute):
-        inner = _visible(node.inputs[0])
-        return None if inner is None else _reading(node, [inner])
+        inner = visible_where(node.inputs[0])
+        return None if inner is None else reading(node, [inner])
     if node.kind is Constant:
         value = node.options["value"]
         return constant(node.name, 1.0 * (value > _FAR)) if np.any(value <= _FAR) else None
@@ -93,7 +115,7 @@ def _visible(node: Node) -> Node | None:
 
 def _of_ones(node: Node) -> Node | None:
     """Of b (m - 1) or -b m, for m of ones and zeros and a large b."""
-    node, scale, offset = _source(node)
+    node, scale, offset = source(node)
     if scale >= -_FAR and offset == -scale:
         return node
     if scale <= _FAR and offset == 0.0:
@@ -113,16 +135,17 @@ def _is_product(node: Node, visible: Node) -> bool:
     """Whether scores are zero already where they are not seen."""
     if node.kind is not _L.Multiply:
         return False
-    return any(_is_same(each, visible) for each in node.inputs)
+    return any(is_same(each, visible) for each in node.inputs)
 
 
-def _is_same(left: Node, right: Node) -> bool:
+def is_same(left: Node, right: Node) -> bool:
+    """Whether two masks are equal."""
     if left.kind is Constant and right.kind is Constant:
         return np.array_equal(left.options["value"], right.options["value"])
-    return _source(left) == _source(right)
+    return source(left) == source(right)
 
 
-def _source(node: Node) -> tuple[Node, float, float]:
+def source(node: Node) -> tuple[Node, float, float]:
     """What a chain of scales and offsets starts from, and what they come to."""
     scale, offset = 1.0, 0.0
     while node.kind is Affine and node.options["scale"].size == node.options["offset"].size == 1:
@@ -138,7 +161,7 @@ def _opposite(mask: Node) -> Node:
     return affine(mask, f"{mask.name}_opposite", -1.0, 1.0)
 
 
-def _as_sum(difference: Node) -> Node:
+def as_sum(difference: Node) -> Node:
     left, right = difference.inputs
     if right.kind is Constant:
         right = constant(right.name, -right.options["value"])
@@ -147,7 +170,7 @@ def _as_sum(difference: Node) -> Node:
     return dataclasses.replace(difference, kind=_L.Add, inputs=[left, right], images={})
 
 
-def _reading(node: Node, inputs: list[Node]) -> Node:
+def reading(node: Node, inputs: list[Node]) -> Node:
     """The same of other tensors; itself where they are what it reads."""
     if all(new is old for new, old in zip(inputs, node.inputs, strict=True)):
         return node

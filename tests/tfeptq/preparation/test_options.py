@@ -14,7 +14,7 @@ from keras import layers as L
 from keras import ops
 
 from tests.tfeptq.preparation.canonical_check import check, randomize
-from tfeptq.preparation import UnsupportedLayerError, prepare
+from tfeptq.preparation import UnsupportedLayerError, prepare, prove
 from tfeptq.preparation.layers import LAYERS
 from tfeptq.preparation.operations import SUPPORTED
 
@@ -200,11 +200,12 @@ def test_every_argument_of_a_call_is_bound(kind):
     assert set(others) - {"self", "inputs", "data"} <= {"training", "mask"}
 
 
-def test_constant_masks_are_refused():
+def test_constant_masks_say_what_is_averaged():
     inputs = keras.Input((8, 3))
-    mask = np.ones((1, 8), bool)
-    with pytest.raises(UnsupportedLayerError, match="is called with 'mask'"):
-        prepare(keras.Model(inputs, L.GlobalAveragePooling1D()(inputs, mask=mask)))
+    mask = np.arange(8)[None] < 5
+    model = keras.Model(inputs, L.GlobalAveragePooling1D()(inputs, mask=mask))
+    samples = np.random.default_rng(0).normal(size=(4, 8, 3)).astype("float32")
+    prove(model, prepare(model), [samples])
 
 
 def test_layers_that_keras_quantized_are_refused():

@@ -149,15 +149,11 @@ def test_masks_of_tokens(behind):
     np.testing.assert_allclose(model(given), found, atol=1e-5)
 
 
-def test_what_masks_floats_or_averages_is_refused():
+def test_what_masks_floats_is_refused():
     inputs = keras.Input((T, F))
     masked = L.Masking()(inputs)
     with pytest.raises(UnsupportedLayerError, match="which integers do not tell apart"):
         prepare(keras.Model(inputs, L.LSTM(U)(masked)))
-    tokens = keras.Input((T,), dtype="int32")
-    mean = L.GlobalAveragePooling1D()(L.Embedding(6, F, mask_zero=True)(tokens))
-    with pytest.raises(UnsupportedLayerError, match="called with 'mask'"):
-        prepare(keras.Model(tokens, mean))
 
 
 def test_open_lengths_and_kept_states_are_refused():

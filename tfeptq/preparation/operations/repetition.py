@@ -10,9 +10,10 @@ import numpy as np
 
 from tfeptq.preparation.constants import batched_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
+from tfeptq.preparation.lookups import one_hot
 from tfeptq.preparation.merges import scale_and_shift
 from tfeptq.preparation.nodes import Node, primitive, reshape
-from tfeptq.preparation.operations.arguments import Handler
+from tfeptq.preparation.operations.arguments import Handler, only_tensor
 from tfeptq.preparation.operations.reductions import inner_axes
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.slices import joined, rearranged, take
@@ -162,10 +163,19 @@ def _parts(name: str, node: Node, axis: int) -> list[Node]:
     ]
 
 
+def _one_hot(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node = only_tensor(operation, arguments[0])
+    axis = config.get("axis", -1)
+    if axis not in (-1, len(node.shape) + 1):
+        raise UnsupportedLayerError(operation, f"axis={axis}", "use the last axis, and transpose")
+    return one_hot(operation, node, int(config["num_classes"]))
+
+
 HANDLERS: dict[str, Handler] = {
     "BroadcastTo": _broadcast_to,
     "Diff": _diff,
     "Flip": _flip,
+    "OneHot": _one_hot,
     "Repeat": _repeat,
     "Roll": _roll,
     "Rot90": _rot90,
