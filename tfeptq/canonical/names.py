@@ -18,7 +18,8 @@ def legal_name(name: str) -> str:
 
     Keras takes any, and without its TensorFlow backend or a compiled function all of them work.
     """
-    return re.sub(r"[^A-Za-z0-9_.>-]", "_", name) or "layer"
+    # A ">" stands between parts there, of which each must begin like a name.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "layer"
 
 
 def by_legal_name(given: Mapping[str, _Value], names: Collection[str]) -> dict[str, _Value]:
