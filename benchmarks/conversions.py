@@ -181,8 +181,9 @@ def choice_of_widths(name: str, samples: int, sensitivity: str) -> Cost:
         samples=samples,
         weight_bits=_CANDIDATES,
         rounding="optq",
+        first_last_bits=None,
         sensitivity=sensitivity,
-        budget=tfeptq.Budget(weight_bytes=0.5 * task.model.count_params()),
+        budget=tfeptq.Budget(weight_bytes=0.6 * task.model.count_params()),
     )
     canonical = tfeptq.prepare(task.model)
     arrays = take_samples(task.calibration, canonical.inputs, samples=samples, seed=0)
