@@ -33,7 +33,8 @@ def warn_of_lost_features(
     found = [
         _lost(plan, key, values, normalizing)
         for key, values in zip(plan.graph.inputs, samples, strict=True)
-        if key in readers
+        # Numbers of rows are no quantities.
+        if key in readers and not plan.topology.is_index(key)
     ]
     sentences = [sentence for sentence in found if sentence is not None]
     for sentence in sentences:

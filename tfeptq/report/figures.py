@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +36,15 @@ def figures(quantized: QuantizedModel, content: Content) -> dict[str, str]:
         "graph": lambda: graph_figure(content),
     }
     found = {name: draw() for name, draw in drawn.items()}
-    # Unlike a figure's own JSON, without the template's defaults for charts that are not here.
-    return {
-        name: json.dumps(figure.to_plotly_json(), default=_plain)
-        for name, figure in found.items()
-        if figure is not None
-    }
+    return {name: _as_json(figure) for name, figure in found.items() if figure is not None}
+
+
+def _as_json(figure: go.Figure) -> str:
+    """For a script of a page, which nothing in it may end.
+
+    Unlike a figure's own JSON, without the template's defaults for charts that are not here.
+    """
+    return json.dumps(figure.to_plotly_json(), default=_plain).replace("<", "\\u003c")
 
 
 def packed_plotly() -> str:
@@ -162,7 +166,7 @@ def _chooser(
             owners.append(index)
     buttons = [
         {
-            "label": name,
+            "label": escape(name),
             "method": "update",
             "args": [{"visible": [owner == index for owner in owners]}, {"shapes": _band(ends)}],
         }

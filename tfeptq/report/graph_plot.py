@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tfeptq.report.content import Content
@@ -80,7 +81,7 @@ def _names(places: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
         {
             "x": x,
             "y": y,
-            "text": name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…",
+            "text": escape(name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"),
             "textangle": -30,
             "showarrow": False,
             "xanchor": "left",
@@ -119,11 +120,11 @@ def _places(graph: networkx.DiGraph) -> dict[str, tuple[float, float]]:
 
 
 def _words(name: str, kind: str, facts: dict[str, LayerFacts]) -> str:
-    found = facts.get(name)
+    found, shown = facts.get(name), escape(name)
     if found is None:
-        return f"{name}<br>{kind}"
+        return f"{shown}<br>{kind}"
     widths = f"{found.activation_bits}-bit output"
     if found.weight_bits is not None:
         widths = f"{found.weight_bits}-bit weights, {widths}"
     sqnr = "" if found.sqnr is None else f"<br>{found.sqnr:.1f} dB SQNR, {found.lost:.1f} lost here"
-    return f"{name}<br>{kind}<br>{widths}{sqnr}"
+    return f"{shown}<br>{kind}<br>{widths}{sqnr}"

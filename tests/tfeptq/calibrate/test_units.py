@@ -185,6 +185,17 @@ def test_inputs_of_one_unit_are_silent(shape):
         tfeptq.quantize(model, data, tfeptq.QuantizationConfig(**NEAREST))
 
 
+def test_numbers_of_rows_are_no_features():
+    """A place of a sentence that holds one of two words has lost nothing."""
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), L.Embedding(900, 3), L.Flatten()])
+    model.add(L.Dense(2))
+    tokens = np.random.default_rng(0).integers(0, 900, (64, 6)).astype("int32")
+    tokens[:, 1] = np.arange(64) % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tfeptq.quantize(model, tokens, tfeptq.QuantizationConfig(**NEAREST))
+
+
 def test_sigmoids_far_from_zero_run_in_every_runtime(tmp_path):
     """TFLM's kernel needs input scales below four; beyond, the function is flat."""
     keras.utils.set_random_seed(0)

@@ -209,6 +209,24 @@ def test_a_difference_is_told_and_names_cannot_break_the_page(work, tmp_path):
     assert "Accuracy" not in text
 
 
+def test_names_in_figures_are_shown_as_they_are(tmp_path):
+    """Plotly takes text for markup, and a page takes what stands in its scripts."""
+    inputs = keras.Input((6, 5, 2), name="in <b>x")
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    images = small_models.images(16)[:, :6, :5, :2]
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=16)
+    quantized = tfeptq.quantize(keras.Model(inputs, outputs), images, config)
+    result = tflite_export.export(quantized, tmp_path / "m.tflite")
+    text = write_scored_report(tmp_path / "r.html", quantized, result, {}).read_text("utf-8")
+    assert "<b>x" not in text
+    pattern = (
+        r'<script class="drawn" data-place="activations" type="application/json">(.*?)</script>'
+    )
+    drawn = json.loads(re.search(pattern, text, re.S).group(1))
+    buttons = drawn["layout"]["updatemenus"][0]["buttons"]
+    assert "in &lt;b&gt;x, 8 bits" in [button["label"] for button in buttons]
+
+
 def test_a_reloaded_model_has_a_report_without_what_it_forgot(work, tmp_path):
     _, quantized, _ = work
     quantized.save(tmp_path / "q.keras")
