@@ -240,6 +240,7 @@ OPERATIONS = {
     "LogSoftmax": {"axis"},
     "Logsumexp": {"axis", "keepdims"},
     "Norm": {"axis", "keepdims", "ord"},
+    "OneHot": {"num_classes", "axis", "dtype", "sparse"},
     "Prod": {"axis", "dtype", "keepdims"},
     "Roll": {"axis", "shift"},
     "Rot90": {"axes", "k"},
