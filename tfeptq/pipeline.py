@@ -165,7 +165,8 @@ def _prepared(
     taken = configured_samples(calibration, plan.model.inputs, config, labels)
     lost = warn_of_lost_features(plan, functional, taken.arrays)
     prove(functional, plan.model, taken.arrays)
-    odd = warn_of_odd_samples(functional, taken.arrays)
+    are_rows = [plan.topology.is_index(key) for key in plan.graph.inputs]
+    odd = warn_of_odd_samples(functional, taken.arrays, are_rows=are_rows)
     notes = [*lost, *odd, *doubts(plan.model, taken.arrays, plan.input_ranges)]
     taken = dataclasses.replace(taken, notes=(*request.notes, *taken.notes, *notes))
     return _Prepared(plan, taken, scored, baseline, labelled and labelled.of(taken.labels))

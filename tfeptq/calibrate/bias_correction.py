@@ -208,6 +208,7 @@ def _sample_shifts(
     return shifts
 
 
+# Traced once, for any sizes: every layer of every batch asks.
 @tf.function(
     input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([], tf.float32)],
     autograph=False,
@@ -224,8 +225,6 @@ def without_chance(shifts: tf.Tensor, count: float) -> tf.Tensor:
     Args:
         shifts: one row a sample, float32 (N, C); a single sample is taken as it is.
         count: of all samples whose mean is wanted, of which these may be a part.
-
-    Traced once: every layer of every batch asks.
 
     Returns:
         float32 (C,).

@@ -22,13 +22,16 @@ _FAR, _FEW = 100.0, 0.01
 _ENOUGH, _LOOKED_AT = 8, 64
 
 
-def warn_of_odd_samples(model: keras.Model, samples: Sequence[np.ndarray]) -> list[str]:
+def warn_of_odd_samples(
+    model: keras.Model, samples: Sequence[np.ndarray], *, are_rows: Sequence[bool]
+) -> list[str]:
     """Warns of samples that are all equal, far beyond the others, or in another unit than expected.
 
     Args:
         model: the original, functional. Layers that rescale or normalize tell what was meant,
             where nothing but random copies and the like stands between them and an input.
         samples: one array (N, ...) a model input, float32.
+        are_rows: of each input, whether it numbers rows of a table, which have no scale.
 
     Returns:
         The sentences.
@@ -43,8 +46,8 @@ def warn_of_odd_samples(model: keras.Model, samples: Sequence[np.ndarray]) -> li
         known = {symbol: symbol for symbol in names}
         found = [
             f"input {names[source]!r}: {problem}"
-            for source, array in given.items()
-            if (problem := _far_beyond(array)) is not None
+            for (source, array), is_row in zip(given.items(), are_rows, strict=True)
+            if not is_row and (problem := _far_beyond(array)) is not None
         ]
         found += [
             f"input {names[source]!r}: {problem}"

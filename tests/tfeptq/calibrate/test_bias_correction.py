@@ -117,6 +117,7 @@ def test_the_shrunk_mean_is_between_zero_and_the_mean(seed, size, means, scale):
     assert_is_chance(rows - found.astype(np.float64), slack=1e-5 * scale)
     # As a part of ever more samples it stands for a mean that is known.
     known = without_chance(tf.constant(rows), 10**12).numpy()
+    # Float32: a mean of at most -5, of nine rows.
     np.testing.assert_allclose(known, average, atol=5e-6 * scale)
 
 
@@ -180,6 +181,7 @@ def test_chance_is_at_most_the_share_that_is_allowed(step):
     least = 2 + enough.index(True)
     assert all(enough[least - 2 :])
     exact = 1.0 / (bias_correction._CHANCE * (1.0 + step**2 / 12.0))
+    # The next whole number; and the spread of 400 channels is known to 1 % of at most 50.
     assert least == pytest.approx(max(exact, 2.0), abs=1.5)
 
 
