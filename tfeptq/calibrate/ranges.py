@@ -21,7 +21,6 @@ from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.primitives import find_primitive
 from tfeptq.canonical.topology import Topology, least_result
 from tfeptq.canonical.walk import Walk
-from tfeptq.data.abreast import abreast
 from tfeptq.data.memory import (
     WholeBatches,
     fitting_batch,
@@ -87,10 +86,9 @@ def tensor_histograms(
     """
     graph, total = LayerGraph.of(model), len(samples[0])
     keys = _in_order(graph, keys)
-    # Bins of all values are computed on the way. A compiled pass may have all tensors at once, and
-    # two are under way.
+    # Bins of all values are computed on the way. A compiled pass may have all tensors at once.
     is_compiled = is_worth_tracing(model, total)
-    fitting, copies = (fitting_batch, 4) if is_compiled else (passing_batch, 6)
+    fitting, copies = (fitting_batch, 2) if is_compiled else (passing_batch, 6)
     batch_size = fitting(model, min(batch_size, total), copies=copies)
     inputs = {
         "model": model,
@@ -150,8 +148,8 @@ def _histograms_of_batches(
                 raise _unbounded(graph, batch) or AssertionError("finite tensors of infinite range")
             return found
 
-        for found in abreast(of_batch, progress(numbers, "ranges"), count=1 + is_compiled):
-            histograms.add(*found)
+        for index in progress(numbers, "ranges"):
+            histograms.add(*of_batch(index))
         # A value that is counted stands for those that are not: pooled tensors weigh what they
         # hold.
         return [
