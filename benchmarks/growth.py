@@ -1,13 +1,16 @@
 """How seconds and memory grow with a model and its data: exponents, fitted by family.
 
     python -m benchmarks.growth [--families samples depth ...] [--recipes optq eptq mixed]
+        [--table] [--plot growth.svg] [--predict resnet50@224 mobilenetv2@224] [--samples 512]
 
 In each family one thing grows: samples, layers (of residual networks and of transformers), width
 or size of MobileNetV2 (multiplications), logits. Each run is a process of its own. Printed are
 processor seconds (what other programs change least), the seconds of every stage and the peak of
 memory, and of each the slope of its logarithm over that of what grows: 1 is proportional, 0 does
 not grow. Models are untrained; accuracy is not looked at. Rows are appended to
-benchmarks/results/growth.jsonl, `--table` prints what is there.
+benchmarks/results/growth.jsonl, `--table` prints what is there. From all rows of a recipe costs are
+fitted as a sum, see `benchmarks.growth_fit`; `--predict` says from it what other models take, and
+"bert-base" is twelve blocks of width 768 on 128 tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ import numpy as np
 from keras import layers
 
 import tfeptq
-from benchmarks.conversions import Cost, alone, cost_of
+from benchmarks.conversions import Cost, alone, cost_of, task_of
+from benchmarks.growth_fit import TERMS, Properties, draw, fit, properties_of
 from tfeptq.report.tables import show
 
 RESULTS = Path(__file__).parent / "results" / "growth.jsonl"
@@ -133,6 +137,46 @@ def quantization(subject: Subject, recipe: str) -> Cost:
     return dataclasses.replace(cost_of(quantize), stages=stages)
 
 
+def model_of(name: str) -> keras.Model:
+    """A model to predict: one of `benchmarks.conversions`, or "bert-base"."""
+    if name == "bert-base":
+        return transformer(blocks=12, tokens=128, width=768)
+    return task_of(name).model
+
+
+def predictions(rows: Sequence[dict[str, Any]], names: Sequence[str], samples: int) -> None:
+    """Prints the fitted sums, and what they say of other models."""
+    wanted = {name: properties_of(model_of(name), samples) for name in names}
+    known = {
+        (each.family, each.size): properties_of(MODELS[each.model](**each.settings), each.samples)
+        for family in FAMILIES.values()
+        for each in family
+    }
+    fits, lines = [], []
+    for recipe in RECIPES:
+        own = [row for row in rows if row["recipe"] == recipe]
+        points: list[Properties] = [known[row["family"], row["size"]] for row in own]
+        for what, unit in (("processor", "s"), ("peak_gb", "GB")):
+            found = fit(points, [row["cost"][what] for row in own])
+            errors = " / ".join(f"{error:.0%}" for error in found.error)
+            fits.append((recipe, unit, *(f"{each:.3g}" for each in found.coefficients), errors))
+            predicted = (f"{found(properties):.3g}" for properties in wanted.values())
+            lines.append((recipe, unit, *predicted))
+    show("Costs as a sum", ("recipe", "unit", *TERMS, "error, median / most"), fits)
+    if names:
+        show(f"Predicted for {samples} samples", ("recipe", "unit", *names), lines)
+
+
+def plotted(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Processor seconds of all families and recipes as one figure."""
+    series: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row in sorted(rows, key=lambda row: row["size"]):
+        sizes, seconds = series.setdefault(row["family"], {}).setdefault(row["recipe"], ([], []))
+        sizes.append(row["size"])
+        seconds.append(row["cost"]["processor"])
+    draw(series, path)
+
+
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Slope of log(values) over log(sizes), by least squares.
 
@@ -170,8 +214,10 @@ def _series(costs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[float]]
 
 
 def kept() -> list[dict[str, Any]]:
+    """The last row of each family, size and recipe."""
     lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.exists() else []
-    return [json.loads(line) for line in lines]
+    rows = map(json.loads, lines)
+    return list({(row["family"], row["size"], row["recipe"]): row for row in rows}.values())
 
 
 def main() -> None:
@@ -179,6 +225,9 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--table", action="store_true", help="print recorded results instead")
+    parser.add_argument("--plot", type=Path, help="an SVG of all recorded results")
+    parser.add_argument("--predict", nargs="*", default=[], help="models to predict")
+    parser.add_argument("--samples", type=int, default=512, help="of the predicted models")
     arguments = parser.parse_args()
     if not arguments.table:
         RESULTS.parent.mkdir(exist_ok=True)
@@ -193,7 +242,11 @@ def main() -> None:
                 }
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-    table(kept())
+    rows = kept()
+    table(rows)
+    predictions(rows, arguments.predict, arguments.samples)
+    if arguments.plot:
+        plotted(rows, arguments.plot)
 
 
 if __name__ == "__main__":

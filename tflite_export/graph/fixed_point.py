@@ -66,20 +66,9 @@ def multiply(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
     return rounding_right_shift(product, np.maximum(-exponent, 0))
 
 
-def multiply_once(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
-    """values * real, rounded once, a half goes up; as int32.
-
-    Args:
-        values: integers of at most 48 bits.
-    """
-    fraction, exponent = quantize_multiplier(real)
-    shift = np.maximum(_FRACTION_BITS - exponent, 1)
-    half = np.int64(1) << (shift - 1)
-    values = values.astype(np.int64)
-    # Products of 48 and 31 bits do not fit: the values' low 24 bits go on their own.
-    low = ((values & (2**24 - 1)) * fraction + half) >> 24
-    split = ((values >> 24) * fraction + low) >> np.maximum(shift - 24, 0)
-    return wrapped(np.where(shift >= 24, split, (values * fraction + half) >> shift))
+def multiply_real(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:
+    """values * real in float64, rounded once, a half goes away from zero; as int32."""
+    return wrapped(round_half_away(values.astype(np.float64) * real))
 
 
 def multiply_wide(values: np.ndarray, real: np.ndarray | float) -> np.ndarray:

@@ -64,7 +64,7 @@ def fully_connected(operands: Operands) -> np.ndarray:
     if not operands.attributes["keep_num_dims"]:
         values = values.reshape(len(values) * (values[0].size // weights.shape[1]), -1)
     sums = matmul(values, weights.T)
-    return requantized(operands, sums, rescale=fixed_point.multiply_once)
+    return requantized(operands, sums, rescale=fixed_point.multiply_real)
 
 
 def _windows(operands: Operands, filter_size: tuple[int, int]) -> np.ndarray:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from tests.tflite_export import one_operator as one
-from tests.tflite_export.random_operators import BUILDERS, WEIGHTED, Draw, random_graph
+from tests.tflite_export import weighted_layers
+from tests.tflite_export.random_operators import BIAS, BUILDERS, WEIGHTED, Draw, random_graph
 from tflite_export.file.packing import CONTAINER_BITS
+from tflite_export.graph import fixed_point
 from tflite_export.graph.case import Case
-from tflite_export.graph.fixed_point import multiply
 from tflite_export.graph.kinds import ANY_RUNTIME, kind_of, known, tolerance
-from tflite_export.graph.structure import IntegerGraph
+from tflite_export.graph.structure import IntegerGraph, Tensor
 from tflite_export.runtimes import reference
 from tflite_export.targets import capabilities
 
@@ -76,6 +77,70 @@ def test_every_int16_is_rescaled_as_in_the_reference_kernels(kind, ratio):
     np.testing.assert_array_equal(
         reference.run(graph, [every])["y"], one.in_runtime(graph, [every])
     )
+
+
+STEP_IN, STEP_OUT = float(np.float32(0.0437)), float(np.float32(0.0311))
+#: How kernels bring sums to the output's scale; near halves they disagree.
+ROUNDINGS = (fixed_point.multiply, fixed_point.multiply_wide, fixed_point.multiply_real)
+
+
+def sums_near_halves(dtype: str, count: int) -> Iterator[tuple[np.float32, int]]:
+    """Weight scales and biases that `ROUNDINGS` take to other integers."""
+    generator = np.random.default_rng(0)
+    top, scales = (120, (1e-5, 2e-5)) if dtype == "int8" else (32000, (1e-3, 2e-3))
+    for _ in range(count):
+        scale = np.float32(generator.uniform(*scales))
+        real = STEP_IN * float(scale) / STEP_OUT
+        sums = generator.integers(int(-top / real), int(top / real), 1_000_000)
+        near = sums[np.abs(np.abs(sums * real) % 1 - 0.5) < 1e-5]
+        found = [rounding(near, real) for rounding in ROUNDINGS]
+        apart = near[(found[0] != found[2]) | (found[1] != found[2])]
+        exact = fixed_point.multiply_real(near, real)
+        # A fraction of 31 bits is as far from float64 as this test can see.
+        fraction, exponent = fixed_point.quantize_multiplier(real)
+        held = near * (float(fraction) * 2.0 ** (float(exponent) - 31))
+        last = near[fixed_point.round_half_away(held) != exact]
+        yield from ((scale, int(each)) for each in (*apart[:2], *last[:2]))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+@pytest.mark.parametrize("kind", sorted(WEIGHTED))
+def test_sums_near_halves_are_rounded_as_the_kernels_do(kind, dtype):
+    scales, biases = zip(*sums_near_halves(dtype, 12), strict=True)
+    channels, scale = len(biases), np.array(scales, np.float32)
+    axis = kind_of(kind).channel_axis
+    kernel = [1, 1] if kind == "FULLY_CONNECTED" else [1, 1, 1, 1]
+    kernel[axis] = channels
+    lead = (1,) if kind == "FULLY_CONNECTED" else (1, 1, 1)
+    deep = channels if kind == "DEPTHWISE_CONV_2D" else 1
+    bias = np.array(biases, BIAS[dtype])
+    graph = one.graph_of(
+        kind,
+        [
+            one.activation("x", (*lead, deep), dtype, STEP_IN),
+            Tensor(
+                "w",
+                tuple(kernel),
+                "int8",
+                one.quantization(scale, 0, axis),
+                np.zeros(kernel, np.int8),
+                8,
+            ),
+            Tensor(
+                "b",
+                bias.shape,
+                BIAS[dtype],
+                one.quantization(np.float32(STEP_IN) * scale),
+                bias,
+                8 * bias.itemsize,
+            ),
+        ],
+        one.activation("y", (*lead, channels), dtype, STEP_OUT),
+        weighted_layers.ATTRIBUTES[kind]
+        | {"activation": "NONE"}
+        | ({"output_shape": (*lead, channels)} if kind == "TRANSPOSE_CONV" else {}),
+    )
+    assert difference(graph) == 0
 
 
 def test_random_cases_use_many_output_values():
@@ -158,7 +223,7 @@ def test_tflm_takes_the_quotient_of_scales_in_float64(dtype, seeds):
         real = np.float64(given.scale[0]) / np.float64(made.scale[0])
         values = np.abs(samples[0].astype(np.int64) - given.zero_point)
         info = np.iinfo(dtype)
-        expected = np.clip(multiply(values, real) + made.zero_point, info.min, info.max)
+        expected = np.clip(fixed_point.multiply(values, real) + made.zero_point, info.min, info.max)
         found = one.in_runtime(graph, samples, runtime="tflm")
         np.testing.assert_array_equal(found, expected)
         apart += int(np.abs(reference.run(graph, samples)["y"] - expected).sum())
