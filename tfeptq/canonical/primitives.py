@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from tfeptq.canonical.add_layer import Add
 from tfeptq.canonical.argmax_layer import ArgMax
 from tfeptq.canonical.linear_maps import (
     ConvolutionMap,
@@ -441,6 +442,8 @@ if len(_ROWS) < len(PRIMITIVES):
 
 def row_of(kind: type, function: str | None = None) -> Primitive | None:
     """The row of a layer class (and of the function of an `Activation`), if it has one."""
+    # What sums in canonical models, for Keras's own layer.
+    kind = _L.Add if kind is Add else kind
     return _ROWS.get((kind, function if kind is _L.Activation else None))
 
 

@@ -82,6 +82,7 @@ class Topology:
         self.producers = {call.output: call for call in graph.calls}
         self.consumers = graph.consumers()
         self._calls = Counter(call.layer.name for call in graph.calls)
+        self._seen: dict[Key, tuple[Key, ...]] = {}
 
     def place_in_time(self, call: Call) -> Hashable | None:
         """What the steps of a sequence that do the same have in common; None: no such step.
@@ -154,12 +155,19 @@ class Topology:
         of `read` these tensors may be in other units. A maximum or concatenation of several
         tensors passes on what it takes from each.
         """
-        if self._is_public(key):
+        if key not in self._seen:
+            # Once a tensor: paths through residual sums double at each of them.
+            self._seen[key] = self._seen_from(key)
+        return self._seen[key]
+
+    def _seen_from(self, key: Key) -> tuple[Key, ...]:
+        readers = self.consumers.get(key, ())
+        if self._is_public(key) or not all(self.passes(c) or self.orders(c) for c in readers):
             return (key,)
         found: list[Key] = []
-        for call in self.consumers.get(key, ()):
+        for call in readers:
             behind = self.seen(call.output)
-            if not self.passes(call) and (not self.orders(call) or behind == (call.output,)):
+            if not self.passes(call) and behind == (call.output,):
                 return (key,)
             found += behind
         return tuple(dict.fromkeys(found)) or (key,)

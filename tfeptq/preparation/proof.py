@@ -7,7 +7,7 @@ be learned, written and verified without a word.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -49,7 +49,7 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
     """
     require_rows(canonical, samples)
     flat = flat_functional(model)
-    inputs = _inputs(flat, samples)
+    inputs = _inputs(flat, samples, _sizes(flat) | _sizes(canonical))
     wanted, found = outputs_of(flat, inputs), outputs_of(canonical, inputs)
     if not all(np.isfinite(values).all() for values in wanted):
         raise _unbounded(model, inputs)
@@ -96,18 +96,34 @@ def _advice(culprit: Any) -> str:
     return "replace this layer by others, and please report it with its options"
 
 
-def _inputs(model: keras.Model, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _inputs(
+    model: keras.Model, samples: Sequence[np.ndarray], sizes: Collection[int]
+) -> list[np.ndarray]:
     """Some of the samples, from all over them, in whole batches and in the inputs' types."""
     fixed = [tensor.shape[0] for tensor in model.inputs if tensor.shape[0]]
     batch = max(fixed, default=1)
     count = max(min(SAMPLES, len(samples[0])) // batch, 1) * batch
-    # Keras takes some tensors for biases where it sees that the batch is one sample.
-    count = count if fixed else max(count, 2)
+    count = count if fixed else _unlike(count, sizes)
     chosen = np.linspace(0, len(samples[0]) - 1, count).astype(int)
     return [
         _typed(array[chosen], str(tensor.dtype))
         for array, tensor in zip(samples, model.inputs, strict=True)
     ]
+
+
+def _unlike(count: int, sizes: Collection[int]) -> int:
+    """At most that many samples, 2 at least, of a number that no axis has.
+
+    Keras takes some tensors for biases where the batch is one sample, or as long as an axis
+    (`tfeptq.canonical.add_layer`); models are trained with others, or with unknown ones.
+    """
+    return next((n for n in range(max(count, 2), 1, -1) if n not in sizes), max(count, 2))
+
+
+def _sizes(model: keras.Model) -> set[int]:
+    """Of all axes of all tensors, without the batch."""
+    tensors = keras.tree.flatten([layer.output for layer in model.layers])
+    return {size for tensor in tensors for size in tensor.shape[1:]}
 
 
 def _typed(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfeptq.canonical.add_layer import Add
 from tfeptq.canonical.constant_layer import Constant as ConstantLayer
 from tfeptq.canonical.names import legal_name, unique_name
 from tfeptq.preparation.nodes import MERGES, Constant, Graph, Input, Node
@@ -44,7 +45,8 @@ def _layer(node: Node, name: str, layers: dict[Hashable, keras.Layer]) -> keras.
     """The node's layer; calls that share weights share it, and those of one place in time."""
     identity = _identity(node)
     if identity not in layers:
-        layers[identity] = node.kind(**node.options, name=name, dtype="float32")
+        kind = Add if node.kind is keras.layers.Add else node.kind
+        layers[identity] = kind(**node.options, name=name, dtype="float32")
     return layers[identity]
 
 

@@ -68,9 +68,7 @@ def _seen(name: str, values: Node, visible: Node) -> tuple[Node, Node | None]:
     opposite = affine(flat, f"{name}_opposite", -1.0, 0.0)
     found = maximum(opposite, f"{name}_least", (0,), keepdims=False)
     height = reshape(found, f"{name}_height", (1,) * len(values.shape))
-    # As the second operand one number a sample is a bias to Keras where there are as many samples
-    # as channels.
-    raised = primitive(_L.Add, f"{name}_raised", [height, values])
+    raised = primitive(_L.Add, f"{name}_raised", [values, height])
     return pair(_L.Multiply, name, raised, visible), height
 
 

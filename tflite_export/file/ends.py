@@ -168,14 +168,15 @@ def integers(
     """Integers of the samples of one input.
 
     Floats are real values: they are rounded in the input's own parameters and saturate. Integers
-    are the file's own: they keep their values, and none may lie outside of the input's type.
+    of the input's type are the file's own. Those of another type could be either, and are refused
+    but where both are the same, as for tokens: none may lie outside of the input's type then.
 
     Args:
         where: names the input in errors.
         scale: of the input, None where it is not quantized: floats must be integers then.
 
     Raises:
-        ValueError: NaN, integers out of range or of the other sign, or what is no number.
+        ValueError: NaN, integers of another type or out of range, or what is no number.
     """
     if values.dtype == dtype:
         return values
@@ -189,10 +190,12 @@ def integers(
             return _exactly(real, where, dtype)
         rounded = np.round(real.astype(np.float32) / scale).astype(np.float64) + zero_point
         return np.clip(rounded, limits.min, limits.max).astype(dtype)
-    if values.dtype.kind != dtype.kind:
+    is_itself = scale is None or (scale == 1.0 and zero_point == 0)
+    if values.dtype.kind != dtype.kind or not is_itself:
         raise ValueError(
             f"{where} takes {dtype.name} or floats, received {values.dtype}; give floats, which "
-            "are quantized with the file's own scale, or the file's own integers"
+            "are quantized with the file's own scale, as array.astype('float32'), or the file's "
+            f"own integers in their type, as array.astype({dtype.name!r})"
         )
     return _exactly(values, where, dtype)
 

@@ -69,8 +69,10 @@ def run(
     Args:
         model: path or content of a `.tflite` file with batch 1.
         inputs: one array (N, ...) a model input, alone, in order, or by signature name. Floats
-            are quantized with the file's own parameters; integers are fed as they are. Inputs that
-            number rows of tables (int32) take numbers of either kind.
+            are quantized with the file's own parameters. Integers of the type that the file takes
+            are its own and fed as they are; uint8 pixels of an int8 or int16 file are values, as
+            floats are; any other type is refused, as it could mean either. Inputs that number
+            rows of tables (int32) take numbers of either kind.
         runtime: "litert" (XNNPACK applied), "litert-reference", "tflite-runtime", "tflm" or
             "reference" (the integer reference in NumPy).
 

@@ -29,7 +29,8 @@ def run_steps(
     Args:
         model: path or content of a `.tflite` file with batch 1.
         sequences: of the inputs that are no states, (n, steps, ...); by name where there are
-            several. Floats are quantized with the file's own parameters, integers are fed as is.
+            several. Floats are quantized with the file's own parameters, integers of the file's
+            type are fed as they are.
         states: output, by number or by its name in the file, -> the input that it becomes.
         runtime: see `tflite_export.run`.
 

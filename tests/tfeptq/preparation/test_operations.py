@@ -55,6 +55,9 @@ OPERATIONS = {
         x, weights(3, 3, C, 2), weights(1, 1, 2 * C, N), padding="same"
     ),
     "matrix product": lambda x: x @ weights(C, N) + weights(N),
+    "matrix from the left": lambda x: ops.matmul(weights(N, W), x),
+    "matrix with axes in front": lambda x: x @ weights(1, 1, C, N) + x @ weights(1, C, N),
+    "matrix from the left with axes in front": lambda x: ops.matmul(weights(1, 1, N, W), x),
     "swapped axes": lambda x: ops.swapaxes(x, 1, -1),
     "moved axis": lambda x: ops.moveaxis(x, 1, 3),
     "enlarged nearest": lambda x: ops.image.resize(x, (2 * H, 3 * W), interpolation="nearest"),
@@ -177,6 +180,7 @@ REFUSED = {
     "axis=0 is the batch": lambda x: ops.concatenate([x, x], axis=0),
     "takes part of the batch": lambda x: x[0],
     "same axes in front": lambda x: ops.matmul(x, ops.mean(x, axis=1, keepdims=True)[:, :, :C]),
+    "multiplies with an array of shape": lambda x: ops.matmul(weights(H, N, W), x),
     "takes its weights from a tensor": lambda x: ops.tensordot(x, ops.mean(x, axis=(1, 2)), 1),
     "resizes with antialias": lambda x: ops.image.resize(x, (H + 1, W), antialias=True),
     "resizes a tensor": lambda x: ops.image.resize(x, (H + 1, W), interpolation="bicubic"),

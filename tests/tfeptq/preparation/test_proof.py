@@ -170,3 +170,29 @@ def test_a_model_that_cannot_compute_its_samples_says_so():
     layer.call = lambda x: ops.reshape(x, (7, 7))
     with pytest.raises(ValueError, match=r"cannot compute its calibration samples"):
         prove(model, canonical, samples_of(model))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 8])
+def test_one_number_a_sample_is_no_bias_in_any_batch(count):
+    """Keras's own sums take it for one in batches of 5, where rows or channels are 5."""
+    inputs = keras.Input((5, 7))
+    number = L.Dense(1, name="number")(L.GlobalAveragePooling1D(keepdims=True)(inputs))
+    row = L.Dense(1, name="row")(inputs)
+    outer = ops.add(row, L.Permute((2, 1))(row))
+    sums = [ops.add(inputs, number), ops.add(outer, number), L.Add()([inputs, row])]
+    model = randomize(keras.Model(inputs, L.Concatenate()(sums)))
+    (samples,) = samples_of(model, 16)
+    canonical = prepare(model)
+    prove(model, canonical, [samples])
+    found = np.asarray(canonical(samples[:count], training=False))
+    numbers, rows = (np.asarray(keras.Model(inputs, t)(samples[:count])) for t in (number, row))
+    given = samples[:count]
+    wanted = [given + numbers, rows + rows.transpose(0, 2, 1) + numbers, given + rows]
+    np.testing.assert_allclose(found, np.concatenate(wanted, -1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_a_sum_that_keras_misreads_in_batches_of_some_size_is_proven(size):
+    inputs = keras.Input((3, size))
+    number = L.Dense(1)(L.GlobalMaxPooling1D(keepdims=True)(inputs))
+    proven(randomize(keras.Model(inputs, ops.add(inputs, number))))

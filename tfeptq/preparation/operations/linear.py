@@ -75,17 +75,48 @@ def _window(config: Mapping[str, Any], node: Node, raw: np.ndarray) -> Window:
 
 
 def _matmul(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    if all(isinstance(argument, Node) for argument in arguments[:2]):
-        return _product(operation, *arguments[:2])
-    node = only_tensor(operation, arguments[0])
-    kernel = weights(operation, arguments[1])
+    left, right = arguments[:2]
+    if isinstance(left, Node) and isinstance(right, Node):
+        return _product(operation, left, right)
+    if isinstance(right, Node):
+        return _from_the_left(operation, left, right)
+    return _dense(operation, operation.name, left, _matrix(operation, right, left))
+
+
+def _dot(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    node, kernel = only_tensor(operation, arguments[0]), weights(operation, arguments[1])
+    return _dense(operation, operation.name, node, kernel)
+
+
+def _from_the_left(operation: Any, given: Any, node: Node) -> Node:
+    """A constant matrix times the matrices of a tensor, as a graph's neighbours are mixed."""
+    rank, name = len(node.shape), operation.name
+    if rank < 2:
+        raise UnsupportedLayerError(
+            operation, "multiplies across samples", "give the tensor an axis in front of its last"
+        )
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    turned, kernel = permute(node, f"{name}_order", order), _matrix(operation, given, node)
+    product = _dense(operation, name, turned, np.swapaxes(kernel, -1, -2))
+    return permute(product, f"{name}_result", order)
+
+
+def _matrix(operation: Any, given: Any, node: Node) -> np.ndarray:
+    """A constant factor without the axes in front that let it meet those of a tensor."""
+    kernel = weights(operation, given)
+    while 2 < kernel.ndim <= len(node.shape) + 1 and kernel.shape[0] == 1:
+        kernel = kernel[0]
+    return kernel
+
+
+def _dense(operation: Any, name: str, node: Node, kernel: np.ndarray) -> Node:
     if kernel.ndim != 2:
         raise UnsupportedLayerError(
             operation, f"multiplies with an array of shape {kernel.shape}", "use a matrix"
         )
     units = kernel.shape[1]
     return primitive(
-        keras.layers.Dense, operation.name, [node], weights=[kernel, np.zeros(units)], units=units
+        keras.layers.Dense, name, [node], weights=[kernel, np.zeros(units)], units=units
     )
 
 
@@ -121,7 +152,7 @@ HANDLERS: dict[str, Handler] = {
     "Conv": _conv,
     "Cumsum": _cumulative,
     "DepthwiseConv": _depthwise,
-    "Dot": _matmul,
+    "Dot": _dot,
     "Matmul": _matmul,
     "SeparableConv": _separable,
 }
