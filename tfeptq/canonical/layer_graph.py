@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ import tensorflow as tf
 #: A tensor of a model: (layer name, index of the layer's call).
 Key = tuple[str, int]
 Hook = Callable[["Call", list[Any], Any], Any]
+#: Of a call, what makes its output from its inputs.
+Runner = Callable[["Call"], Callable[[list[Any]], Any]]
+
+
+def as_it_is(call: Call) -> Call:
+    """The runner that changes nothing."""
+    return call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +106,23 @@ class LayerGraph:
             output = call(arguments)
             tensors[call.output] = hook(call, arguments, output) if hook else output
         return tensors
+
+    def compute(
+        self, inputs: Sequence[Any], wanted: Sequence[Key], *, run: Runner = as_it_is
+    ) -> list[Any]:
+        """The wanted tensors of `execute`; others are gone when their last reader has read them."""
+        readers = Counter([*wanted, *(key for call in self.calls for key in call.inputs)])
+        tensors: dict[Key, Any] = dict(zip(self.inputs, inputs, strict=True))
+        for call in self.calls:
+            arguments = [tensors[key] for key in call.inputs]
+            readers.subtract(call.inputs)
+            for key in call.inputs:
+                if not readers[key]:
+                    tensors.pop(key, None)
+            output = run(call)(arguments)
+            if readers[call.output]:
+                tensors[call.output] = output
+        return [tensors[key] for key in wanted]
 
     def shapes(self, model: keras.Model) -> dict[Key, tuple[int, ...]]:
         """Shape of every tensor of `model` at batch 1; nothing is computed or traced."""

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-
-#: Of a call, what makes its output from its inputs: once for all batches.
-Runner = Callable[[Call], Callable[[list[Any]], Any]]
-
-
-def _as_it_is(call: Call) -> Call:
-    return call
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph, Runner, as_it_is
 
 
 class Walk:
@@ -24,14 +16,15 @@ class Walk:
 
     Args:
         batches: of the model's inputs, one list of tensors a batch.
-        run: gives, of a call, the function of its inputs' values that makes its output.
+        run: gives, of a call, the function of its inputs' values that makes its output, once for
+            all batches.
     """
 
     def __init__(
         self,
         graph: LayerGraph,
         batches: Sequence[Sequence[tf.Tensor]],
-        run: Runner = _as_it_is,
+        run: Runner = as_it_is,
     ) -> None:
         self._count, self._make = len(batches), run
         columns = zip(*batches, strict=True)

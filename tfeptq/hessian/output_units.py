@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.logits import feature_parts, logit_keys
-from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.memory import WholeBatches, passing_batch
 
 #: Samples that deviations are measured on.
 SAMPLES = 128
@@ -72,13 +72,12 @@ def output_units(
     if sum(map(len, parts)) == 1:
         return None
     count = min(count, len(samples[0]))
-    batches = WholeBatches(samples, count, fitting_batch(model, count, copies=1))
+    batches = WholeBatches(samples, count, passing_batch(model, count))
     sums = [np.zeros((3, shapes[key][-1])) for key in keys]
     for batch, repeated in zip(batches, batches.repeats, strict=True):
         # Not compiled: that would take longer than these few samples.
-        tensors = graph.execute(batch)
-        for index, key in enumerate(keys):
-            sums[index] += _moments(tensors[key][repeated:]).numpy()
+        for index, tensor in enumerate(graph.compute(batch, keys)):
+            sums[index] += _moments(tensor[repeated:]).numpy()
     return OutputUnits(tuple(map(_deviations, sums, parts)))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfeptq.rounding.kept_tensors import KeptTensors
+
 
 def sample_order(count: int, batch_size: int, steps: int, *, seed: int) -> np.ndarray:
     """Which samples each step takes, int32 (steps, batch): one shuffled pass after the other.
@@ -24,35 +26,19 @@ def sample_order(count: int, batch_size: int, steps: int, *, seed: int) -> np.nd
 def batches(
     samples: Sequence[np.ndarray],
     attention: Sequence[np.ndarray],
-    remembered: Sequence[tf.Tensor] | Sequence[np.memmap],
+    remembered: KeptTensors | None,
     order: np.ndarray,
 ) -> tf.data.Dataset:
     """Batches of all three in the given order; indices travel, not what they stand for.
 
     Args:
-        remembered: of all samples, in memory or on disk.
+        remembered: of all samples; None: no tensors.
     """
-    columns = tf.nest.map_structure(
-        _in_memory, (tuple(samples), tuple(attention), tuple(remembered))
-    )
+    columns = tf.nest.map_structure(tf.convert_to_tensor, (tuple(samples), tuple(attention)))
 
     def rows(indices: tf.Tensor) -> Any:
-        return tf.nest.map_structure(lambda column: _rows(column, indices), columns)
+        kept = () if remembered is None else tuple(remembered.rows(indices))
+        return *tf.nest.map_structure(lambda column: tf.gather(column, indices), columns), kept
 
     indices = tf.data.Dataset.from_tensor_slices(order.reshape(-1))
     return indices.batch(order.shape[1], drop_remainder=True).map(rows).prefetch(2)
-
-
-def _in_memory(column: Any) -> Any:
-    return column if isinstance(column, np.memmap) else tf.convert_to_tensor(column)
-
-
-def _rows(column: Any, indices: tf.Tensor) -> tf.Tensor:
-    if not isinstance(column, np.memmap):
-        return tf.gather(column, indices)
-
-    def read(numbers: np.ndarray) -> np.ndarray:
-        return np.asarray(column[numbers])
-
-    found = tf.numpy_function(read, [indices], tf.float32, stateful=False)
-    return tf.ensure_shape(found, [indices.shape[0], *column.shape[1:]])

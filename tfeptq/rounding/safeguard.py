@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.data.memory import fitting_batch
+from tfeptq.data.memory import passing_batch
 from tfeptq.model import QuantizedModel
 
 
@@ -66,16 +66,14 @@ def output_error(
 ) -> float:
     """Root of the mean squared error over the variance, in the mean over all outputs."""
     count = min(len(samples[0]), count)
-    size = fitting_batch(model, count, copies=2)
+    size = passing_batch(model, count)
     graphs = LayerGraph.of(model), LayerGraph.of(quantized)
     sums = np.zeros((4, len(graphs[0].outputs)))
     for begin in range(0, count, size):
         batch = [array[begin : min(begin + size, count)] for array in samples]
-        tensors = [graph.execute(batch) for graph in graphs]
-        for index, keys in enumerate(zip(*(graph.outputs for graph in graphs), strict=True)):
-            wanted, found = (
-                np.asarray(each[key], np.float64) for each, key in zip(tensors, keys, strict=True)
-            )
+        outputs = [graph.compute(batch, graph.outputs) for graph in graphs]
+        for index, pair in enumerate(zip(*outputs, strict=True)):
+            wanted, found = (np.asarray(each, np.float64) for each in pair)
             sums[:, index] += (
                 np.sum(np.square(found - wanted)),
                 np.sum(np.square(wanted)),

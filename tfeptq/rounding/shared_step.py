@@ -81,7 +81,7 @@ def gradients_of_parts(
     choose_learned(quantized, config)
     step = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla, units=units)
     remembered = step.teacher.remember(samples, batch_size=config.batch_size)
-    columns = tuple(samples), tuple(attention), tuple(remembered)
+    columns = tuple(samples), tuple(attention)
     variables = quantized.trainable_variables
 
     @tf.function(jit_compile=uses_xla, autograph=False)
@@ -92,9 +92,9 @@ def gradients_of_parts(
         number, values = state
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        # Arrays of samples, of attention, and of the teacher, which may be on disk.
         data = tf.nest.map_structure(lambda column: tf.constant(np.asarray(column)[part]), columns)
-        found, losses = gradients(data, tf.constant(number, tf.int64))
+        kept = () if remembered is None else tuple(remembered.rows(tf.constant(part, tf.int32)))
+        found, losses = gradients((*data, kept), tf.constant(number, tf.int64))
         return [each.numpy() for each in found], {k: float(v) for k, v in losses.items()}
 
     return of_part

@@ -1,7 +1,4 @@
-"""What the float model computes for the distillation, kept for all samples where that fits.
-
-In memory, or in a file without a name, of which the system keeps in memory what it has room for.
-"""
+"""What the float model computes for the distillation, kept for all samples where that fits."""
 
 from __future__ import annotations
 
@@ -20,9 +17,11 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Key, LayerGraph
 from tfeptq.canonical.logits import logit_keys
 from tfeptq.hessian.probes import compared_calls
+from tfeptq.rounding.kept_tensors import InFile, InMemory, KeptTensors
 
-#: ResNet20 on 1024 images of 32 x 32 takes 0.8 GB; a computer that trains has room for that.
-MEMORY_BYTES = 2**30
+#: Beyond it tensors go into a file: a training of a small model takes hardly more than TensorFlow
+#: itself, and should not take twice that for what can be read as soon as it is needed.
+MEMORY_BYTES = 2**27
 #: Multiplications that a byte spares which is read instead of computed: fewer take less time than
 #: to read it. ResNets on 32 x 32 spare 35 to 50, MobileNets on 224 x 224 about 10.
 _WORTH_A_BYTE = 20
@@ -72,10 +71,10 @@ class Teacher:
         batch_size: int,
         limit: int = MEMORY_BYTES,
         folder: Path | None = None,
-    ) -> list[tf.Tensor] | list[np.memmap]:
-        """`tensors` of all samples; on disk where they would take more than `limit` bytes.
+    ) -> KeptTensors | None:
+        """`tensors` of all samples; in a file where they would take more than `limit` bytes.
 
-        Nothing where reading them takes longer than computing them again, or no disk has room.
+        None where reading them takes longer than computing them again, or no disk has room.
 
         Args:
             folder: on whose disk; None: that of temporary files.
@@ -87,35 +86,24 @@ class Teacher:
         def batch(begin: int) -> list[Any]:
             return compute([tf.constant(array[begin : begin + batch_size]) for array in samples])
 
-        first = batch(0)
-        shapes = [(total, *part.shape[1:]) for part in first]
+        shapes = [(total, *part.shape[1:]) for part in batch(0)]
         size = 4 * sum(map(math.prod, shapes))
-        result: list[Any] = []
         if size <= limit:
-            result = [np.empty(shape, np.float32) for shape in shapes]
-        elif self._multiplications >= _WORTH_A_BYTE * size / total:
-            result = _on_disk(shapes, size, folder)
-        if not result:
-            return []
+            kept: KeptTensors = InMemory(shapes)
+        elif self._is_read_sooner(size / total) and _has_room(size, folder):
+            kept = InFile(shapes, folder)
+        else:
+            return None
         for start in range(0, total, batch_size):
             # The last batch reaches back instead of being shorter: one shape, one trace.
             begin = min(start, total - batch_size)
-            for whole, part in zip(result, batch(begin), strict=True):
-                whole[begin : begin + batch_size] = part
-        if size > limit:
-            return result
-        # One after the other: at no time is everything there twice.
-        return [tf.constant(result.pop(0)) for _ in range(len(result))]
+            kept.write(begin, batch(begin))
+        return kept
+
+    def _is_read_sooner(self, sample_bytes: float) -> bool:
+        return self._multiplications >= _WORTH_A_BYTE * sample_bytes
 
 
-def _on_disk(shapes: Sequence[tuple[int, ...]], size: int, folder: Path | None) -> list[np.memmap]:
-    """Float32 arrays in a file that is gone with the last of them; none without room for it."""
+def _has_room(size: int, folder: Path | None) -> bool:
     where = tempfile.gettempdir() if folder is None else folder
-    if shutil.disk_usage(where).free < _ROOM * size:
-        return []
-    ends = 4 * np.cumsum([0, *map(math.prod, shapes)])
-    with tempfile.TemporaryFile(dir=where) as file:
-        return [
-            np.memmap(file, np.float32, "w+", offset=int(begin), shape=shape)
-            for begin, shape in zip(ends, shapes, strict=False)
-        ]
+    return shutil.disk_usage(where).free >= _ROOM * size

@@ -13,6 +13,7 @@ from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
 from tfeptq.rounding import teacher
 from tfeptq.rounding.batches import batches, sample_order
+from tfeptq.rounding.kept_tensors import InFile, InMemory
 from tfeptq.rounding.safeguard import Comparison
 from tfeptq.rounding.teacher import Teacher
 
@@ -22,7 +23,7 @@ CONFIG = QuantizationConfig(weight_bits=3, steps=12, batch_size=8, samples=27)
 def test_remembers_every_sample_also_those_of_a_last_short_batch():
     made = Teacher(prepare(small_models.residual_network()))
     images = small_models.images(27)
-    kept = made.remember([images], batch_size=8)
+    kept = made.remember([images], batch_size=8).rows(tf.range(27))
     for whole, expected in zip(kept, made.tensors([images]), strict=True):
         np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
     assert set(made.named(kept)) == {*made.compared, *made.logits}
@@ -34,7 +35,8 @@ def test_beyond_the_limit_remembers_on_disk_what_is_worth_it(monkeypatch, tmp_pa
     images = small_models.images(27)
     in_memory = made.remember([images], batch_size=8)
     on_disk = made.remember([images], batch_size=8, limit=0, folder=tmp_path)
-    assert all(isinstance(column, np.memmap) for column in on_disk)
+    assert isinstance(in_memory, InMemory)
+    assert isinstance(on_disk, InFile)
     order = sample_order(27, 8, 5, seed=0)
     both = [batches([images], [], kept, order) for kept in (in_memory, on_disk)]
     assert both[0].element_spec == both[1].element_spec
@@ -44,16 +46,17 @@ def test_beyond_the_limit_remembers_on_disk_what_is_worth_it(monkeypatch, tmp_pa
     # The file has no name, and no disk is filled to the brim.
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(teacher, "_ROOM", 1e30)
-    assert made.remember([images], batch_size=8, limit=0) == []
+    assert made.remember([images], batch_size=8, limit=0) is None
 
 
 def test_remembers_nothing_that_is_computed_sooner_than_it_is_read(monkeypatch):
     monkeypatch.setattr(teacher, "_WORTH_A_BYTE", 1e9)
     made = Teacher(prepare(small_models.residual_network()))
     images = small_models.images(27)
-    needed = sum(t.numpy().nbytes for t in made.remember([images], batch_size=8))
-    assert made.remember([images], batch_size=8, limit=needed)
-    assert made.remember([images], batch_size=8, limit=needed - 1) == []
+    kept = made.remember([images], batch_size=8).rows(tf.range(27))
+    needed = sum(tensor.numpy().nbytes for tensor in kept)
+    assert made.remember([images], batch_size=8, limit=needed) is not None
+    assert made.remember([images], batch_size=8, limit=needed - 1) is None
 
 
 def test_training_learns_the_same_with_and_without_memory(monkeypatch):
@@ -70,7 +73,6 @@ def test_training_learns_the_same_with_and_without_memory(monkeypatch):
 
     def forget(self, samples, **_):
         fed.append(len(samples[0]))
-        return []
 
     monkeypatch.setattr(Teacher, "remember", forget)
     computed = quantize(model, images, CONFIG)

@@ -1,0 +1,89 @@
+"""Tensors of all samples that a training reads again and again: in memory, or in a file.
+
+What is mapped into memory counts as memory of the process, however it is read: files are read row
+by row instead, and the system keeps of them what it has room for.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+
+class KeptTensors(Protocol):
+    """Several float32 tensors, each with a row a sample."""
+
+    def write(self, begin: int, tensors: Sequence[tf.Tensor]) -> None:
+        """Keeps the rows of a batch, whose first sample has the number `begin`."""
+
+    def rows(self, indices: tf.Tensor) -> list[tf.Tensor]:
+        """Of the samples with these numbers, int32 (batch,); also in a `tf.data` pipeline."""
+
+
+class InMemory:
+    """Tensors of TensorFlow.
+
+    Args:
+        shapes: with the number of samples in front.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._arrays = [np.empty(shape, np.float32) for shape in shapes]
+        self._tensors: list[tf.Tensor] = []
+
+    def write(self, begin: int, tensors: Sequence[tf.Tensor]) -> None:
+        for whole, part in zip(self._arrays, tensors, strict=True):
+            whole[begin : begin + len(part)] = part
+
+    def rows(self, indices: tf.Tensor) -> list[tf.Tensor]:
+        # One after the other: at no time is everything there twice. Not within the graph of the
+        # pipeline that asks.
+        with tf.init_scope():
+            while self._arrays:
+                self._tensors.append(tf.constant(self._arrays.pop(0)))
+        return [tf.gather(tensor, indices) for tensor in self._tensors]
+
+
+class InFile:
+    """A file without a name, gone with this object; all that belongs to a sample lies together.
+
+    Args:
+        shapes: with the number of samples in front.
+        folder: on whose disk; None: that of temporary files.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], folder: Path | None) -> None:
+        self._shapes = [shape[1:] for shape in shapes]
+        self._row_bytes = 4 * sum(map(math.prod, self._shapes))
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def write(self, begin: int, tensors: Sequence[tf.Tensor]) -> None:
+        rows = np.concatenate([np.reshape(part, (len(part), -1)) for part in tensors], axis=1)
+        with self._lock:
+            self._file.seek(begin * self._row_bytes)
+            self._file.write(rows.data)
+
+    def rows(self, indices: tf.Tensor) -> list[tf.Tensor]:
+        types = [tf.float32] * len(self._shapes)
+        found = tf.numpy_function(self._read, [indices], types, stateful=False)
+        return [
+            tf.ensure_shape(tensor, [indices.shape[0], *shape])
+            for tensor, shape in zip(found, self._shapes, strict=True)
+        ]
+
+    def _read(self, numbers: np.ndarray) -> list[np.ndarray]:
+        result = [np.empty((len(numbers), *shape), np.float32) for shape in self._shapes]
+        with self._lock:
+            for row, number in enumerate(numbers):
+                self._file.seek(int(number) * self._row_bytes)
+                for array in result:
+                    self._file.readinto(array[row : row + 1].data)
+        return result
