@@ -75,14 +75,14 @@ def mobilenet(*, alpha: float, side: int) -> keras.Model:
     )
 
 
-def transformer(*, blocks: int, tokens: int = 32, width: int = 64) -> keras.Model:
-    """Blocks of attention of 4 heads and two dense layers."""
+def transformer(*, blocks: int, tokens: int = 32, width: int = 64, inner: int = 128) -> keras.Model:
+    """Blocks of attention of 4 heads and two dense layers, the first of which gives `inner`."""
     inputs = keras.Input((tokens, width))
     x: Any = inputs
     for _ in range(blocks):
         attended = layers.MultiHeadAttention(4, width // 4)(x, x)
         x = layers.LayerNormalization()(layers.Add()([x, attended]))
-        y = layers.Dense(width)(layers.Dense(2 * width, activation="relu")(x))
+        y = layers.Dense(width)(layers.Dense(inner, activation="relu")(x))
         x = layers.LayerNormalization()(layers.Add()([x, y]))
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
 
@@ -140,7 +140,7 @@ def quantization(subject: Subject, recipe: str) -> Cost:
 def model_of(name: str) -> keras.Model:
     """A model to predict: one of `benchmarks.conversions`, or "bert-base"."""
     if name == "bert-base":
-        return transformer(blocks=12, tokens=128, width=768)
+        return transformer(blocks=12, tokens=128, width=768, inner=3072)
     return task_of(name).model
 
 
