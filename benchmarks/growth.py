@@ -8,9 +8,9 @@ or size of MobileNetV2 (multiplications), logits. Each run is a process of its o
 processor seconds (what other programs change least), the seconds of every stage and the peak of
 memory, and of each the slope of its logarithm over that of what grows: 1 is proportional, 0 does
 not grow. Models are untrained; accuracy is not looked at. Rows are appended to
-benchmarks/results/growth.jsonl, `--table` prints what is there. From all rows of a recipe costs are
-fitted as a sum, see `benchmarks.growth_fit`; `--predict` says from it what other models take, and
-"bert-base" is twelve blocks of width 768 on 128 tokens.
+benchmarks/results/growth.jsonl, `--table` prints what is there. From all rows of a recipe seconds
+are fitted as a sum, see `benchmarks.growth_fit`; `--predict` says from it what other models take,
+and "bert-base" is twelve blocks of width 768 on 128 tokens.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def transformer(*, blocks: int, tokens: int = 32, width: int = 64, inner: int = 
 
 MODELS = {"resnet": residual_network, "mobilenetv2": mobilenet, "transformer": transformer}
 
-#: Millions of multiplications of MobileNetV2, which grow with alpha and with the side.
+#: Millions of multiplications: of residual networks of 8, 20 and 56 layers (the first and the last
+#: cost next to nothing), of MobileNetV2 by its width and by the side of its images.
+_BY_BLOCKS = {3: 15, 9: 43, 27: 128}
 _BY_WIDTH = {0.35: 11, 0.5: 18, 1.0: 56}
 _BY_SIDE = {64: 8, 96: 18, 160: 51}
 
@@ -97,7 +99,9 @@ FAMILIES: dict[str, tuple[Subject, ...]] = {
     "samples": tuple(
         Subject("samples", n, "resnet", {"blocks": 3}, samples=n) for n in (64, 256, 1024)
     ),
-    "depth": tuple(Subject("depth", 2 * n + 2, "resnet", {"blocks": n}) for n in (3, 9, 27)),
+    "depth": tuple(
+        Subject("depth", work, "resnet", {"blocks": n}) for n, work in _BY_BLOCKS.items()
+    ),
     "attention": tuple(Subject("attention", n, "transformer", {"blocks": n}) for n in (2, 4, 8)),
     "width": tuple(
         Subject("width", work, "mobilenetv2", {"alpha": alpha, "side": 96})
@@ -145,7 +149,10 @@ def model_of(name: str) -> keras.Model:
 
 
 def predictions(rows: Sequence[dict[str, Any]], names: Sequence[str], samples: int) -> None:
-    """Prints the fitted sums, and what they say of other models."""
+    """Prints the fitted sums, and what they say of other models.
+
+    Seconds only: memory is no sum, batches are as large as a limit lets them be.
+    """
     wanted = {name: properties_of(model_of(name), samples) for name in names}
     known = {
         (each.family, each.size): properties_of(MODELS[each.model](**each.settings), each.samples)
@@ -153,18 +160,16 @@ def predictions(rows: Sequence[dict[str, Any]], names: Sequence[str], samples: i
         for each in family
     }
     fits, lines = [], []
-    for recipe in RECIPES:
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
         own = [row for row in rows if row["recipe"] == recipe]
         points: list[Properties] = [known[row["family"], row["size"]] for row in own]
-        for what, unit in (("processor", "s"), ("peak_gb", "GB")):
-            found = fit(points, [row["cost"][what] for row in own])
-            errors = " / ".join(f"{error:.0%}" for error in found.error)
-            fits.append((recipe, unit, *(f"{each:.3g}" for each in found.coefficients), errors))
-            predicted = (f"{found(properties):.3g}" for properties in wanted.values())
-            lines.append((recipe, unit, *predicted))
-    show("Costs as a sum", ("recipe", "unit", *TERMS, "error, median / most"), fits)
+        found = fit(points, [row["cost"]["processor"] for row in own])
+        errors = " / ".join(f"{error:.0%}" for error in found.error)
+        fits.append((recipe, *(f"{each:.3g}" for each in found.coefficients), errors))
+        lines.append((recipe, *(f"{found(properties):.3g}" for properties in wanted.values())))
+    show("Processor seconds as a sum", ("recipe", *TERMS, "error, median / most"), fits)
     if names:
-        show(f"Predicted for {samples} samples", ("recipe", "unit", *names), lines)
+        show(f"Predicted processor seconds, {samples} samples", ("recipe", *names), lines)
 
 
 def plotted(rows: Sequence[dict[str, Any]], path: Path) -> None:
