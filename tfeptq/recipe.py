@@ -28,7 +28,7 @@ from tfeptq.report.tensorboard import write_summaries
 from tfeptq.rounding.attention import distillation_weights
 from tfeptq.rounding.distillation import distil
 from tfeptq.rounding.layerwise import round_layer_by_layer
-from tfeptq.rounding.safeguard import kept_if_nearer
+from tfeptq.rounding.safeguard import OutputErrors, kept_if_nearer
 from tfeptq.rounding.thresholds import set_thresholds
 
 
@@ -144,9 +144,12 @@ def _learn_rounding(
         attention = distillation_weights(plan.model, means.samples, means.scores, config)
     with watch("distillation"):
         path = _backup(means, plan, config, is_final=is_final)
-        train = functools.partial(_train, quantized, means, plan.model, attention, config, path)
         count = config.stages.bias_correction
-        found = kept_if_nearer(train, quantized, plan.model, means.samples, count=count)
+        errors = OutputErrors(plan.model, means.samples, count=count)
+        train = functools.partial(
+            _train, quantized, means, plan.model, attention, config, path, errors
+        )
+        found = kept_if_nearer(train, quantized, errors)
         quantized.report.add_warnings([] if found.is_kept else [found.sentence()])
         quantized.report.samples["distillation"] = len(means.samples[0])
 
@@ -169,16 +172,19 @@ def _train(
     attention: Sequence[np.ndarray],
     config: QuantizationConfig,
     path: Path | None,
-) -> None:
+    errors: OutputErrors,
+) -> float | None:
+    """Returns the error that it leaves, where it is known."""
     distil(quantized, canonical, means.samples, attention, config, means.callbacks, path)
     for layer in quantized.weighted_layers:
         layer.fold()
     for quantizer in quantized.activation_quantizers:
         quantizer.fold()
-    if config.bias_correction:
+    if not config.bias_correction:
+        return None
+
+    def correct() -> None:
         # Learned integers shift means, which a short training does not find.
-        count = config.stages.bias_correction
-        correct = functools.partial(
-            correct_biases, quantized, canonical, means.samples, count=count
-        )
-        kept_if_nearer(correct, quantized, canonical, means.samples, count=count)
+        correct_biases(quantized, canonical, means.samples, count=config.stages.bias_correction)
+
+    return kept_if_nearer(correct, quantized, errors).left

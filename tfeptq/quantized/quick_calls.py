@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tfeptq.canonical.layer_graph import Call
+from tfeptq.canonical.layer_graph import Call, LayerGraph
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 
@@ -33,6 +33,16 @@ def quick_call(call: Call) -> Callable[[list[Any]], Any]:
     if isinstance(layer, ActivationQuantizer):
         return functools.partial(_quantized, call)
     return call
+
+
+def quick_outputs(graph: LayerGraph) -> Callable[[Sequence[Any]], list[Any]]:
+    """What makes the outputs of a graph from its inputs, by quick calls; for use at once."""
+    runs = {call.output: quick_call(call) for call in graph.calls}
+
+    def outputs(inputs: Sequence[Any]) -> list[Any]:
+        return graph.compute(inputs, graph.outputs, run=lambda call: runs[call.output])
+
+    return outputs
 
 
 def _quantized(call: Call, arguments: list[Any]) -> Any:

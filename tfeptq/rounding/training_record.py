@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from tfeptq.model import QuantizedModel
-from tfeptq.rounding.safeguard import output_error
+from tfeptq.rounding.safeguard import OutputErrors
 
 #: Enough to see where it goes.
 SAMPLES = 32
@@ -57,7 +57,7 @@ class TrainingRecord(keras.callbacks.Callback):
         self, quantized: QuantizedModel, teacher: keras.Model, samples: Sequence[np.ndarray]
     ) -> None:
         super().__init__()
-        self._quantized, self._teacher, self._samples = quantized, teacher, samples
+        self._quantized, self._errors = quantized, OutputErrors(teacher, samples, count=SAMPLES)
         self.rows: list[TrainingRow] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -65,9 +65,7 @@ class TrainingRecord(keras.callbacks.Callback):
         logs["settled"] = settled_share(self._quantized)
         soft_share, float_share = _shares(self._quantized)
         with hardened(self._quantized):
-            logs["error"] = output_error(
-                self._quantized, self._teacher, self._samples, count=SAMPLES
-            )
+            logs["error"] = self._errors.of(self._quantized)
         self.rows.append(
             TrainingRow(
                 step=int(self.model.optimizer.iterations.numpy()),

@@ -100,6 +100,19 @@ def test_kernels_are_imitated_as_soon_as_one_call_has_a_grid(requantization, cal
         assert layer.has_accumulator_grid == has_grid
 
 
+def test_quick_outputs_are_those_of_all_tensors_also_where_outputs_are_read_on():
+    inputs = keras.Input((3,))
+    first = keras.layers.Dense(3, name="first")(inputs)
+    second = keras.layers.Add(name="second")([first, first])
+    third = keras.layers.Add(name="third")([second, inputs])
+    graph = LayerGraph.of(keras.Model(inputs, [third, first, inputs]))
+    values = draw(0, (2, 3))
+    tensors, compute = graph.execute([values]), quick_calls.quick_outputs(graph)
+    for _ in range(2):
+        for key, found in zip(graph.outputs, compute([values]), strict=True):
+            np.testing.assert_array_equal(found, tensors[key])
+
+
 @pytest.mark.parametrize("sums_positions", [False, True])
 @pytest.mark.parametrize("shape", [SHAPE, (4, 3)])
 def test_weighted_squares(shape, sums_positions):

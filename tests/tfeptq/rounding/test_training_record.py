@@ -11,7 +11,7 @@ import pytest
 import tfeptq
 from tests.tfeptq.small_models import images, residual_network
 from tfeptq.rounding import distillation
-from tfeptq.rounding.safeguard import output_error
+from tfeptq.rounding.safeguard import OutputErrors
 from tfeptq.rounding.training_record import SAMPLES, TrainingRecord, hardened, settled_share
 
 CONFIG = tfeptq.QuantizationConfig(weight_bits=3, steps=8, samples=48, batch_size=8)
@@ -57,7 +57,7 @@ def test_the_error_is_that_of_the_rounded_network(trained, monkeypatch):
         plain(quantized, teacher, samples, *rest, **options)
         for layer in (*quantized.weighted_layers, *quantized.activation_quantizers):
             layer.fold()
-        found["error"] = output_error(quantized, teacher, samples, count=SAMPLES)
+        found["error"] = OutputErrors(teacher, samples, count=SAMPLES).of(quantized)
         found["rows"] = quantized.report.training
 
     plain = distillation.distil
