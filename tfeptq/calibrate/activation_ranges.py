@@ -41,7 +41,9 @@ def set_activation_ranges(
             continue
         keys = planned[quantizer.name].sources
         values = read.of_quantizer(planned[quantizer.name])
-        zeros = dict.fromkeys(key[0] for key in keys if magnitudes[key] == 0.0)
+        # Arrays of the model are what they are: samples change nothing in them.
+        computed = [key for key in keys if not plan.topology.is_constant(key)]
+        zeros = dict.fromkeys(key[0] for key in computed if magnitudes[key] == 0.0)
         quantized.report.add_warnings(map(_zero_warning, zeros))
         if values.minimum == values.maximum == 0.0:
             quantizer.set_range(*neighbours.range(keys))
@@ -50,10 +52,10 @@ def set_activation_ranges(
         useful = bounds.get(quantizer, np.inf)
         quantizer.set_range(max(low, -useful), min(high, useful))
         size = max(-values.minimum, values.maximum)
-        if not _USUAL_SIZES[0] <= size <= _USUAL_SIZES[1]:
+        if computed and not _USUAL_SIZES[0] <= size <= _USUAL_SIZES[1]:
             quantized.report.add_warnings(
                 [
-                    f"layer {keys[0][0]!r}: its largest value on the calibration samples is "
+                    f"layer {computed[0][0]!r}: its largest value on the calibration samples is "
                     f"{size:.3g}; its scale is chosen for that, check that the units are meant"
                 ]
             )

@@ -55,6 +55,19 @@ def test_dead_tensors_take_their_scale_from_their_neighbours(tmp_path, target, b
         assert np.abs(output - expected).max() <= 0.3 * np.abs(expected).max() + 1e-6
 
 
+def test_arrays_of_the_model_are_not_asked_about():
+    """Channels of zeros that a residual is filled up with, and a variance's epsilon."""
+    inputs = keras.Input((H, W, C))
+    x = keras.ops.pad(L.MaxPooling2D(2)(inputs), ((0, 0), (0, 0), (0, 0), (0, 2)))
+    x = L.ReLU()(L.Conv2D(C + 2, 3, strides=2, padding="valid")(inputs) + x[:, : (H - 1) // 2])
+    x = x * np.linspace(1e-9, 1e-7, C + 2, dtype="float32") * 1e7 + keras.ops.sqrt(x + 1e-6)
+    model = keras.Model(inputs, L.GlobalAveragePooling2D()(x))
+    for target in ("android", "microcontroller"):
+        config = tfeptq.QuantizationConfig(target=target, **NEAREST)
+        warnings = tfeptq.quantize(model, IMAGES, config).report.warnings
+        assert not [line for line in warnings if "zero in all" in line or "units" in line]
+
+
 def integers(factor: float) -> dict[str, np.ndarray]:
     """Of a network whose input has other units, which its first layer makes up for."""
     model = network()
