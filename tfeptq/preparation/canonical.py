@@ -22,6 +22,7 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.expansion import inside
 from tfeptq.preparation.finite import check_constants, check_folded, check_weights
 from tfeptq.preparation.kernels import choose_kernels
+from tfeptq.preparation.long_joins import split_long_joins
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
@@ -87,6 +88,7 @@ def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> k
     check_constants(graph)
     if config is not None:
         choose_kernels(graph, config)
+        split_long_joins(graph, config.target)
     merge_tables(graph)
     sink_reshapes(graph)
     fold_affine(graph)

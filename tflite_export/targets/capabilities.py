@@ -52,6 +52,7 @@ class Capabilities:
             same scale and zero point.
         remarks: operator -> limit or trap to know.
         ranks: operator -> most dimensions of its tensors; "any" for those that are not named.
+        most_inputs: operator -> most tensors that it reads, where that has a bound.
         compiled: operators that the target's own processor has and its runtime has not: its
             compiler must take them all.
         excluded: operator or type that the target's vendor or tool rules out -> reason.
@@ -77,6 +78,7 @@ class Capabilities:
     same_parameters: tuple[str, ...]
     remarks: Mapping[str, str]
     ranks: Mapping[str, int]
+    most_inputs: Mapping[str, int]
     compiled: tuple[str, ...]
     excluded: Mapping[str, str]
     resolver_methods: Mapping[str, str]
@@ -126,6 +128,7 @@ def _capabilities(target: str) -> Capabilities:
         same_parameters=tuple(table.get("same_parameters", ())),
         remarks=table.get("remarks", {}),
         ranks=table.get("ranks", {}),
+        most_inputs=table.get("most_inputs", {}),
         compiled=tuple(table.get("compiled", ())),
         excluded=table.get("excluded", {}),
         resolver_methods=table.get("resolver_methods", {}),
@@ -230,16 +233,19 @@ def check_operator(
     per_channel: bool = False,
     rescales: bool = False,
     rank: int = 0,
+    inputs: int = 0,
 ) -> str | None:
     """Why the target does not execute an operator correctly, or None when it does.
 
     Args:
         rank: most dimensions of its inputs and outputs.
+        inputs: tensors that it reads.
         container: type of the weights of a weighted operator as stored.
         rescales: input and output differ in scale or zero point.
     """
     table = capabilities(target)
-    if (problem := rank_problem(target, kind, rank)) is not None:
+    problem = rank_problem(target, kind, rank) or inputs_problem(target, kind, inputs)
+    if problem is not None:
         return problem
     rows = [row for row in table.weights if row.kind == kind]
     if not rows:
@@ -264,6 +270,14 @@ def rank_problem(target: str, kind: str, rank: int) -> str | None:
         f"{kind} has {rank} dimensions, the batch among them; target {target!r} executes at most "
         f"{most}: reshape around it"
     )
+
+
+def inputs_problem(target: str, kind: str, count: int) -> str | None:
+    """Why an operator that reads so many tensors is not executed, or None when it is."""
+    most = capabilities(target).most_inputs.get(kind, count)
+    if count <= most:
+        return None
+    return f"{kind} reads {count} tensors; target {target!r} executes at most {most}: join in steps"
 
 
 def _check_weightless(

@@ -118,6 +118,7 @@ def _check(operator: StoredOperator, model: StoredModel, target: str) -> list[Fi
         per_channel=weights is not None and weights.per_channel,
         rescales=bool(outputs) and _parameters(source) != _parameters(outputs[0]),
         rank=max(len(tensor.shape) for tensor in (*inputs, *outputs)),
+        inputs=len(inputs),
     )
     if problem is None:
         return []

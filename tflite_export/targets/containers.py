@@ -20,6 +20,8 @@ def plan_storage(graph: IntegerGraph, target: str) -> dict[str, str]:
         try:
             if problem := targets.rank_problem(target, operator.kind, _rank(graph, operator)):
                 raise ValueError(problem)
+            if problem := targets.inputs_problem(target, operator.kind, len(operator.inputs)):
+                raise ValueError(problem)
             weights = weights_of(operator, graph.tensors)
             if weights is not None:
                 container = _container(weights, operator.kind, target, dtype)

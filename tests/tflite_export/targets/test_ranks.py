@@ -164,3 +164,23 @@ def test_what_has_too_many_dimensions_is_refused_by_its_layer_and_found_in_files
         plan_storage(graph, target)
     findings = static_findings(parse(write(graph)), target)
     assert any("dimensions" in finding.rule for finding in findings) or target == "coral"
+
+
+def joining(count: int) -> IntegerGraph:
+    inputs = [one.activation(f"x{index}", (1, 3), "int8", 0.1) for index in range(count)]
+    output = one.activation("y", (1, 3 * count), "int8", 0.1)
+    return one.graph_of("CONCATENATION", inputs, output, {"axis": 1})
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if capabilities(t).most_inputs])
+def test_no_more_tensors_are_joined_than_the_runtimes_take(target):
+    most = capabilities(target).most_inputs["CONCATENATION"]
+    if any(RUNTIMES[name].missing() for name in capabilities(target).runtimes):
+        pytest.skip("a runtime of the target is not installed")
+    assert all(is_right(joining(most), name) for name in capabilities(target).runtimes)
+    assert not all(is_right(joining(most + 1), name) for name in capabilities(target).runtimes)
+    plan_storage(joining(most), target)
+    with pytest.raises(ValueError, match=f"layer 'layer': CONCATENATION reads {most + 1} tensors"):
+        plan_storage(joining(most + 1), target)
+    rules = [found.rule for found in static_findings(parse(write(joining(most + 1))), target)]
+    assert any(f"reads {most + 1} tensors" in rule for rule in rules)
