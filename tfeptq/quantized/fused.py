@@ -1,9 +1,12 @@
 """Elementwise parts of a training step as single kernels.
 
-On a CPU, XLA is no help to models with depthwise convolutions, so their steps run operator by
-operator. Fake quantization and the loss would then go through memory a dozen times for every
-tensor, which takes longer than the convolutions. Each is compiled on its own here, with gradients
-that keep nothing but the inputs. Steps that are compiled whole take the same gradients.
+On a CPU, XLA is no help to models with convolutions, so their steps run operator by operator. Fake
+quantization and the loss would then go through memory a dozen times for every tensor, which takes
+longer than the convolutions. Each is compiled on its own here, with gradients that keep nothing but
+the inputs. Steps that are compiled whole take the same gradients.
+
+Sums over a tensor are made sample by sample: XLA adds up the values of one sum one after the other,
+which takes as long as all else, and does several sums at once.
 """
 
 from __future__ import annotations
@@ -14,28 +17,43 @@ from typing import Any
 import tensorflow as tf
 
 
-@tf.custom_gradient
 def gradual_fake_quantize(
     values: tf.Tensor,
     scale: tf.Tensor,
     zero_point: tf.Tensor,
     float_share: tf.Tensor,
     codes: tf.Tensor,
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    ends: tuple[float, float] | None = None,
+) -> tf.Tensor:
     """p * x + (1 - p) * Q(x), with the gradients of `tfeptq.quantized.quantizers.fake_quantize`.
 
     Args:
-        values: float32, any shape.
+        values: float32 (N, ...).
         scale, zero_point, float_share: scalars; `float_share` is p.
         codes: lowest and highest integer, float32 (2,).
+        ends: of a ReLU that comes before, x = clip(values, *ends): its result is never kept.
     """
-    bounds = codes - zero_point
+    return _gradual(ends, values, scale, float_share, codes - zero_point)
 
-    def gradient(upstream: tf.Tensor) -> Any:
-        by_values, by_scale = _backward(values, scale, float_share, bounds, upstream)
-        return by_values, by_scale, None, None, None
 
-    return _forward(values, scale, float_share, bounds), gradient
+def _gradual(
+    ends: tuple[float, float] | None,
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    float_share: tf.Tensor,
+    bounds: tf.Tensor,
+) -> tf.Tensor:
+    @tf.custom_gradient
+    def quantized(
+        values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+        def gradient(upstream: tf.Tensor) -> Any:
+            by_values, by_scale = _backward(values, scale, float_share, bounds, upstream, ends)
+            return by_values, tf.reduce_sum(by_scale), None, None
+
+        return _forward(values, scale, float_share, bounds, ends), gradient
+
+    return quantized(values, scale, float_share, bounds)
 
 
 def without_gradients(
@@ -52,9 +70,17 @@ def without_gradients(
 
 @tf.function(jit_compile=True)
 def _forward(
-    values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    float_share: tf.Tensor,
+    bounds: tf.Tensor,
+    ends: tuple[float, float] | None,
 ) -> tf.Tensor:
-    return _quantized(values, scale, float_share, bounds)
+    return _quantized(_behind_relu(values, ends), scale, float_share, bounds)
+
+
+def _behind_relu(values: tf.Tensor, ends: tuple[float, float] | None) -> tf.Tensor:
+    return values if ends is None else tf.clip_by_value(values, *ends)
 
 
 @tf.function(
@@ -82,38 +108,53 @@ def _backward(
     float_share: tf.Tensor,
     bounds: tf.Tensor,
     upstream: tf.Tensor,
+    ends: tuple[float, float] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    scaled = values / scale
+    """Gradients by the values, and by the scale for every sample."""
+    scaled = _behind_relu(values, ends) / scale
     rounded = tf.round(scaled)
     is_inside = tf.cast((rounded >= bounds[0]) & (rounded <= bounds[1]), tf.float32)
     by_quantized = upstream * (1.0 - float_share)
     clipped = tf.clip_by_value(rounded, bounds[0], bounds[1])
-    by_scale = tf.reduce_sum(by_quantized * (clipped - is_inside * scaled))
-    return by_quantized * is_inside + float_share * upstream, by_scale
+    by_scale = _sums(by_quantized * (clipped - is_inside * scaled))
+    by_values = by_quantized * is_inside + float_share * upstream
+    if ends is not None:
+        by_values *= tf.cast((values > ends[0]) & (values < ends[1]), tf.float32)
+    return by_values, by_scale
+
+
+def _sums(values: tf.Tensor) -> tf.Tensor:
+    """One a sample, (N,)."""
+    return tf.reduce_sum(values, axis=list(range(1, len(values.shape))))
 
 
 @tf.custom_gradient
-def weighted_square(
+def compared(
     values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """Sum of weights * (values - targets)^2, with its gradient by `values`.
+) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[[tf.Tensor, tf.Tensor], Any]]:
+    """`values` as they are, and the sum of weights * (values - targets)^2, with its gradient.
+
+    Who goes on with what is returned has the gradients of both added up in one pass.
 
     Args:
         values, targets: float32 (N, ..., C).
         weights: float32 (N, ..., C), with axes of size 1 where they repeat.
     """
 
-    def gradient(upstream: tf.Tensor) -> Any:
-        return _slope(values, targets, weights * upstream), None, None
+    def gradient(upstream: tf.Tensor, of_sum: tf.Tensor) -> Any:
+        return _with_slope(upstream, values, targets, weights * of_sum), None, None
 
-    return _weighted_sum(values, targets, weights), gradient
-
-
-@tf.function(jit_compile=True)
-def _weighted_sum(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(weights * tf.square(values - targets))
+    total = tf.reduce_sum(_weighted_sums(values, targets, weights))
+    return (tf.identity(values), total), gradient
 
 
 @tf.function(jit_compile=True)
-def _slope(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return 2.0 * weights * (values - targets)
+def _weighted_sums(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    return _sums(weights * tf.square(values - targets))
+
+
+@tf.function(jit_compile=True)
+def _with_slope(
+    upstream: tf.Tensor, values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    return upstream + 2.0 * weights * (values - targets)

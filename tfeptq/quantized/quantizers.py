@@ -132,14 +132,17 @@ class ActivationQuantizer(keras.layers.Layer):
         """Largest distance of an integer of its tensor's type from the zero point."""
         return max(map(abs, limits.reach(self.container, self.parameters()[1])))
 
-    def call(self, inputs: Any, is_fused: bool = False) -> Any:
+    def call(
+        self, inputs: Any, is_fused: bool = False, ends: tuple[float, float] | None = None
+    ) -> Any:
         """The quantized tensor.
 
         Args:
             is_fused: compute in one kernel, see `tfeptq.quantized.fused`; the result is the same.
+            ends: of a ReLU that this kernel applies first.
         """
         if is_fused:
-            return gradual_fake_quantize(inputs, *self._settings())
+            return gradual_fake_quantize(inputs, *self._settings(), ends)
         low, high = self.codes
         scale = self._scale()
         quantized = fake_quantize(

@@ -6,7 +6,6 @@ sample's attention, plus the rounding regularizer (EPTQ, section 4.2-4.3).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +18,9 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.output_units import OutputUnits
 from tfeptq.model import QuantizedModel
 from tfeptq.quantized import fused
-from tfeptq.quantized.averaging import QuantizedMean
-from tfeptq.quantized.borders import Narrowing
 from tfeptq.quantized.correspondence import corresponding_tensors
-from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.losses import spread, weighted_square
+from tfeptq.rounding.quick_graph import quick_graph
 from tfeptq.rounding.schedule import Schedule
 from tfeptq.rounding.teacher import Teacher
 
@@ -53,8 +49,9 @@ class Distillation:
         units: OutputUnits | None = None,
     ) -> None:
         self.teacher = Teacher(teacher)
-        self._student = _quick_calls(LayerGraph.of(quantized))
-        self._counterparts = corresponding_tensors(LayerGraph.of(teacher), self._student)
+        graph = LayerGraph.of(quantized)
+        self._student = quick_graph(graph)
+        self._counterparts = corresponding_tensors(LayerGraph.of(teacher), graph)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
         self._normalizer = float(mean.max()) or 1.0
@@ -120,19 +117,28 @@ class Distillation:
     def _distillation_loss(
         self, samples: list[Any], attention: Sequence[Any], teacher: dict[Key, Any]
     ) -> Any:
-        tensors = self._student.execute(samples)
-        student = {key: tensors[other] for key, other in self._counterparts.items()}
-        loss = self._output_loss(student, teacher)
-        for key, scores in zip(self.teacher.compared, attention, strict=True):
-            loss += self._weighted_square(student[key], teacher[key], scores)
-        return loss / self._normalizer
+        pairs = zip(self.teacher.compared, attention, strict=True)
+        wanted = {self._counterparts[key]: (teacher[key], scores) for key, scores in pairs}
+        losses = []
 
-    def _weighted_square(self, values: Any, targets: Any, scores: Any) -> Any:
+        def compare(call: Call, _: list[Any], output: Any) -> Any:
+            if call.output not in wanted:
+                return output
+            output, loss = self._compared(output, *wanted[call.output])
+            losses.append(loss)
+            return output
+
+        tensors = self._student.execute(samples, hook=compare)
+        student = {key: tensors[self._counterparts[key]] for key in self.teacher.logits}
+        return (self._output_loss(student, teacher) + sum(losses)) / self._normalizer
+
+    def _compared(self, values: Any, targets: Any, scores: Any) -> tuple[Any, Any]:
+        """The values to go on with, and their squared error."""
         if self._is_fused:
             weights = spread(scores, values.shape, sums_positions=self._sums_positions)
-            return fused.weighted_square(values, targets, weights)
+            return fused.compared(values, targets, weights)
         error = values - tf.stop_gradient(targets)
-        return weighted_square(error, scores, sums_positions=self._sums_positions)
+        return values, weighted_square(error, scores, sums_positions=self._sums_positions)
 
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
@@ -147,21 +153,6 @@ class Distillation:
         for layer in model.weighted_layers:
             loss += self._layer_weight[layer.name] * layer.undecided(beta)
         return self._regularization * loss
-
-
-def _quick_calls(graph: LayerGraph) -> LayerGraph:
-    """The same calls without what training does not need: kernels' grids are set after it."""
-
-    def quick(call: Call) -> Call:
-        options = dict(call.options)
-        if isinstance(call.layer, ActivationQuantizer):
-            # XLA, too, takes twice as long for the gradients that TensorFlow derives.
-            options["is_fused"] = True
-        if isinstance(call.layer, (QuantizedWeights, QuantizedMean, Narrowing)):
-            options["imitates_kernel"] = False
-        return dataclasses.replace(call, options=options)
-
-    return dataclasses.replace(graph, calls=tuple(map(quick, graph.calls)))
 
 
 def _sum_by_layer(keys: list[Any], values: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ import tfeptq
 from tests.tfeptq import small_models
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.quantized import fused, quick_calls
-from tfeptq.quantized.fused import weighted_square
+from tfeptq.quantized.fused import compared, gradual_fake_quantize
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 from tfeptq.rounding.losses import spread
@@ -123,10 +123,87 @@ def test_weighted_squares(shape, sums_positions):
             error = values - targets
             plain = 3.0 * plain_weighted_square(error, scores, sums_positions=sums_positions)
             weights = spread(scores, values.shape, sums_positions=sums_positions)
-            together = 3.0 * weighted_square(values, targets, weights)
-        np.testing.assert_allclose(together, plain, rtol=1e-5)
-        slopes = [tape.gradient(loss, values) for loss in (plain, together)]
-        np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-4, atol=1e-7)
+            same, together = compared(values, targets, weights)
+            further = [tf.reduce_sum(tf.sin(each)) for each in (values, same)]
+            losses = plain + further[0], 3.0 * together + further[1]
+        np.testing.assert_array_equal(same, values)
+        np.testing.assert_allclose(3.0 * together, plain, rtol=1e-5)
+        slopes = [tape.gradient(loss, values) for loss in (*losses, plain, together)]
+        np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-4, atol=1e-6)
+        # Nobody goes on with the logits.
+        np.testing.assert_allclose(3.0 * slopes[3], slopes[2], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("highest", [None, 6.0, 0.7])
+@pytest.mark.parametrize("float_share", [0.0, 0.3])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_quantizers_apply_relus_themselves(highest, float_share, is_compiled):
+    quantizer = ActivationQuantizer(4)
+    quantizer.build(SHAPE)
+    quantizer.set_range(0.0, 0.9)
+    quantizer.float_share.assign(float_share)
+    values, upstream = 4.0 * draw(0), draw(1)
+    relu = keras.layers.ReLU(highest)
+    ends = (0.0, np.inf if highest is None else highest)
+
+    def apart():
+        return quantizer(relu(values), is_fused=True)
+
+    def together():
+        return quantizer(values, is_fused=True, ends=ends)
+
+    def results(run):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs = run()
+        return outputs, *tape.gradient(outputs, [values, quantizer.log_scale.value], upstream)
+
+    wrap = tf.function if is_compiled else lambda function: function
+    expected, found = (wrap(lambda run=run: results(run))() for run in (apart, together))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    np.testing.assert_allclose(found[2], expected[2], rtol=1e-4)
+
+
+def test_the_backward_pass_keeps_nothing_of_the_size_of_a_tensor_but_the_values():
+    """A mask or a rounded copy for each tensor would take as much as the tensors themselves."""
+
+    @tf.function
+    def step(values, targets, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            same, loss = compared(values, targets, weights)
+            scalars = map(tf.constant, (0.1, 0.0, 0.5))
+            codes = tf.constant([-128.0, 127.0])
+            loss += tf.reduce_sum(gradual_fake_quantize(same, *scalars, codes, (0.0, np.inf)))
+        return tape.gradient(loss, values)
+
+    arguments = [tf.TensorSpec(shape) for shape in (SHAPE, SHAPE, (4, 1, 1, 3))]
+    graph = step.get_concrete_function(*arguments).graph
+    calls = {
+        operation: operation.get_attr("f").name
+        for operation in graph.get_operations()
+        if "PartitionedCall" in operation.type
+    }
+    forward = {each for each, name in calls.items() if "_forward" in name or "_sums" in name}
+    backward = {each for each, name in calls.items() if "_backward" in name or "_slope" in name}
+    assert (len(forward), len(backward)) == (2, 2)
+    read = {maker(tensor) for each in backward for tensor in each.inputs if tensor.shape == SHAPE}
+    # The rest is what one gradient hands to the next.
+    assert {each.type for each in read - backward} <= {
+        "Placeholder",
+        "Tile",
+        "Const",
+        "BroadcastTo",
+    }
+    assert not read & forward
+
+
+def maker(tensor):
+    operation = tensor.op
+    while operation.type in ("Identity", "IdentityN"):
+        operation = operation.inputs[tensor.value_index if operation.type == "IdentityN" else 0].op
+    return operation
 
 
 class Predicts(keras.callbacks.Callback):
