@@ -23,11 +23,17 @@ class Narrowing(ActivationQuantizer):
         super().build(input_shape)
         self.grid = self._constant("grid", 0.0)
 
-    def call(self, inputs: Any, is_fused: bool = False, imitates_kernel: bool = True) -> Any:
+    def call(
+        self,
+        inputs: Any,
+        is_fused: bool = False,
+        ends: tuple[float, float] | None = None,
+        imitates_kernel: bool = True,
+    ) -> Any:
         """See `ActivationQuantizer.call` and `QuantizedWeights.call`."""
         if imitates_kernel:
             inputs = rounded_to_grid(inputs, self.grid, requantization="twice")
-        return super().call(inputs, is_fused)
+        return super().call(inputs, is_fused, ends)
 
     def set_grid(self, input_scale: np.float32) -> None:
         """Starts to round as the operator does, once both scales are final."""

@@ -23,6 +23,7 @@ def gradual_fake_quantize(
     zero_point: tf.Tensor,
     float_share: tf.Tensor,
     codes: tf.Tensor,
+    *,
     ends: tuple[float, float] | None = None,
 ) -> tf.Tensor:
     """p * x + (1 - p) * Q(x), with the gradients of `tfeptq.quantized.quantizers.fake_quantize`.

@@ -142,7 +142,7 @@ class ActivationQuantizer(keras.layers.Layer):
             ends: of a ReLU that this kernel applies first.
         """
         if is_fused:
-            return gradual_fake_quantize(inputs, *self._settings(), ends)
+            return gradual_fake_quantize(inputs, *self._settings(), ends=ends)
         low, high = self.codes
         scale = self._scale()
         quantized = fake_quantize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.topology import is_relu
@@ -13,13 +14,16 @@ from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 
 
-def quick_graph(graph: LayerGraph) -> LayerGraph:
+def quick_graph(graph: LayerGraph, read: Collection[Key]) -> LayerGraph:
     """Without what training does not need: kernels' grids are set after it.
 
     ReLUs that only a quantizer reads are left to it, so that their results need not be kept for
     the backward pass: they are no tensors of the result.
+
+    Args:
+        read: tensors that somebody else reads.
     """
-    relus = _left_to_quantizers(graph)
+    relus = _left_to_quantizers(graph, {*graph.outputs, *read})
     calls = [_quick(call, relus) for call in graph.calls if call.output not in relus]
     return dataclasses.replace(graph, calls=tuple(calls))
 
@@ -39,7 +43,7 @@ def _quick(call: Call, relus: dict[Key, Call]) -> Call:
     return dataclasses.replace(call, inputs=relu.inputs, options=options)
 
 
-def _left_to_quantizers(graph: LayerGraph) -> dict[Key, Call]:
+def _left_to_quantizers(graph: LayerGraph, read: Collection[Key]) -> dict[Key, Call]:
     """What they write -> calls of ReLUs that one quantizer reads, and nobody else."""
     readers = graph.consumers()
     return {
@@ -47,7 +51,7 @@ def _left_to_quantizers(graph: LayerGraph) -> dict[Key, Call]:
         for call in graph.calls
         if is_relu(call.layer)
         and not (call.layer.negative_slope or call.layer.threshold)
-        and call.output not in graph.outputs
+        and call.output not in read
         # Subclasses do more than to quantize.
         and [type(reader.layer) for reader in readers.get(call.output, [])] == [ActivationQuantizer]
     }

@@ -50,8 +50,9 @@ class Distillation:
     ) -> None:
         self.teacher = Teacher(teacher)
         graph = LayerGraph.of(quantized)
-        self._student = quick_graph(graph)
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), graph)
+        read = [self._counterparts[key] for key in self.teacher.logits]
+        self._student = quick_graph(graph, read)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
         self._normalizer = float(mean.max()) or 1.0

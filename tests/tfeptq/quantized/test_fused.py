@@ -175,7 +175,7 @@ def test_the_backward_pass_keeps_nothing_of_the_size_of_a_tensor_but_the_values(
             same, loss = compared(values, targets, weights)
             scalars = map(tf.constant, (0.1, 0.0, 0.5))
             codes = tf.constant([-128.0, 127.0])
-            loss += tf.reduce_sum(gradual_fake_quantize(same, *scalars, codes, (0.0, np.inf)))
+            loss += tf.reduce_sum(gradual_fake_quantize(same, *scalars, codes, ends=(0.0, np.inf)))
         return tape.gradient(loss, values)
 
     arguments = [tf.TensorSpec(shape) for shape in (SHAPE, SHAPE, (4, 1, 1, 3))]
