@@ -36,6 +36,22 @@ _DOWN = -1e3
 PULL = 0.8
 
 
+def chosen_shares(logits: Any, soft: Any, soft_share: Any) -> Any:
+    """h' of weights: from their soft rounding to the hard choice, with the gradient of the soft.
+
+    Args:
+        logits, soft: a and h(a), any shape.
+        soft_share: 1 for the soft rounding, 0 for the hard choice.
+    """
+    hard = ops.cast(logits >= 0.0, soft.dtype)
+    return straight_through(soft, hard + soft_share * (soft - hard))
+
+
+def undecided_shares(soft: Any, beta: Any) -> Any:
+    """1 - |2 h(a) - 1|^beta of every weight (AdaRound, eq. 24)."""
+    return 1.0 - ops.power(ops.abs(2.0 * soft - 1.0), beta)
+
+
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedWeights(keras.layers.Wrapper):
     """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
@@ -216,13 +232,17 @@ class QuantizedWeights(keras.layers.Wrapper):
         row[:] = value
         variable.assign(values)
 
-    def quantized_kernel(self) -> Any:
-        rounding = self._rounding()
-        soft = rectified_sigmoid(rounding * self.rounding_unit)
-        hard = ops.cast(rounding >= 0.0, soft.dtype)
-        chosen = straight_through(soft, hard + self.soft_share * (soft - hard))
+    def quantized_kernel(self, shares: Any = None) -> Any:
+        """The kernel as it is rounded now.
+
+        Args:
+            shares: `chosen_shares` of the kernel's shape, of who has them already.
+        """
+        if shares is None:
+            logits = self.rounding_logits()
+            shares = chosen_shares(logits, rectified_sigmoid(logits), self.soft_share)
         grid = self._grid_of(self.step * ops.exp(self.scale_unit * self.log_scale), self.tables)
-        return grid.values(grid.between(self.place, chosen))
+        return grid.values(grid.between(self.place, shares))
 
     def quantized_bias(self) -> Any:
         return self.layer.bias + self.bias_unit * self.bias_offset
@@ -265,14 +285,17 @@ class QuantizedWeights(keras.layers.Wrapper):
             rounding = ops.where(ops.equal(self.layer.kernel, 0.0), _DOWN, rounding)
         return rounding
 
+    def rounding_logits(self) -> Any:
+        """a of every weight, of which h(a) is its soft rounding, in the kernel's shape."""
+        return self._rounding() * self.rounding_unit
+
     def upper_shares(self) -> np.ndarray:
         """Soft rounding of every weight, from 0 (down) to 1 (up)."""
-        return ops.convert_to_numpy(rectified_sigmoid(self._rounding() * self.rounding_unit))
+        return ops.convert_to_numpy(rectified_sigmoid(self.rounding_logits()))
 
     def undecided(self, beta: Any) -> Any:
         """Rounding regularizer, sum of 1 - |2 h(a) - 1|^beta (AdaRound, eq. 24)."""
-        soft = rectified_sigmoid(self._rounding() * self.rounding_unit)
-        return ops.sum(1.0 - ops.power(ops.abs(2.0 * soft - 1.0), beta))
+        return ops.sum(undecided_shares(rectified_sigmoid(self.rounding_logits()), beta))
 
     def fold(self) -> None:
         """Turns everything learned into integers, one scale and a bias, exactly."""

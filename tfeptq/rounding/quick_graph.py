@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.topology import is_relu
@@ -26,6 +27,18 @@ def quick_graph(graph: LayerGraph, read: Collection[Key]) -> LayerGraph:
     relus = _left_to_quantizers(graph, {*graph.outputs, *read})
     calls = [_quick(call, relus) for call in graph.calls if call.output not in relus]
     return dataclasses.replace(graph, calls=tuple(calls))
+
+
+def with_kernels(graph: LayerGraph, kernels: Mapping[str, Any]) -> LayerGraph:
+    """The same calls with kernels that are quantized already, by the names of their layers."""
+
+    def given(call: Call) -> Call:
+        if not isinstance(call.layer, QuantizedWeights):
+            return call
+        options = {**call.options, "kernel": kernels[call.layer.name]}
+        return dataclasses.replace(call, options=options)
+
+    return dataclasses.replace(graph, calls=tuple(map(given, graph.calls)))
 
 
 def _quick(call: Call, relus: dict[Key, Call]) -> Call:

@@ -20,8 +20,9 @@ from tfeptq.model import QuantizedModel
 from tfeptq.quantized import fused
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.rounding.losses import spread, weighted_square
-from tfeptq.rounding.quick_graph import quick_graph
+from tfeptq.rounding.quick_graph import quick_graph, with_kernels
 from tfeptq.rounding.schedule import Schedule
+from tfeptq.rounding.soft_rounding import soft_rounding
 from tfeptq.rounding.teacher import Teacher
 
 
@@ -92,8 +93,12 @@ class Distillation:
         teacher = self.teacher.named(remembered or self.teacher.tensors(samples))
         self.set_shares(model, step)
         with tf.GradientTape() as tape:
-            distillation = self._distillation_loss(samples, attention, teacher)
-            rounding = self._rounding_loss(model, self._schedule.beta(step))
+            kernels, undecided = soft_rounding(
+                model.weighted_layers, self._layer_weight, self._schedule.beta(step)
+            )
+            rounding = self._regularization * undecided
+            student = with_kernels(self._student, kernels)
+            distillation = self._distillation_loss(student, samples, attention, teacher)
             loss = distillation + rounding
             # Gradients of replicas are added up.
             share = loss / tf.distribute.get_strategy().num_replicas_in_sync
@@ -116,7 +121,11 @@ class Distillation:
             layer.soft_share.assign(soft_share)
 
     def _distillation_loss(
-        self, samples: list[Any], attention: Sequence[Any], teacher: dict[Key, Any]
+        self,
+        student: LayerGraph,
+        samples: list[Any],
+        attention: Sequence[Any],
+        teacher: dict[Key, Any],
     ) -> Any:
         pairs = zip(self.teacher.compared, attention, strict=True)
         wanted = {self._counterparts[key]: (teacher[key], scores) for key, scores in pairs}
@@ -129,9 +138,9 @@ class Distillation:
             losses.append(loss)
             return output
 
-        tensors = self._student.execute(samples, hook=compare)
-        student = {key: tensors[self._counterparts[key]] for key in self.teacher.logits}
-        return (self._output_loss(student, teacher) + sum(losses)) / self._normalizer
+        tensors = student.execute(samples, hook=compare)
+        logits = {key: tensors[self._counterparts[key]] for key in self.teacher.logits}
+        return (self._output_loss(logits, teacher) + sum(losses)) / self._normalizer
 
     def _compared(self, values: Any, targets: Any, scores: Any) -> tuple[Any, Any]:
         """The values to go on with, and their squared error."""
@@ -148,12 +157,6 @@ class Distillation:
             error = student[key] - tf.stop_gradient(teacher[key])
             loss += weighted_square(error, tf.constant(weights))
         return self._output_weight * loss
-
-    def _rounding_loss(self, model: QuantizedModel, beta: Any) -> Any:
-        loss = 0.0
-        for layer in model.weighted_layers:
-            loss += self._layer_weight[layer.name] * layer.undecided(beta)
-        return self._regularization * loss
 
 
 def _sum_by_layer(keys: list[Any], values: np.ndarray) -> dict[str, float]:
