@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.products import contract
+from tfeptq.preparation.separate_products import multiplied_separately
 
 
 def _einsum(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -63,41 +64,58 @@ def _of_tensors(operation: Any, operands: list[Node], axes: list[str], result: s
 def _with_weights(
     operation: Any, node: Node, axes: str, array: np.ndarray, names: str, result: str
 ) -> Node:
-    """A Dense layer over the axes that vanish, between two permutations."""
+    """A product over the axes that vanish, between two permutations.
+
+    Axes that both have and that stay have a matrix for each of their places.
+    """
     ellipsis = "0123456789"[: len(node.shape) + 1 - len(axes.replace("...", ""))]
     axes, result = axes.replace("...", ellipsis), result.replace("...", ellipsis)
-    summed = [name for name in names if name in axes]
+    shared = [name for name in names if name in axes and name in result]
+    summed = [name for name in names if name in axes and name not in result]
     new = [name for name in names if name not in axes]
-    kept = [name for name in axes[1:] if name not in summed]
+    kept = [name for name in axes[1:] if name not in names]
     is_product = (
         result[:1] == axes[0]
         and axes[0] not in names
-        and set(summed).isdisjoint(result)
-        and sorted(result[1:]) == sorted([*kept, *new])
+        and sorted(result[1:]) == sorted([*shared, *kept, *new])
     )
     if not is_product:
         raise UnsupportedLayerError(
             operation,
             f"subscripts of {axes!r}, {names!r} and {result!r} are no product with a matrix",
-            "sum over all axes that tensor and weights share, and keep the others",
+            "sum over axes that tensor and weights share only, and keep the others",
         )
     sizes = dict(zip(axes[1:], node.shape, strict=True)) | dict(
         zip(names, array.shape, strict=True)
     )
-    inputs, units = _product(sizes, summed), _product(sizes, new)
-    kernel = np.transpose(array, [names.index(name) for name in (*summed, *new)])
-    moved = permute(node, f"{operation.name}_order", [axes.index(n) - 1 for n in (*kept, *summed)])
-    rows = reshape(moved, f"{operation.name}_rows", (*_sizes(sizes, kept), inputs))
-    dense = primitive(
-        keras.layers.Dense,
-        operation.name,
-        [rows],
-        weights=[kernel.reshape(inputs, units), np.zeros(units)],
-        units=units,
-    )
-    split = reshape(dense, f"{operation.name}_split", _sizes(sizes, (*kept, *new)))
-    made = [*kept, *new]
+    order = [axes.index(name) - 1 for name in (*shared, *kept, *summed)]
+    moved = permute(node, f"{operation.name}_order", order)
+    kernel = np.transpose(array, [names.index(name) for name in (*shared, *summed, *new)])
+    multiply = _separately if shared else _together
+    product = multiply(operation.name, moved, kernel, (shared, kept, summed, new), sizes)
+    made = [*shared, *kept, *new]
+    split = reshape(product, f"{operation.name}_split", _sizes(sizes, made))
     return permute(split, f"{operation.name}_result", [made.index(name) for name in result[1:]])
+
+
+def _together(
+    name: str, node: Node, kernel: np.ndarray, groups: Sequence[list[str]], sizes: Mapping[str, int]
+) -> Node:
+    """All rows times one matrix."""
+    _, kept, summed, new = groups
+    inputs, units = _product(sizes, summed), _product(sizes, new)
+    rows = reshape(node, f"{name}_rows", (*_sizes(sizes, kept), inputs))
+    arrays = [kernel.reshape(inputs, units), np.zeros(units)]
+    return primitive(keras.layers.Dense, name, [rows], weights=arrays, units=units)
+
+
+def _separately(
+    name: str, node: Node, kernel: np.ndarray, groups: Sequence[list[str]], sizes: Mapping[str, int]
+) -> Node:
+    """Rows of each place times the matrix of that place."""
+    places, rows, terms, columns = (_product(sizes, group) for group in groups)
+    flat = reshape(node, f"{name}_places", (places, rows, terms))
+    return multiplied_separately(name, flat, kernel.reshape(places, terms, columns))
 
 
 def _sizes(sizes: Mapping[str, int], names: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +22,11 @@ from tfeptq.preparation.errors import (
     check_data_format,
     check_dimensions,
 )
-from tfeptq.preparation.nodes import Node, Weights, primitive
+from tfeptq.preparation.nodes import Node, Weights, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, only_tensor, weights
 from tfeptq.preparation.operations.reductions import inner_axes
 from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.separate_products import multiplied_separately
 
 
 def _conv(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -80,7 +82,7 @@ def _matmul(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
         return _product(operation, left, right)
     if isinstance(right, Node):
         return _from_the_left(operation, left, right)
-    return _dense(operation, operation.name, left, _matrix(operation, right, left))
+    return _times(operation, operation.name, left, _matrix(operation, right, left))
 
 
 def _dot(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -97,7 +99,7 @@ def _from_the_left(operation: Any, given: Any, node: Node) -> Node:
         )
     order = [*range(rank - 2), rank - 1, rank - 2]
     turned, kernel = permute(node, f"{name}_order", order), _matrix(operation, given, node)
-    product = _dense(operation, name, turned, np.swapaxes(kernel, -1, -2))
+    product = _times(operation, name, turned, np.swapaxes(kernel, -1, -2))
     return permute(product, f"{name}_result", order)
 
 
@@ -107,6 +109,17 @@ def _matrix(operation: Any, given: Any, node: Node) -> np.ndarray:
     while 2 < kernel.ndim <= len(node.shape) + 1 and kernel.shape[0] == 1:
         kernel = kernel[0]
     return kernel
+
+
+def _times(operation: Any, name: str, node: Node, kernel: np.ndarray) -> Node:
+    """A tensor times one matrix, or times one for each place of its axes in front of matrices."""
+    *places, terms, columns = kernel.shape
+    if not places or tuple(places) != node.shape[:-2]:
+        return _dense(operation, name, node, kernel)
+    count, rows = math.prod(places), node.shape[-2]
+    flat = reshape(node, f"{name}_places", (count, rows, terms))
+    product = multiplied_separately(name, flat, kernel.reshape(count, terms, columns))
+    return reshape(product, f"{name}_shape", (*places, rows, columns))
 
 
 def _dense(operation: Any, name: str, node: Node, kernel: np.ndarray) -> Node:
