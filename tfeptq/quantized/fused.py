@@ -111,7 +111,18 @@ def _backward(
     upstream: tf.Tensor,
     ends: tuple[float, float] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gradients by the values, and by the scale for every sample."""
+    return _gradients(values, scale, float_share, bounds, upstream, ends)
+
+
+def _gradients(
+    values: tf.Tensor,
+    scale: tf.Tensor,
+    float_share: tf.Tensor,
+    bounds: tf.Tensor,
+    upstream: tf.Tensor,
+    ends: tuple[float, float] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """By the values, and by the scale for every sample."""
     scaled = _behind_relu(values, ends) / scale
     rounded = tf.round(scaled)
     is_inside = tf.cast((rounded >= bounds[0]) & (rounded <= bounds[1]), tf.float32)
@@ -147,6 +158,66 @@ def compared(
 
     total = tf.reduce_sum(_weighted_sums(values, targets, weights))
     return (tf.identity(values), total), gradient
+
+
+def compared_and_quantized(
+    values: tf.Tensor,
+    targets: tf.Tensor,
+    weights: tf.Tensor,
+    scale: tf.Tensor,
+    zero_point: tf.Tensor,
+    float_share: tf.Tensor,
+    codes: tf.Tensor,
+    *,
+    ends: tuple[float, float] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`gradual_fake_quantize` of `values`, and the sum of `compared`, in one kernel each way."""
+
+    @tf.custom_gradient
+    def both(
+        values: tf.Tensor, scale: tf.Tensor, float_share: tf.Tensor, bounds: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[[tf.Tensor, tf.Tensor], Any]]:
+        def gradient(upstream: tf.Tensor, of_sum: tf.Tensor) -> Any:
+            by_values, by_scale = _backward_of_both(
+                values, targets, weights * of_sum, scale, float_share, bounds, upstream, ends
+            )
+            return by_values, tf.reduce_sum(by_scale), None, None
+
+        quantized, sums = _forward_of_both(
+            values, targets, weights, scale, float_share, bounds, ends
+        )
+        return (quantized, tf.reduce_sum(sums)), gradient
+
+    return both(values, scale, float_share, codes - zero_point)
+
+
+@tf.function(jit_compile=True)
+def _forward_of_both(
+    values: tf.Tensor,
+    targets: tf.Tensor,
+    weights: tf.Tensor,
+    scale: tf.Tensor,
+    float_share: tf.Tensor,
+    bounds: tf.Tensor,
+    ends: tuple[float, float] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    quantized = _quantized(_behind_relu(values, ends), scale, float_share, bounds)
+    return quantized, _sums(weights * tf.square(values - targets))
+
+
+@tf.function(jit_compile=True)
+def _backward_of_both(
+    values: tf.Tensor,
+    targets: tf.Tensor,
+    weights: tf.Tensor,
+    scale: tf.Tensor,
+    float_share: tf.Tensor,
+    bounds: tf.Tensor,
+    upstream: tf.Tensor,
+    ends: tuple[float, float] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    by_values, by_scale = _gradients(values, scale, float_share, bounds, upstream, ends)
+    return by_values + 2.0 * weights * (values - targets), by_scale
 
 
 @tf.function(jit_compile=True)

@@ -10,7 +10,11 @@ from keras import ops
 
 from tfeptq.canonical.integer_types import activation_dtype, activation_range
 from tfeptq.canonical.own_dtype import DTYPE
-from tfeptq.quantized.fused import gradual_fake_quantize, without_gradients
+from tfeptq.quantized.fused import (
+    compared_and_quantized,
+    gradual_fake_quantize,
+    without_gradients,
+)
 from tflite_export.graph import limits
 
 #: Stretch of the rectified sigmoid h(a) = clip(ZETA * sigmoid(a) + GAMMA, 0, 1); AdaRound, eq. 23.
@@ -149,6 +153,12 @@ class ActivationQuantizer(keras.layers.Layer):
             inputs, scale=scale, zero_point=self.zero_point, low=low, high=high
         )
         return quantized + self.float_share * (inputs - quantized)
+
+    def compared(
+        self, inputs: Any, targets: Any, weights: Any, *, ends: tuple[float, float] | None
+    ) -> tuple[Any, Any]:
+        """The quantized tensor, and the sum of weights * (inputs - targets)^2, in one kernel."""
+        return compared_and_quantized(inputs, targets, weights, *self._settings(), ends=ends)
 
     def without_gradients(self, inputs: Any) -> Any:
         """The quantized tensor in one kernel, outside of compiled functions."""

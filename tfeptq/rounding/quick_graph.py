@@ -29,6 +29,23 @@ def quick_graph(graph: LayerGraph, read: Collection[Key]) -> LayerGraph:
     return dataclasses.replace(graph, calls=tuple(calls))
 
 
+def only_quantizers(graph: LayerGraph, read: Collection[Key]) -> dict[Key, Key]:
+    """What a quantizer writes -> what it reads and nobody else does.
+
+    Args:
+        read: tensors that somebody else reads.
+    """
+    readers = graph.consumers()
+    return {
+        call.output: call.inputs[0]
+        for call in graph.calls
+        # Subclasses do more than to quantize.
+        if type(call.layer) is ActivationQuantizer
+        and len(readers[call.inputs[0]]) == 1
+        and call.inputs[0] not in {*graph.outputs, *read}
+    }
+
+
 def with_kernels(graph: LayerGraph, kernels: Mapping[str, Any]) -> LayerGraph:
     """The same calls with kernels that are quantized already, by the names of their layers."""
 

@@ -20,7 +20,7 @@ from tfeptq.model import QuantizedModel
 from tfeptq.quantized import fused
 from tfeptq.quantized.correspondence import corresponding_tensors
 from tfeptq.rounding.losses import spread, weighted_square
-from tfeptq.rounding.quick_graph import quick_graph, with_kernels
+from tfeptq.rounding.quick_graph import only_quantizers, quick_graph, with_kernels
 from tfeptq.rounding.schedule import Schedule
 from tfeptq.rounding.soft_rounding import soft_rounding
 from tfeptq.rounding.teacher import Teacher
@@ -54,6 +54,7 @@ class Distillation:
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), graph)
         read = [self._counterparts[key] for key in self.teacher.logits]
         self._student = quick_graph(graph, read)
+        self._quantizers = only_quantizers(self._student, read) if is_fused else {}
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
         self._normalizer = float(mean.max()) or 1.0
@@ -131,10 +132,16 @@ class Distillation:
         wanted = {self._counterparts[key]: (teacher[key], scores) for key, scores in pairs}
         losses = []
 
-        def compare(call: Call, _: list[Any], output: Any) -> Any:
-            if call.output not in wanted:
+        def compare(call: Call, arguments: list[Any], output: Any) -> Any:
+            if (key := self._quantizers.get(call.output)) in wanted:
+                values, ends = arguments[0], call.options.get("ends")
+                targets, scores = wanted[key]
+                weights = spread(scores, values.shape, sums_positions=self._sums_positions)
+                output, loss = call.layer.compared(values, targets, weights, ends=ends)
+            elif call.output in wanted and call.output not in self._quantizers.values():
+                output, loss = self._compared(output, *wanted[call.output])
+            else:
                 return output
-            output, loss = self._compared(output, *wanted[call.output])
             losses.append(loss)
             return output
 

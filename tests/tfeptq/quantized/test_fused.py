@@ -134,6 +134,37 @@ def test_weighted_squares(shape, sums_positions):
         np.testing.assert_allclose(3.0 * slopes[3], slopes[2], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("ends", [None, (0.0, np.inf), (0.0, 0.7)])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_tensors_are_compared_and_quantized_together(ends, is_compiled):
+    quantizer = ActivationQuantizer(4)
+    quantizer.build(SHAPE)
+    quantizer.set_range(-0.4, 0.9)
+    quantizer.float_share.assign(0.3)
+    values, targets, upstream = 2.0 * draw(0), draw(1), draw(2)
+    weights = tf.square(draw(3, (4, 1, 1, 3)))
+
+    def apart():
+        same, loss = compared(values, targets, weights)
+        return quantizer(same, is_fused=True, ends=ends), loss
+
+    def together():
+        return quantizer.compared(values, targets, weights, ends=ends)
+
+    def results(run):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            outputs, loss = run()
+            total = tf.reduce_sum(outputs * upstream) + 3.0 * loss
+        return outputs, loss, *tape.gradient(total, [values, quantizer.log_scale.value])
+
+    wrap = tf.function if is_compiled else lambda function: function
+    expected, found = (wrap(lambda run=run: results(run))() for run in (apart, together))
+    np.testing.assert_array_equal(found[0], expected[0])
+    for left, right in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("highest", [None, 6.0, 0.7])
 @pytest.mark.parametrize("float_share", [0.0, 0.3])
 @pytest.mark.parametrize("is_compiled", [False, True])
