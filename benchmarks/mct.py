@@ -1,6 +1,7 @@
 """EPTQ beside Sony MCT's GPTQ: the same model, samples, batches and steps, in one run.
 
     python -m benchmarks.mct [--models resnet8] [--bits 4] [--samples 1024] [--steps 2000]
+        [--scores no yes]
 
 Both learn rounding by network-wise distillation with Hessian scores a sample and layer and with
 activations quantized gradually, at 8-bit activations. MCT works with Keras 2 in an environment of
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--images", type=int, default=10000, help="of the test")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
+    parser.add_argument("--scores", nargs="+", default=["no", "yes"], choices=("no", "yes"))
     options = parser.parse_args()
     python = python_with(options.environment, *_PACKAGES)
     for name in options.models:
@@ -135,7 +137,7 @@ def main() -> None:
         images, labels = task.images[: options.images], task.labels[: options.images]
         task = dataclasses.replace(task, images=images, labels=labels)
         runs = []
-        for has_attention in (False, True):
+        for has_attention in (each == "yes" for each in options.scores):
             runs.append(by_us(task, options, has_attention=has_attention))
             print(runs[-1], flush=True)
             runs.append(by_mct(task, python, options, has_attention=has_attention))
@@ -157,8 +159,9 @@ def _table(title: str, steps: int, runs: list[Run]) -> None:
     ]
     columns = ("", "Hessian scores", "s", "MCT takes times", "accuracy, %")
     show(f"{title}, {steps} steps", columns, lines)
-    scores = {tool: seconds[tool, True] - seconds[tool, False] for tool in ("tfeptq", "MCT")}
-    print("seconds that the scores take:", {tool: round(s, 1) for tool, s in scores.items()})
+    if len({has_attention for _, has_attention in seconds}) > 1:
+        scores = {tool: seconds[tool, True] - seconds[tool, False] for tool in ("tfeptq", "MCT")}
+        print("seconds that the scores take:", {tool: round(s, 1) for tool, s in scores.items()})
 
 
 if __name__ == "__main__":
