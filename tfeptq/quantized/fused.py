@@ -1,9 +1,9 @@
 """Elementwise parts of a training step as single kernels.
 
-On a CPU, XLA is no help to models with convolutions, so their steps run operator by operator. Fake
-quantization and the loss would then go through memory a dozen times for every tensor, which takes
-longer than the convolutions. Each is compiled on its own here, with gradients that keep nothing but
-the inputs. Steps that are compiled whole take the same gradients.
+On a CPU, XLA is no help to models with depthwise convolutions, so their steps run operator by
+operator. Fake quantization and the loss would then go through memory a dozen times for every
+tensor, which takes longer than the convolutions. Each is compiled on its own here, with gradients
+that keep nothing but the inputs. Steps that are compiled whole take the same gradients.
 
 Sums over a tensor are made sample by sample: XLA adds up the values of one sum one after the other,
 which takes as long as all else, and does several sums at once.

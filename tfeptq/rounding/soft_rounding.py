@@ -36,8 +36,12 @@ def soft_rounding(
         layer.name: layer.quantized_kernel(tf.reshape(part, layer.rounding.shape))
         for layer, part in parts
     }
-    by_weight = tf.repeat(tf.constant([weights[layer.name] for layer in layers]), sizes)
-    return kernels, tf.reduce_sum(by_weight * undecided)
+    # Not by a weight for every number: XLA cannot compile what is too long to be a constant.
+    terms = [
+        weights[layer.name] * tf.reduce_sum(part)
+        for layer, part in zip(layers, tf.split(undecided, sizes), strict=True)
+    ]
+    return kernels, tf.add_n(terms)
 
 
 @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)

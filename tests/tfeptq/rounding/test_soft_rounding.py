@@ -68,6 +68,27 @@ def test_kernels_regularizer_and_gradients(soft_share, is_compiled):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
+def test_one_large_layer_among_small_ones_is_compiled_by_xla():
+    sizes = {f"dense_{index}": 2 for index in range(53)} | {"wide": 1500}
+    layers = [
+        QuantizedWeights(keras.layers.Dense(n, name=name), bits=4) for name, n in sizes.items()
+    ]
+    for layer in layers:
+        layer(keras.Input((sizes[layer.name],)))
+    weights = {name: 0.1 * index for index, name in enumerate(sizes)}
+
+    @tf.function(jit_compile=True)
+    def slope():
+        with tf.GradientTape() as tape:
+            _, undecided = soft_rounding(layers, weights, tf.constant(2.0))
+        return undecided, tape.gradient(undecided, layers[-1].rounding.value)
+
+    undecided, found = slope()
+    assert found.shape == (1500, 1500)
+    expected = sum(weights[layer.name] * layer.undecided(2.0) for layer in layers)
+    np.testing.assert_allclose(undecided, expected, rtol=1e-4)
+
+
 def test_calls_take_the_kernels_that_they_are_given():
     model, layers = network()
     kernels, _ = soft_rounding(layers, WEIGHTS, tf.constant(2.0))
