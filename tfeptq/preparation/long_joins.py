@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import keras
 
 from tfeptq.preparation.nodes import Graph, Node, primitive
@@ -15,14 +18,19 @@ def split_long_joins(graph: Graph, target: str) -> None:
 
     Sequences of steps, and tensors that are repeated, are joined so.
     """
-    most = targets.capabilities(target).most_inputs.get("CONCATENATION")
-    if most is None:
-        return
+    bounds = targets.capabilities(target).most_inputs
     for node in graph.nodes():
-        level = 0
-        while node.kind is _L.Concatenate and len(node.inputs) > most:
-            node.inputs = _joined(node, most, f"{node.name}_{level}")
+        most, level = _bound(node, bounds), 0
+        while len(node.inputs) > most:
+            node.inputs = _joined(node, int(most), f"{node.name}_{level}")
             level += 1
+
+
+def _bound(node: Node, bounds: Mapping[str, int]) -> float:
+    """How many tensors a node may join; others than concatenations are not asked."""
+    if node.kind is not _L.Concatenate or node.row is None:
+        return math.inf
+    return bounds.get(str(node.row.kind), math.inf)
 
 
 def _joined(node: Node, most: int, name: str) -> list[Node]:
