@@ -202,7 +202,7 @@ def _forward_of_both(
     ends: tuple[float, float] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     quantized = _quantized(_behind_relu(values, ends), scale, float_share, bounds)
-    return quantized, _sums(weights * tf.square(values - targets))
+    return quantized, _losses(values, targets, weights)
 
 
 @tf.function(jit_compile=True)
@@ -217,16 +217,26 @@ def _backward_of_both(
     ends: tuple[float, float] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     by_values, by_scale = _gradients(values, scale, float_share, bounds, upstream, ends)
-    return by_values + 2.0 * weights * (values - targets), by_scale
+    return by_values + _slope(values, targets, weights), by_scale
 
 
 @tf.function(jit_compile=True)
 def _weighted_sums(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return _sums(weights * tf.square(values - targets))
+    return _losses(values, targets, weights)
 
 
 @tf.function(jit_compile=True)
 def _with_slope(
     upstream: tf.Tensor, values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
-    return upstream + 2.0 * weights * (values - targets)
+    return upstream + _slope(values, targets, weights)
+
+
+def _losses(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """One a sample, (N,)."""
+    return _sums(weights * tf.square(values - targets))
+
+
+def _slope(values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Of the sum of `_losses`, by the values."""
+    return 2.0 * weights * (values - targets)

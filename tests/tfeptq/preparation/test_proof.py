@@ -188,7 +188,7 @@ def test_one_number_a_sample_is_no_bias_in_any_batch(count):
     numbers, rows = (np.asarray(keras.Model(inputs, t)(samples[:count])) for t in (number, row))
     given = samples[:count]
     wanted = [given + numbers, rows + rows.transpose(0, 2, 1) + numbers, given + rows]
-    np.testing.assert_allclose(found, np.concatenate(wanted, -1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, np.concatenate(wanted, -1), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 5, 8])

@@ -53,7 +53,7 @@ def test_outputs_count_in_their_own_units(units):
     data = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
     expected = np.sqrt(0.5) / data.std()
     errors = OutputErrors(model, [data], count=40)
-    assert errors.of(moved) == pytest.approx(expected, rel=1e-4)
+    assert errors.of(moved) == pytest.approx(expected, rel=1e-5)
     assert errors.of(model) == 0.0
 
 
@@ -77,7 +77,7 @@ def test_errors_are_those_of_the_models_as_they_are_called():
     wanted, found = (np.asarray(each(data), np.float64) for each in (canonical, quantized))
     expected = np.sqrt(np.mean(np.square(found - wanted)) / wanted.var())
     errors = OutputErrors(canonical, [data], count=24)
-    assert errors.of(quantized) == pytest.approx(expected, rel=1e-4)
+    assert errors.of(quantized) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_error_that_a_step_knows_is_not_measured_again(monkeypatch):
