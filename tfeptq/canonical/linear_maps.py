@@ -179,7 +179,9 @@ class ConvolutionMap(_WindowMap):
     channel_axes, input_axis = (3,), 2
 
     def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
-        return ops.conv(_reached_by_points(layer, inputs), kernel, **_geometry(layer))
+        if tuple(layer.kernel_size) == (1, 1):
+            return _pointwise(layer, inputs, kernel)
+        return ops.conv(inputs, kernel, **_geometry(layer))
 
     def in_file(self, kernel: np.ndarray) -> tuple[np.ndarray, int]:
         return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2)), 0
@@ -255,7 +257,7 @@ class TransposedMap(LinearMap):
     channel_axes, input_axis = (2,), 3
 
     def __call__(self, layer: Any, inputs: Any, kernel: Any) -> Any:
-        # All that the windows write, of which the output is a part: see `_reached_by_points`. Of
+        # All that the windows write, of which the output is a part: see `_pointwise`. Of
         # an output padding, or a stride beyond the kernel, there are places that none writes.
         strides = tuple(layer.strides)
         whole = ops.conv_transpose(
@@ -348,19 +350,21 @@ def _with_zeros_between(tensor: tf.Tensor, axis: int, *, count: int, stride: int
     return tf.gather(filled, tf.range((count - 1) * stride + 1), axis=axis)
 
 
-def _reached_by_points(layer: Any, inputs: Any) -> Any:
-    """Inputs without what lies behind the last position of a kernel of one place.
+def _pointwise(layer: Any, inputs: Any, kernel: Any) -> Any:
+    """A convolution whose window is one place, of those places only that it stands at.
 
     With strides and a single sample TensorFlow's gradient of such a kernel (2.21, on the CPU)
     writes beyond the end of its memory where places are left over there. Longer windows are safe.
     """
-    if tuple(layer.kernel_size) != (1, 1) or tuple(layer.strides) == (1, 1):
-        return inputs
-    rows, columns = (
-        slice(0, (size - 1) // stride * stride + 1)
-        for size, stride in zip(inputs.shape[1:3], layer.strides, strict=True)
-    )
-    return inputs[:, rows, columns]
+    if tuple(layer.strides) != (1, 1):
+        inputs = _every(inputs, tuple(layer.strides))
+    return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+
+
+@tf.function(jit_compile=True)
+def _every(images: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
+    """Places of a grid. TensorFlow's own slices with steps take as long as the convolution."""
+    return images[:, :: strides[0], :: strides[1]]
 
 
 def _geometry(layer: Any) -> dict[str, Any]:

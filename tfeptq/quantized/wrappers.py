@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfeptq.canonical import linear
@@ -198,7 +199,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         """
         kernel = self.quantized_kernel() if kernel is None else kernel
         outputs = linear.linear_operation(self.layer, inputs, kernel)
-        outputs += self.quantized_bias()
+        outputs = tf.nn.bias_add(outputs, self.quantized_bias())
         if self.calls > 1:
             outputs += self.bias_residue[call_index]
         if not imitates_kernel:

@@ -174,7 +174,7 @@ def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) 
 def _gains_from_xla(quantized: QuantizedModel) -> bool:
     """Whether the step is compiled whole.
 
-    On a CPU a compiled step of a residual network takes a seventh less time and .4 GB more; but
+    On a CPU a compiled step of a residual network takes a tenth less time and .4 GB more; but
     XLA's gradients of depthwise convolutions run on one thread, 12 times slower on DS-CNN.
     """
     has_depthwise = any(

@@ -16,6 +16,9 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+#: float32 numbers in a line of the cache.
+_LINE = 16
+
 
 class KeptTensors(Protocol):
     """Several float32 tensors, each with a row a sample."""
@@ -80,10 +83,17 @@ class InFile:
         ]
 
     def _read(self, numbers: np.ndarray) -> list[np.ndarray]:
-        result = [np.empty((len(numbers), *shape), np.float32) for shape in self._shapes]
+        result = [_aligned((len(numbers), *shape)) for shape in self._shapes]
         with self._lock:
             for row, number in enumerate(numbers):
                 self._file.seek(int(number) * self._row_bytes)
                 for array in result:
                     self._file.readinto(array[row : row + 1].data)
         return result
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array that TensorFlow takes without a copy, as it begins a line of the cache."""
+    values = np.empty(math.prod(shape) + _LINE, np.float32)
+    begin = -values.ctypes.data // values.itemsize % _LINE
+    return values[begin : begin + math.prod(shape)].reshape(shape)

@@ -217,9 +217,9 @@ def test_the_backward_pass_keeps_nothing_of_the_size_of_a_tensor_but_the_values(
         for operation in graph.get_operations()
         if "PartitionedCall" in operation.type
     }
-    forward = {each for each, name in calls.items() if "_forward" in name or "_sums" in name}
+    forward = {each for each, name in calls.items() if "_forward" in name}
     backward = {each for each, name in calls.items() if "_backward" in name or "_slope" in name}
-    assert (len(forward), len(backward)) == (2, 2)
+    assert (len(forward), len(backward)) == (1, 2)
     read = {maker(tensor) for each in backward for tensor in each.inputs if tensor.shape == SHAPE}
     # The rest is what one gradient hands to the next.
     assert {each.type for each in read - backward} <= {
