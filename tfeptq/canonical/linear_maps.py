@@ -357,14 +357,19 @@ def _pointwise(layer: Any, inputs: Any, kernel: Any) -> Any:
     writes beyond the end of its memory where places are left over there. Longer windows are safe.
     """
     if tuple(layer.strides) != (1, 1):
-        inputs = _every(inputs, tuple(layer.strides))
+        # TensorFlow warns of functions that meet many shapes operator by operator.
+        every = _every if tf.executing_eagerly() else _compiled_every
+        inputs = every(inputs, tuple(layer.strides))
     return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
 
 
-@tf.function(jit_compile=True)
 def _every(images: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
-    """Places of a grid. TensorFlow's own slices with steps take as long as the convolution."""
+    """Places of a grid."""
     return images[:, :: strides[0], :: strides[1]]
+
+
+#: TensorFlow's own slices with steps, and their gradients, take as long as the convolution.
+_compiled_every = tf.function(_every, jit_compile=True, autograph=False)
 
 
 def _geometry(layer: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tfeptq.canonical.layer_graph import LayerGraph
 #: of sums, and the same seed must give the same bytes on every computer.
 BATCH_BYTES = 2**30
 #: What the tensors of a batch of many small samples may take: more gains nothing there.
-_MANY_BYTES = 2**28
+_MANY_BYTES = 2**27
 #: Batches of fewer samples than these take longer for each.
 _FEW = 4
 _VALUES_A_TRACE = 2**22
@@ -26,7 +26,7 @@ _ENOUGH_BYTES = 96 * 2**20
 def fitting_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
     """Largest batch up to `wanted`, at least 1, of which all tensors fit into memory.
 
-    That is `BATCH_BYTES` for a few samples, and a quarter of them for many.
+    That is `BATCH_BYTES` for a few samples, and an eighth of that for many.
 
     Args:
         model: a functional model whose layers have one output each.

@@ -72,7 +72,7 @@ def without_gradients(
     return tf.reshape(flat, values.shape)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _forward(
     values: tf.Tensor,
     scale: tf.Tensor,
@@ -109,7 +109,7 @@ def _quantized(
     return quantized + float_share * (values - quantized)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _backward(
     values: tf.Tensor,
     scale: tf.Tensor,
@@ -195,7 +195,7 @@ def compared_and_quantized(
     return both(values, scale, float_share, codes - zero_point)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _backward_of_both(
     values: tf.Tensor,
     targets: tf.Tensor,
@@ -210,7 +210,7 @@ def _backward_of_both(
     return by_values + _slope(values, targets, weights), by_scale
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _with_slope(
     upstream: tf.Tensor, values: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
 ) -> tf.Tensor:
