@@ -14,27 +14,29 @@ from tfeptq.canonical.layer_graph import LayerGraph
 #: What the tensors of one batch may take. The same everywhere: batches decide about rounding errors
 #: of sums, and the same seed must give the same bytes on every computer.
 BATCH_BYTES = 2**30
-#: What the tensors of a batch of many small samples may take: more gains nothing there.
-_MANY_BYTES = 2**27
-#: Batches of fewer samples than these take longer for each.
-_FEW = 4
 _VALUES_A_TRACE = 2**22
 #: Tensors that pass by need not be larger: by then a call takes much longer than to make it.
 _ENOUGH_BYTES = 96 * 2**20
+#: Nor need gradients of a batch of many small samples; of fewer than `_FEW` each takes longer.
+_ENOUGH_FOR_GRADIENTS = 2**27
+_FEW = 4
 
 
 def fitting_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
-    """Largest batch up to `wanted`, at least 1, of which all tensors fit into memory.
-
-    That is `BATCH_BYTES` for a few samples, and an eighth of that for many.
+    """Largest batch up to `wanted`, at least 1, of which all tensors fit into `BATCH_BYTES`.
 
     Args:
         model: a functional model whose layers have one output each.
         copies: how many arrays of the size of each tensor of the model are alive at once, about:
             2 for a forward pass whose tensors are kept and one backward pass.
     """
-    sample_bytes = copies * sum(_tensor_bytes(model))
-    return min(_fitting(wanted, sample_bytes), max(_FEW, _MANY_BYTES // sample_bytes))
+    return _fitting(wanted, copies * sum(_tensor_bytes(model)))
+
+
+def gradient_batch(model: keras.Model, wanted: int, *, copies: int) -> int:
+    """The same for passes over all samples, batch by batch: no more small ones than are of use."""
+    enough = _ENOUGH_FOR_GRADIENTS // (copies * sum(_tensor_bytes(model)))
+    return min(fitting_batch(model, wanted, copies=copies), max(_FEW, enough))
 
 
 def fitting_forward_batch(model: keras.Model, wanted: int, *, copies: int = 4) -> int:

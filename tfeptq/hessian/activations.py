@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Key, LayerGraph
-from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.memory import WholeBatches, gradient_batch
 from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
@@ -89,7 +89,7 @@ def activation_moments(
             them, so that traces are those of its Hessian; otherwise of the logits themselves.
     """
     count = first(count, len(samples[0]))
-    batch_size = fitting_batch(model, min(batch_size, count), copies=6)
+    batch_size = gradient_batch(model, min(batch_size, count), copies=6)
     inputs = {
         "model": model,
         "samples": samples,

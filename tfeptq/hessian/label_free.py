@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call
-from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.memory import WholeBatches, gradient_batch
 from tfeptq.data.shares import mapped
 from tfeptq.hessian.output_units import OutputUnits, output_units
 from tfeptq.hessian.probes import Probe, compared_calls
@@ -49,7 +49,7 @@ def channel_attention(
         two tensors, in execution order.
     """
     total = len(samples[0])
-    batch_size = fitting_batch(model, min(batch_size, total), copies=3)
+    batch_size = gradient_batch(model, min(batch_size, total), copies=3)
     inputs = {
         "model": model,
         "samples": samples,
@@ -135,7 +135,7 @@ def weight_scores(
     probe = Probe(model, probes=1, seed=seed)
     count = first(count, len(samples[0]))
     # Patches of inputs hold each value as often as the kernel has positions, often 9.
-    batch_size = fitting_batch(model, min(batch_size, count), copies=12)
+    batch_size = gradient_batch(model, min(batch_size, count), copies=12)
     halves: tuple[Scores, Scores] = {}, {}
     each_pass = len(WholeBatches(samples, count, batch_size))
     passes = 1 if probe.exact else SCORE_PASSES

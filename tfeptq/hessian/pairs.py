@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.data.memory import WholeBatches, fitting_batch
+from tfeptq.data.memory import WholeBatches, gradient_batch
 from tfeptq.data.shares import mapped
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
@@ -86,7 +86,7 @@ def pair_terms(
         seed: of random probes, where outputs are too many for exact ones.
     """
     count = first(count, len(samples[0]))
-    batch_size = fitting_batch(model, min(batch_size, count), copies=_copies(model, errors))
+    batch_size = gradient_batch(model, min(batch_size, count), copies=_copies(model, errors))
     inputs = {
         "model": model,
         "samples": samples,

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
-from tfeptq.data.memory import fitting_batch
+from tfeptq.data.memory import gradient_batch
 from tfeptq.data.shares import mapped
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.output_units import OutputUnits, output_units
@@ -234,7 +234,7 @@ def average_traces(
     """
     units = output_units(model, samples) if loss is None else None
     products = _products(model, loss, keys, units)
-    batch_size = fitting_batch(model, min(batch_size, len(samples[0])), copies=6)
+    batch_size = gradient_batch(model, min(batch_size, len(samples[0])), copies=6)
     generator = np.random.default_rng(seed)
     total = len(samples[0])
     chosen = [

@@ -47,13 +47,14 @@ def test_batches_shrink_with_the_model(canonical, monkeypatch):
     assert memory.fitting_batch(canonical, 32, copies=2) == 1
 
 
-def test_batches_of_many_samples_take_less_than_those_of_few_large_ones(canonical, monkeypatch):
+def test_gradients_take_many_small_samples_or_few_large_ones(canonical, monkeypatch):
     size = int(sample_bytes(canonical))
     monkeypatch.setattr(memory, "BATCH_BYTES", 100 * size)
-    monkeypatch.setattr(memory, "_MANY_BYTES", 20 * size)
-    assert memory.fitting_batch(canonical, 64, copies=2) == 10
-    assert memory.fitting_batch(canonical, 64, copies=20) == 4
-    assert memory.fitting_batch(canonical, 64, copies=40) == 2
+    monkeypatch.setattr(memory, "_ENOUGH_FOR_GRADIENTS", 20 * size)
+    assert memory.gradient_batch(canonical, 64, copies=2) == 10
+    assert memory.gradient_batch(canonical, 7, copies=2) == 7
+    assert memory.gradient_batch(canonical, 64, copies=20) == 4
+    assert memory.gradient_batch(canonical, 64, copies=40) == 2
 
 
 @hypothesis.given(st.integers(1, 200), st.integers(1, 64))
