@@ -137,6 +137,7 @@ OTHERS = {
     "pipeline.py: report": "the report",
     "pipeline.py: quantized.report": "the report",
     "recipe.py: report": "the report",
+    "rounding/batches.py: options": "TensorFlow's own, which are set in this way",
     "rounding/distillation.py: quantized.report": "the report",
     "plan/": "what is being planned",
     "preparation/": "nodes of its own graph, and the operators of variables while it traces",
