@@ -3,8 +3,10 @@
     python -m benchmarks.speed [--models resnet8 dscnn resnet20 mobilenetv2@224] [--batch 32]
 
 Prints, for each model: one distillation step against one plain Keras training step of the float
-model at the same batch size, peaks of memory, scores of all layers, and the export. Whole
-conversions beside TFLiteConverter's: `python -m benchmarks.conversions`.
+model at the same batch size, peaks of memory, scores of all layers, and the export. With `--runs 5`
+steps are measured five times, in turns, as computers have slow minutes: medians are printed, and
+the least and the largest ratio of a turn. Whole conversions beside TFLiteConverter's:
+`python -m benchmarks.conversions`.
 """
 
 from __future__ import annotations
@@ -116,10 +118,24 @@ def export_seconds(task: Task) -> tuple[float, float]:
         )
 
 
-def row(name: str, batch: int, steps: int) -> tuple[str, ...]:
-    """All measurements of one model; a plain step is the faster of those with and without XLA."""
-    ours, ours_peak = alone(distillation_step, name, batch, steps)
-    plain, plain_peak = min(alone(plain_step, name, batch, steps, jit) for jit in (True, False))
+def in_turns(name: str, batch: int, steps: int, runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of a step and peaks, (runs, 2), of ours and of a plain one.
+
+    That is the faster of those with and without XLA.
+    """
+    ours, plain = [], []
+    for _ in range(runs):
+        ours.append(alone(distillation_step, name, batch, steps))
+        plain.append(min(alone(plain_step, name, batch, steps, jit) for jit in (True, False)))
+    return np.array(ours), np.array(plain)
+
+
+def row(name: str, batch: int, steps: int, runs: int) -> tuple[str, ...]:
+    """All measurements of one model."""
+    all_ours, all_plain = in_turns(name, batch, steps, runs)
+    ratios = all_ours[:, 0] / all_plain[:, 0]
+    (ours, ours_peak), (plain, plain_peak) = (np.median(all_ours, 0), np.median(all_plain, 0))
+    spread = f" ({ratios.min():.2f} to {ratios.max():.2f})" if runs > 1 else ""
     task = task_of(name)
     canonical = tfeptq.prepare(task.model)
     samples = [task.calibration[:1024]]
@@ -132,7 +148,7 @@ def row(name: str, batch: int, steps: int) -> tuple[str, ...]:
         str(batch),
         f"{1e3 * plain:.1f}",
         f"{1e3 * ours:.1f}",
-        f"{ours / plain:.2f}",
+        f"{np.median(ratios):.2f}{spread}",
         f"{plain_peak:.2f}",
         f"{ours_peak:.2f}",
         f"{len(samples[0])}",
@@ -148,9 +164,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=1, help="of the steps, in turns")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
-    rows = [row(name, options.batch, options.steps) for name in options.models]
+    rows = [row(name, options.batch, options.steps, options.runs) for name in options.models]
     columns = (
         "model", "batch", "plain step ms", "EPTQ step ms", "ratio", "plain peak GB", "peak GB",
         "samples", "SLA s", "weight scores s", "export s", "with proof s",
