@@ -38,6 +38,8 @@ _SHOWN = {"error": "output error {:.2%}"}
 #: What the logarithm of a scale may have changed by, in its unit: no training that converges comes
 #: near it.
 _LARGEST_CHANGE = 30.0
+#: By fewer steps XLA gains less than it takes to compile one.
+_STEPS_WORTH_COMPILING = 500
 
 
 def distil(
@@ -86,7 +88,7 @@ def _compile(
     Returns:
         The step that asks the teacher; None where workers do.
     """
-    uses_xla = _gains_from_xla(quantized)
+    uses_xla = _gains_from_xla(quantized, config.steps)
     units = output_units(teacher, samples)
     distillation = Distillation(
         quantized, teacher, attention, config, is_fused=not uses_xla, units=units
@@ -171,16 +173,19 @@ def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) 
             )
 
 
-def _gains_from_xla(quantized: QuantizedModel) -> bool:
+def _gains_from_xla(quantized: QuantizedModel, steps: int) -> bool:
     """Whether the step is compiled whole.
 
-    On a CPU a compiled step of a residual network takes a tenth less time and .4 GB more; but
-    XLA's gradients of depthwise convolutions run on one thread, 12 times slower on DS-CNN.
+    On a CPU a compiled step of a residual network takes up to a tenth less time and .4 GB more, and
+    two to five seconds more to compile. XLA's gradients of depthwise convolutions run on one thread
+    there, 12 times slower on DS-CNN.
     """
+    if tf.config.list_logical_devices("GPU"):
+        return True
     has_depthwise = any(
         linear.map_of(layer.layer).is_grouped for layer in quantized.weighted_layers
     )
-    return not has_depthwise or bool(tf.config.list_logical_devices("GPU"))
+    return steps >= _STEPS_WORTH_COMPILING and not has_depthwise
 
 
 def _choose_variables(

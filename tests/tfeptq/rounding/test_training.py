@@ -12,6 +12,7 @@ from tests.tfeptq import small_models
 from tfeptq.config import QuantizationConfig
 from tfeptq.pipeline import quantize
 from tfeptq.preparation import prepare
+from tfeptq.rounding import distillation
 from tfeptq.rounding.losses import weighted_square
 from tfeptq.rounding.safeguard import Comparison
 from tfeptq.rounding.schedule import Schedule
@@ -32,11 +33,17 @@ class Shares(keras.callbacks.Callback):
         self.softs.append(float(self.model.weighted_layers[0].soft_share.numpy()))
 
 
-@pytest.fixture(scope="module")
-def trained():
+#: From how many steps on a step is compiled whole: from none on, and from far more than here.
+COMPILED, BY_OPERATORS = 0, 10**6
+
+
+@pytest.fixture(scope="module", params=[COMPILED, BY_OPERATORS])
+def trained(request):
     shares = Shares()
     model = small_models.residual_network()
-    quantized = quantize(model, small_models.images(32), CONFIG, callbacks=[shares])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation, "_STEPS_WORTH_COMPILING", request.param)
+        quantized = quantize(model, small_models.images(32), CONFIG, callbacks=[shares])
     return model, quantized, shares
 
 
@@ -70,7 +77,9 @@ def test_training_beats_nearest_rounding(trained):
     assert error(quantized) < error(nearest)
 
 
-def test_same_seed_same_integers():
+@pytest.mark.parametrize("steps", [COMPILED, BY_OPERATORS])
+def test_same_seed_same_integers(steps, monkeypatch):
+    monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
     runs = [
         quantize(small_models.residual_network(), small_models.images(32), CONFIG) for _ in range(2)
     ]
@@ -79,7 +88,20 @@ def test_same_seed_same_integers():
         np.testing.assert_array_equal(left.scales(), right.scales())
 
 
-def test_one_compilation_a_model(monkeypatch):
+def test_steps_compiled_whole_are_those_by_operators(monkeypatch):
+    errors = []
+    for steps in (COMPILED, BY_OPERATORS):
+        monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
+        config = dataclasses.replace(CONFIG, steps=5)
+        quantized = quantize(small_models.residual_network(), small_models.images(32), config)
+        errors.append([row.loss for row in quantized.report.training])
+    # float32 sums in another order; later, roundings that are about to change tell them apart.
+    np.testing.assert_allclose(*errors, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [COMPILED, BY_OPERATORS])
+def test_one_compilation_a_model(steps, monkeypatch):
+    monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
     made = []
     original = Distillation.__init__
 
@@ -89,7 +111,7 @@ def test_one_compilation_a_model(monkeypatch):
 
     monkeypatch.setattr(Distillation, "__init__", remember)
     quantize(small_models.residual_network(), small_models.images(32), CONFIG)
-    assert [distillation.traces for distillation in made] == [1]
+    assert [each.traces for each in made] == [1]
 
 
 def test_unit_weights_give_the_unweighted_loss():
