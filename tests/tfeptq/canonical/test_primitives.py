@@ -235,6 +235,19 @@ def test_gradients_of_kernels_leave_no_place_over(drawn):
     ]
 
 
+def test_strided_points_of_many_shapes_warn_of_nothing(caplog):
+    layer = L.Conv2D(4, 1, strides=2)
+    layer.build((None, None, None, C))
+    caplog.set_level("WARNING", "tensorflow")
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for height in range(8, 15):
+            linear.linear_operation(layer, tf.zeros((1, height, 5, C)), layer.kernel)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert not caplog.records
+
+
 @settings(max_examples=30)
 @given(weighted())
 def test_squared_jacobians_are_those_of_automatic_differentiation(drawn):

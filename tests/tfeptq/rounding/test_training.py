@@ -33,16 +33,19 @@ class Shares(keras.callbacks.Callback):
         self.softs.append(float(self.model.weighted_layers[0].soft_share.numpy()))
 
 
-#: From how many steps on a step is compiled whole: from none on, and from far more than here.
-COMPILED, BY_OPERATORS = 0, 10**6
+IS_COMPILED = pytest.mark.parametrize("is_compiled", [False, True])
 
 
-@pytest.fixture(scope="module", params=[COMPILED, BY_OPERATORS])
+def compile_whole(patch, is_compiled):
+    patch.setattr(distillation, "_gains_from_xla", lambda quantized, steps: is_compiled)
+
+
+@pytest.fixture(scope="module", params=[False, True])
 def trained(request):
     shares = Shares()
     model = small_models.residual_network()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distillation, "_STEPS_WORTH_COMPILING", request.param)
+        compile_whole(patch, request.param)
         quantized = quantize(model, small_models.images(32), CONFIG, callbacks=[shares])
     return model, quantized, shares
 
@@ -77,11 +80,12 @@ def test_training_beats_nearest_rounding(trained):
     assert error(quantized) < error(nearest)
 
 
-@pytest.mark.parametrize("steps", [COMPILED, BY_OPERATORS])
-def test_same_seed_same_integers(steps, monkeypatch):
-    monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
+@IS_COMPILED
+def test_same_seed_same_integers(is_compiled, monkeypatch):
+    compile_whole(monkeypatch, is_compiled)
+    config = dataclasses.replace(CONFIG, steps=10)
     runs = [
-        quantize(small_models.residual_network(), small_models.images(32), CONFIG) for _ in range(2)
+        quantize(small_models.residual_network(), small_models.images(32), config) for _ in range(2)
     ]
     for left, right in zip(*[run.weighted_layers for run in runs], strict=True):
         np.testing.assert_array_equal(left.integers(), right.integers())
@@ -89,19 +93,38 @@ def test_same_seed_same_integers(steps, monkeypatch):
 
 
 def test_steps_compiled_whole_are_those_by_operators(monkeypatch):
-    errors = []
-    for steps in (COMPILED, BY_OPERATORS):
-        monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: seen.append(watch.model.jit_compile)
+    )
+    losses = []
+    for is_compiled in (False, True):
+        compile_whole(monkeypatch, is_compiled)
         config = dataclasses.replace(CONFIG, steps=5)
-        quantized = quantize(small_models.residual_network(), small_models.images(32), config)
-        errors.append([row.loss for row in quantized.report.training])
-    # float32 sums in another order; later, roundings that are about to change tell them apart.
-    np.testing.assert_allclose(*errors, rtol=1e-4)
+        model, images = small_models.residual_network(), small_models.images(32)
+        quantized = quantize(model, images, config, callbacks=[watch])
+        losses.append([row.loss for row in quantized.report.training])
+    assert seen == [False, True]
+    # float32 sums in another order.
+    np.testing.assert_allclose(*losses, rtol=2e-6)
 
 
-@pytest.mark.parametrize("steps", [COMPILED, BY_OPERATORS])
-def test_one_compilation_a_model(steps, monkeypatch):
-    monkeypatch.setattr(distillation, "_STEPS_WORTH_COMPILING", steps)
+def test_what_is_compiled_whole():
+    """Many steps without depthwise convolutions."""
+    inputs = keras.Input((7, 9, 3))
+    plain = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    nearest = dataclasses.replace(CONFIG, rounding="nearest")
+    samples = np.random.default_rng(0).normal(size=(8, 7, 9, 3)).astype("float32")
+    quantized = quantize(plain, samples, nearest)
+    depthwise = quantize(small_models.residual_network(), small_models.images(8), nearest)
+    gains = distillation._gains_from_xla
+    assert [gains(quantized, steps) for steps in (1, 499, 500, 2000)] == [False, False, True, True]
+    assert not gains(depthwise, 2000)
+
+
+@IS_COMPILED
+def test_one_compilation_a_model(is_compiled, monkeypatch):
+    compile_whole(monkeypatch, is_compiled)
     made = []
     original = Distillation.__init__
 
@@ -110,7 +133,8 @@ def test_one_compilation_a_model(steps, monkeypatch):
         made.append(self)
 
     monkeypatch.setattr(Distillation, "__init__", remember)
-    quantize(small_models.residual_network(), small_models.images(32), CONFIG)
+    config = dataclasses.replace(CONFIG, steps=10)
+    quantize(small_models.residual_network(), small_models.images(32), config)
     assert [each.traces for each in made] == [1]
 
 
