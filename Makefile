@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 # One test process a core, four at most; the tests of a module stay together, for what they share.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
+# Extras of setup.cfg that tests need in the main environment.
+TESTED := test,microcontroller,ethos-u,report,distributed
 # Packages that cannot live beside the others: tflite-runtime needs numpy < 2, and
 # tensorflow-model-optimization an old absl and Keras 2. Tests call them in these environments.
 OLD_RUNTIME := $(VENV)-tflite-runtime
@@ -12,7 +14,7 @@ TFMOT := $(VENV)-tfmot
 extra = $(shell $(PYTHON) -c "import configparser as c; s = c.ConfigParser(); s.read('setup.cfg'); \
   print(*(repr(line.strip()) for line in s['options.extras_require']['$(1)'].split(chr(10)) if line.strip()))")
 
-.PHONY: demo test test-all lint docs benchmark clean
+.PHONY: demo test test-all environments lint docs benchmark clean
 
 ## Trains a small network on scikit-learn's digits, quantizes it to 4 bits and runs the file.
 demo: $(STAMP)
@@ -27,6 +29,9 @@ test-all: export TFLITE_RUNTIME_PYTHON = $(abspath $(OLD_RUNTIME)/bin/python)
 test-all: export TFMOT_PYTHON = $(abspath $(TFMOT)/bin/python)
 test-all: $(VENV)/.metadata $(OLD_RUNTIME)/.installed $(TFMOT)/.installed
 	$(BIN)/python -m pytest $(WORKERS) --no-missing-packages
+
+## Every environment that the other targets need; with --jobs 2 side by side.
+environments: $(VENV)/.everything $(OLD_RUNTIME)/.installed $(TFMOT)/.installed
 
 ## Lint, formatting and types.
 lint: $(STAMP)
@@ -45,7 +50,7 @@ benchmark: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,microcontroller,ethos-u,report,distributed]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(TESTED)]'
 	touch $(STAMP)
 
 $(VENV)/.metadata: $(STAMP)
@@ -55,6 +60,14 @@ $(VENV)/.metadata: $(STAMP)
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
+
+# One installation instead of three.
+$(VENV)/.everything: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(TESTED),metadata,docs]'
+	touch $(STAMP)
+	touch $(VENV)/.metadata $(VENV)/.docs $@
 
 $(OLD_RUNTIME)/.installed: setup.cfg
 	$(PYTHON) -m venv $(OLD_RUNTIME)
