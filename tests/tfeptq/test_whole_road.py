@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -24,12 +25,38 @@ def quantized(model=None, data=None, **settings):
     return tfeptq.quantize(model, small_models.images(32) if data is None else data, config)
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+@functools.cache
+def at_width(bits, target="android"):
+    """The network of most tests here, which only read it."""
+    return quantized(weight_bits=bits, target=target)
+
+
+WIDTHS = (8, 4, 3, 2)
+
+
+def network_of_all_widths():
+    """Around a residual block for each width, all else that `small_models` has."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((H, W, C), name="image")
+    x = L.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(inputs)
+    x = L.ReLU(name="stem_relu")(L.BatchNormalization(name="norm")(x))
+    for bits in WIDTHS:
+        y = L.DepthwiseConv2D(3, padding="same", activation="relu6", name=f"depthwise_{bits}")(x)
+        y = L.Conv2D(8, 1, name=f"pointwise_{bits}")(y)
+        x = L.ReLU()(L.Add()([x, y]))
+    x = L.Concatenate()([L.MaxPooling2D(2)(x), L.Conv2D(4, 2, 2, name="skip")(x)])
+    x = L.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, L.Dense(K, activation="softmax", name="classes")(x))
+
+
 @pytest.mark.parametrize("target", ["android", "ethos-u", "microcontroller"])
-def test_keras_and_file_agree(tmp_path, target, bits):
-    model = quantized(weight_bits=bits, target=target)
+def test_keras_and_file_agree(tmp_path, target):
+    widths = {f"{kind}_{bits}": bits for kind in ("depthwise", "pointwise") for bits in WIDTHS}
+    widths["skip"] = 3
+    model = quantized(network_of_all_widths(), weight_bits=widths, target=target)
     path = tmp_path / "m.tflite"
     result = tflite_export.export(model, path, target=target)
+    assert {name: model.bit_widths[name][0] for name in widths} == widths
     assert result.verification.runtimes[0].maximum == 0
     data = small_models.images(48, seed=5)
     runtime = "litert" if target == "android" else "litert-reference"
@@ -40,7 +67,7 @@ def test_keras_and_file_agree(tmp_path, target, bits):
 
 
 def test_a_model_knows_its_target(tmp_path):
-    model = quantized(target="microcontroller")
+    model = at_width(8, "microcontroller")
     assert tflite_export.export(model, tmp_path / "m.tflite").target == "microcontroller"
     model.save(tmp_path / "m.keras")
     loaded = tfeptq.load_model(tmp_path / "m.keras")
@@ -63,7 +90,7 @@ def test_sixteen_bit_activations(tmp_path, target):
 
 
 def test_first_and_last_layers_keep_eight_bits():
-    widths = quantized(weight_bits=3).bit_widths
+    widths = at_width(3).bit_widths
     assert widths["stem"] == (8, 8)
     assert widths["classes"] == (8, 8)
     assert widths["pointwise"] == (3, 8)
@@ -104,7 +131,7 @@ np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
 
 
 def test_a_saved_model_predicts_identically_in_another_process(tmp_path):
-    model, data = quantized(weight_bits=3), small_models.images(16, seed=5)
+    model, data = at_width(3), small_models.images(16, seed=5)
     paths = [str(tmp_path / name) for name in ("m.keras", "x.npy", "y.npy")]
     model.save(paths[0])
     np.save(paths[1], data)
@@ -113,7 +140,7 @@ def test_a_saved_model_predicts_identically_in_another_process(tmp_path):
 
 
 def test_tensors_and_signature_carry_the_layer_names(tmp_path):
-    tflite_export.export(quantized(), tmp_path / "m.tflite", target="android")
+    tflite_export.export(at_width(8), tmp_path / "m.tflite", target="android")
     inspection = tflite_export.inspect(tmp_path / "m.tflite")
     names = {tensor.name for tensor in inspection.tensors}
     assert {"image", "stem", "stem/weights", "stem/bias", "sum", "classes_softmax"} <= names
@@ -168,15 +195,26 @@ LAYER_MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYER_MODELS)
-def test_every_layer_kind_survives_the_whole_road(tmp_path, name):
-    model = model_of(LAYER_MODELS[name], IMAGE)
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Kind of layer -> what the float model, the file and Keras say: a model of all, once."""
+    kinds = list(LAYER_MODELS)
+    model = model_of(lambda x: [LAYER_MODELS[kind](x) for kind in kinds], IMAGE)
     result_model = quantized(model, small_models.images(32), weight_bits=8)
-    path = tmp_path / "m.tflite"
+    path = tmp_path_factory.mktemp("kinds") / "m.tflite"
     tflite_export.export(result_model, path, target="android")
     data = small_models.images(16, seed=3)
-    expected, found = model.predict(data, verbose=0), tflite_export.run(path, data)
-    keras_found = result_model.predict(data, verbose=0)
+    said = (
+        model.predict(data, verbose=0),
+        tflite_export.run(path, data),
+        result_model.predict(data, verbose=0),
+    )
+    return dict(zip(kinds, zip(*said, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", LAYER_MODELS)
+def test_every_layer_kind_survives_the_whole_road(answers, name):
+    expected, found, keras_found = answers[name]
     spread = np.abs(expected).max()
     assert found.shape == expected.shape
     # Eight bits and clipped outliers: a few percent of the range on random data.
@@ -184,6 +222,7 @@ def test_every_layer_kind_survives_the_whole_road(tmp_path, name):
     assert np.abs(found - keras_found).mean() < 0.004 * spread
 
 
+@functools.cache
 def decoder() -> keras.Model:
     """Transposed convolutions with batch normalization before and behind, one of them shared."""
     keras.utils.set_random_seed(0)
@@ -225,10 +264,11 @@ def test_transposed_convolutions_take_the_whole_road(tmp_path, name):
     assert kinds == ["CONV_2D", *["TRANSPOSE_CONV"] * 4]
     assert result.verification.runtimes[0].maximum == 0
     found = tflite_export.run(tmp_path / "m.tflite", data, runtime="reference")
-    expected, spread = made.predict(data, verbose=0), np.abs(model.predict(data, verbose=0)).max()
+    expected, right = made.predict(data, verbose=0), model.predict(data, verbose=0)
+    spread = np.abs(right).max()
     assert np.abs(found - expected).mean() < 0.004 * spread
     if settings.get("weight_bits", 8) == 8:
-        assert np.abs(found - model.predict(data, verbose=0)).mean() < 0.03 * spread
+        assert np.abs(found - right).mean() < 0.03 * spread
 
 
 def test_one_dimensional_models(tmp_path):
