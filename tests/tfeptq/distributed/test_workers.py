@@ -35,7 +35,6 @@ from tflite_export.file.writer import write
 
 pytest.importorskip("ray", reason="ray is not installed (extra distributed)")
 
-COUNTS = (1, 2, 4)
 #: As many threads as TensorFlow takes here: in which order it sums gradients depends on them.
 CORES = len(os.sched_getaffinity(0))
 
@@ -43,7 +42,7 @@ CORES = len(os.sched_getaffinity(0))
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """One start of Ray for all tests: those that ask for fewer workers use it too."""
-    with tfeptq.distribute(workers=4, cores=CORES) as found:
+    with tfeptq.distribute(workers=3, cores=CORES) as found:
         yield found
 
 
@@ -76,8 +75,8 @@ def test_results_come_in_order_from_other_processes():
     found = list(mapped(powers, {"exponent": 2}, range(20), "powers"))
     assert [value for value, _ in found] == [number**2 for number in range(20)]
     assert os.getpid() not in {process for _, process in found}
-    assert worker_count() == 4
-    assert [len(share) for share in shares(9)] == [2, 2, 2, 3]
+    assert worker_count() == 3
+    assert [len(share) for share in shares(10)] == [3, 3, 4]
 
 
 def test_whoever_has_enough_stops():
@@ -257,7 +256,7 @@ def found_alone(network, alone):
     return alone(found, network)
 
 
-@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("count", [1, 3])
 def test_any_number_of_workers_gives_the_bits_of_one_process(count, network, found_alone):
     with tfeptq.distribute(workers=count, cores=CORES):
         shared = found(network)
@@ -322,10 +321,9 @@ def marks(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("count", COUNTS[1:])
-def test_a_search_gives_the_bytes_of_one_process(count, by_one_process):
-    with tfeptq.distribute(workers=count, cores=CORES):
-        quantized, file = searched(Agreement.of())
+def test_a_search_gives_the_bytes_of_one_process(by_one_process, cluster):
+    """Two workers, one of whom dies, give them too: see below."""
+    quantized, file = searched(Agreement.of())
     expected, its_file = by_one_process
     assert file == its_file
     assert quantized.bit_widths == expected.bit_widths
@@ -370,27 +368,36 @@ def trained(**options):
     return tfeptq.quantize(tiny(), images(), config, **options)
 
 
+class Start(keras.callbacks.Callback):
+    """Scales of weights that a training starts from."""
+
+    def on_train_begin(self, logs=None):
+        self.scales = scales(self.model)
+
+
 def test_workers_share_a_training(alone, tmp_path):
     """All samples are in every batch: their order does not matter, only that of sums."""
-    models = []
+    models, start = [], Start()
     # Each of them compiles the step: two are as good as four here.
     for count in (1, 2):
         with tfeptq.distribute(workers=count, cores=CORES, training=True):
             models.append(trained(checkpoint_dir=tmp_path if count == 2 else None))
     one, two = (write(quantized.freeze()) for quantized in models)
     assert one == two
-    expected, start = alone(trained), alone(tfeptq.quantize, tiny(), images(), CONFIG)
-    apart, learned = distance(models[0], expected), distance(start, expected)
-    assert apart < 1e-3 * learned
+    expected = alone(lambda: trained(callbacks=[start]))
+    apart = distance(scales(models[0]), scales(expected))
+    assert apart < 1e-3 * distance(start.scales, scales(expected))
     assert len(models[0].report.training) == len(expected.report.training)
     assert list(tmp_path.glob("training-*.npz"))
 
 
+def scales(model):
+    return np.concatenate([layer.scales().ravel() for layer in model.weighted_layers])
+
+
 def distance(left, right):
-    """Mean relative difference of the scales of weights."""
-    pairs = zip(left.weighted_layers, right.weighted_layers, strict=True)
-    ratios = [a.scales().ravel() / b.scales().ravel() for a, b in pairs]
-    return float(np.abs(np.concatenate(ratios) - 1.0).mean())
+    """Mean relative difference of scales."""
+    return float(np.abs(left / right - 1.0).mean())
 
 
 def test_parts_of_a_batch_depend_on_its_size_alone():
