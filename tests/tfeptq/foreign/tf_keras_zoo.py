@@ -98,7 +98,7 @@ def partly_frozen(k, tf):
 
 @model
 def recurrent(k, tf):
-    inputs = k.Input((5, 4))
+    inputs = k.Input((2, 4))
     x = k.layers.Bidirectional(k.layers.LSTM(3, return_sequences=True))(inputs)
     x = k.layers.GRU(4, return_sequences=True)(x)
     x = k.layers.TimeDistributed(k.layers.Dense(3))(x)

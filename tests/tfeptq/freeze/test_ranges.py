@@ -173,7 +173,7 @@ def check_others(graph: IntegerGraph, operator: Operator) -> None:
         assert reach[0] * scales[0] / output < 2**31
 
 
-@settings(max_examples=40)
+@settings(max_examples=24)
 @given(
     bits=st.sampled_from([2, 8]),
     activation_bits=st.sampled_from([8, 16]),
@@ -195,7 +195,7 @@ def test_every_graph_that_freeze_returns_fits(
     check_all(graph)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     bits=st.sampled_from([2, 8]),
     activation_bits=st.sampled_from([8, 16]),
@@ -228,7 +228,7 @@ def test_training_cannot_leave_what_fits(bits, activation_bits, drift, seed):
     check_all(first)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     activation_bits=st.sampled_from([8, 16]),
     per_channel=st.booleans(),

@@ -10,7 +10,7 @@ from tests.tfeptq.preparation.canonical_check import check, randomize
 from tests.tfeptq.preparation.random_graphs import RandomGraph
 
 
-@settings(max_examples=300)
+@settings(max_examples=220)
 @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 9))
 def test_prepare_keeps_the_outputs_of_random_models(seed, steps):
     keras.utils.set_random_seed(0)
