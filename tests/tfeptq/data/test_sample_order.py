@@ -81,7 +81,7 @@ def test_random_models_get_the_same_ranges_thresholds_scores_and_integers(
 
 
 JOBS = {
-    "trained": {"weight_bits": 3, "steps": 3, "batch_size": 8},
+    "trained": {"weight_bits": 3, "first_last_bits": None, "steps": 3, "batch_size": 8},
     "inter_layer": {"sensitivity": "inter_layer"},
     "hawq_v2": {"sensitivity": "hawq_v2"},
 }
@@ -89,11 +89,12 @@ JOBS = {
 
 @pytest.mark.parametrize("job", JOBS)
 def test_training_and_choices_of_widths_are_the_same(job):
-    model, images = small_models.residual_network(), small_models.images(41)
-    settings = JOBS[job]
+    model, images = small_models.chain(), small_models.images(41)
+    settings = dict(JOBS[job])
     if job != "trained":
-        budget = tfeptq.Budget(weight_bytes=700)
-        settings = {**settings, "weight_bits": (2, 4, 8), "rounding": "nearest", "budget": budget}
+        budget = tfeptq.Budget(weight_bytes=320)
+        settings |= {"weight_bits": (2, 4, 8), "rounding": "nearest", "budget": budget}
+        settings |= {"first_last_bits": None, "measured_moves": 4}
     config = tfeptq.QuantizationConfig(samples=37, **settings)
     moved = FORMS["generator"]([images[::-1]], 6)
     check_equal(outcome(model, images, config), outcome(model, moved, config))
