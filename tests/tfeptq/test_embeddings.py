@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import keras
@@ -46,18 +47,27 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, TOKENS, size=(41, TIME))
 
 
+@pytest.fixture(scope="module")
+def quantize(tokens):
+    """The classifier in one of these ways, quantized once."""
+
+    def quantized(rounding: str, target: str) -> tfeptq.QuantizedModel:
+        config = tfeptq.QuantizationConfig(rounding=rounding, steps=4, samples=41, target=target)
+        return tfeptq.quantize(classifier(), tokens, config)
+
+    return functools.cache(quantized)
+
+
 @pytest.mark.parametrize(
     ("rounding", "target"),
     [("nearest", "android"), ("optq", "microcontroller"), ("eptq", "android")],
 )
-def test_the_file_computes_what_keras_predicts(tokens, tmp_path, rounding, target):
+def test_the_file_computes_what_keras_predicts(tokens, quantize, tmp_path, rounding, target):
     if target == "microcontroller" and importlib.util.find_spec("tflite_micro") is None:
         pytest.skip("extra 'microcontroller' is missing")
-    model = classifier()
-    config = tfeptq.QuantizationConfig(rounding=rounding, steps=4, samples=41, target=target)
-    quantized = tfeptq.quantize(model, tokens, config)
+    quantized = quantize(rounding, target)
     result = tflite_export.export(quantized, tmp_path / "m.tflite")
-    wanted, predicted = model.predict(tokens, verbose=0), quantized.predict(tokens, verbose=0)
+    wanted, predicted = (np.asarray(model(tokens)) for model in (classifier(), quantized))
     found = tflite_export.run(result.path, tokens, runtime="reference")
     assert np.abs(predicted - found).max() <= 2 / 256
     assert np.abs(wanted - found).max() < 0.05
@@ -65,9 +75,8 @@ def test_the_file_computes_what_keras_predicts(tokens, tmp_path, rounding, targe
     assert next(t for t in stored.tensors if t.name == "tokens").type == "int32"
 
 
-def test_a_saved_model_and_other_ends(tokens, tmp_path):
-    config = tfeptq.QuantizationConfig(rounding="nearest", samples=41)
-    quantized = tfeptq.quantize(classifier(), tokens, config)
+def test_a_saved_model_and_other_ends(tokens, quantize, tmp_path):
+    quantized = quantize("nearest", "android")
     quantized.save(tmp_path / "m.keras")
     loaded = tfeptq.load_model(tmp_path / "m.keras")
     left, right = (tflite_export.export(m, tmp_path / "m.tflite") for m in (quantized, loaded))
@@ -84,6 +93,7 @@ def test_widths_of_token_models_are_chosen(tokens):
         rounding="nearest",
         samples=41,
         first_last_bits=None,
+        measured_moves=3,
         budget=tfeptq.Budget(weight_bytes=400),
     )
     quantized = tfeptq.quantize(classifier(), tokens, config)

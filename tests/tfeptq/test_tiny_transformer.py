@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import keras
@@ -78,17 +79,22 @@ def tokens() -> np.ndarray:
     return generator.integers(1, WORDS, size=(SAMPLES, TIME)) * (np.arange(TIME) < lengths)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_files_compute_what_loaded_models_predict(tokens, tmp_path, name):
-    model = MODELS[name]()
+@pytest.fixture(scope="module")
+def quantize(tokens):
+    """Each model, quantized once."""
     config = tfeptq.QuantizationConfig(rounding="optq", samples=SAMPLES)
-    quantized = tfeptq.quantize(model, tokens, config)
+    return functools.cache(lambda name: tfeptq.quantize(MODELS[name](), tokens, config))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_compute_what_loaded_models_predict(tokens, quantize, tmp_path, name):
+    quantized = quantize(name)
     quantized.save(tmp_path / "m.keras")
     loaded = tfeptq.load_model(tmp_path / "m.keras")
     result = tflite_export.export(loaded, tmp_path / "m.tflite")
     assert not any("float" in t.type for t in tflite_export.inspect(result.path).tensors)
-    wanted = model.predict(tokens, verbose=0)
-    predicted = quantized.predict(tokens, verbose=0)
+    wanted = np.asarray(MODELS[name]()(tokens))
+    predicted = np.asarray(quantized(tokens))
     found = tflite_export.run(result.path, tokens, runtime="reference")
     scale = np.abs(wanted).max()
     # A tie that falls the other way moves a code, and what stands behind it by some.
@@ -97,10 +103,8 @@ def test_files_compute_what_loaded_models_predict(tokens, tmp_path, name):
     assert np.sqrt(np.mean((wanted - found) ** 2)) < 0.05 * scale
 
 
-def test_causal_files_do_not_look_ahead(tokens, tmp_path):
-    config = tfeptq.QuantizationConfig(rounding="nearest", samples=SAMPLES)
-    quantized = tfeptq.quantize(decoder(), tokens, config)
-    path = tflite_export.export(quantized, tmp_path / "m.tflite").path
+def test_causal_files_do_not_look_ahead(tokens, quantize, tmp_path):
+    path = tflite_export.export(quantize("decoder"), tmp_path / "m.tflite").path
     changed = tokens.copy()
     changed[:, 4:] = (changed[:, 4:] + 5) % WORDS
     before, after = (tflite_export.run(path, ids) for ids in (tokens, changed))
@@ -108,19 +112,20 @@ def test_causal_files_do_not_look_ahead(tokens, tmp_path):
     assert np.any(before[:, 4:] != after[:, 4:])
 
 
-def test_padding_changes_nothing_in_the_file(tokens, tmp_path):
+def test_padding_changes_nothing_in_the_file(tokens, quantize, tmp_path):
     """What the masked words would have been is hidden: only their number, zero, is in the file."""
-    quantized = tfeptq.quantize(
-        encoder(), tokens, tfeptq.QuantizationConfig(rounding="nearest", samples=SAMPLES)
-    )
+    quantized = quantize("encoder")
     table = quantized.get_layer("words").table
     path = tflite_export.export(quantized, tmp_path / "m.tflite").path
     before = tflite_export.run(path, tokens)
     values = table.numpy()
+    original = values.copy()
     # Within the range that the tensor has.
     values[0] = values[1]
     table.assign(values)
     other = tflite_export.export(quantized, tmp_path / "other.tflite").path
+    # Others use this model as well.
+    table.assign(original)
     assert other.read_bytes() != path.read_bytes()
     np.testing.assert_array_equal(before, tflite_export.run(other, tokens))
 
@@ -147,23 +152,27 @@ def test_biases_and_scales_of_heads_are_those_of_their_layers(canonical):
             assert type(made[key].layer) in (L.Dense, L.Softmax)
 
 
-def test_products_are_compared_in_the_distillation(canonical, tokens):
+@pytest.fixture(scope="module")
+def scores(canonical, tokens) -> FloatScores:
+    """What each of these tests asks of the float model, computed once."""
+    return FloatScores(canonical, [tokens.astype("float32")], 0)
+
+
+def test_products_are_compared_in_the_distillation(canonical, scores):
     products = {call.output for call in _products(canonical)}
     assert len(products) == 2
     compared = Teacher(canonical).compared
     assert products < set(compared)
-    scores = FloatScores(canonical, [tokens.astype("float32")], 0)
     by_product = [scores.attention[index] for index, key in enumerate(compared) if key in products]
     assert [array.shape for array in by_product] == [(SAMPLES, TIME), (SAMPLES, DEPTH)]
     assert all(np.all(array >= 0) and np.any(array > 0) for array in by_product)
 
 
 @pytest.mark.parametrize("sensitivity", SENSITIVITIES)
-def test_products_have_a_sensitivity(canonical, tokens, sensitivity):
+def test_products_have_a_sensitivity(canonical, tokens, scores, sensitivity):
     config = tfeptq.QuantizationConfig(activation_bits=(8, 16), sensitivity=sensitivity)
     plan = QuantizationPlan.of(canonical, config)
     samples = [tokens.astype("float32")]
-    scores = FloatScores(canonical, samples, 0)
     losses = activation_sensitivity(plan, Facts(plan.model, samples, config, Checkpoint(), scores))
     for call in _products(canonical):
         of_group = losses[plan.group_of(call.output)]
@@ -206,5 +215,5 @@ def test_microcontrollers_mask_tokens(tokens, tmp_path):
     quantized = tfeptq.quantize(model, tokens, config)
     path = tflite_export.export(quantized, tmp_path / "m.tflite").path
     found = tflite_export.run(path, tokens, runtime="tflm")
-    wanted = model.predict(tokens, verbose=0)
+    wanted = np.asarray(model(tokens))
     assert np.sqrt(np.mean((wanted - found) ** 2)) < 0.05 * np.abs(wanted).max()

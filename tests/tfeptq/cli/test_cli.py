@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
+from tfeptq.cli import demo
 from tfeptq.cli.main import main
 
 
@@ -22,6 +24,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     model = small_models.residual_network()
     model.save(folder / "m.keras")
+    small_models.chain().save(folder / "chain.keras")
     flat = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     flat.save(folder / "flat.keras")
     images = small_models.images(40)
@@ -158,7 +161,7 @@ def test_a_refused_export_leaves_neither_file(folder, capsys, monkeypatch):
     monkeypatch.setattr(tflite_export, "export", refuse)
     before = set(folder.iterdir())
     arguments = [
-        "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
+        "quantize", str(folder / "chain.keras"), "--calibration", str(folder / "data.npz"),
         "--rounding", "nearest", "--samples", "32", "--output", str(folder / "refused.tflite"),
         "--save-keras", str(folder / "refused.keras"),
     ]  # fmt: skip
@@ -189,7 +192,7 @@ def test_errors_in_a_new_process_are_one_line_too(folder):
 
 def test_fewer_samples_than_asked_for_are_one_warning(folder, capsys):
     arguments = [
-        "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
+        "quantize", str(folder / "chain.keras"), "--calibration", str(folder / "data.npz"),
         "--rounding", "nearest", "--output", str(folder / "few.tflite"),
     ]  # fmt: skip
     assert main(arguments) == 0
@@ -242,9 +245,11 @@ def test_damaged_files_are_one_line(folder, quantized, tmp_path, capfd, seed):
             assert (code, len(errors)) in ((0, 0), (1, 0), (2, 1))
 
 
-def test_demo(tmp_path, capsys):
+def test_demo(tmp_path, capsys, monkeypatch):
     path = tmp_path / "digits.tflite"
-    assert main(["demo", "--steps", "20", "--output", str(path)]) == 0
+    # How well the float model has learned is not looked at here.
+    monkeypatch.setattr(demo, "trained", functools.partial(demo.trained, epochs=2))
+    assert main(["demo", "--steps", "4", "--output", str(path)]) == 0
     printed = capsys.readouterr().out
     assert path.exists()
     for word in ("TFLite file in LiteRT", "pointwise", "distillation", "bit-identical"):
