@@ -11,6 +11,7 @@ outside. Prints the mean average precision at an overlap of one half.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -159,7 +160,9 @@ def _hit(row: np.ndarray, truth: np.ndarray, taken: np.ndarray) -> bool:
     return True
 
 
-def main(*, width: int, canvas_count: int, epochs: int, steps: int, samples: int) -> list[Row]:
+def main(
+    *, width: int, canvas_count: int, epochs: int, steps: int, samples: int, only: Sequence[str]
+) -> list[Row]:
     keras.utils.set_random_seed(0)
     zooms = (1.0, 1.25, 2.0, 2.5)
     train = canvases(canvas_count, side=SIDE, zooms=zooms, digits=4, seed=1)
@@ -171,7 +174,8 @@ def main(*, width: int, canvas_count: int, epochs: int, steps: int, samples: int
     def score(run: Run) -> float:
         return mean_average_precision(detections(run(test.images)), test.boxes)
 
-    rows = compare(model, train.images[:samples], score, steps=steps, outputs=HEADS)
+    calibration = train.images[:samples]
+    rows = compare(model, calibration, score, steps=steps, outputs=HEADS, only=only)
     return show("mAP at .5, percent", rows)
 
 
@@ -182,4 +186,5 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--steps", type=int, default=300, help="of EPTQ")
     parser.add_argument("--samples", type=int, default=256, help="to calibrate with")
+    parser.add_argument("--only", nargs="+", default=(), help="recipes by the names of their rows")
     main(**vars(parser.parse_args()))

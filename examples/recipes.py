@@ -7,7 +7,7 @@ import dataclasses
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -39,8 +39,16 @@ def compare(
     *,
     steps: int,
     outputs: tuple[str, ...] | None = None,
+    only: Sequence[str] = (),
 ) -> Iterator[Row]:
-    """Scores the float model and every file, one after the other."""
+    """Scores the float model and every file, one after the other.
+
+    Args:
+        score: of what a file gives for images.
+        steps: of EPTQ.
+        outputs: layers at which files end, see `tfeptq.QuantizationConfig`.
+        only: names of recipes; all of them where none is given.
+    """
     ends = [model.get_layer(name).output for name in outputs or ()]
     heads = keras.Model(model.inputs, ends) if ends else model
     yield Row("float", score(lambda images: _listed(heads.predict(images, verbose=0))), None, 0.0)
@@ -57,7 +65,8 @@ def compare(
             "budget": tfeptq.Budget(weight_bytes=_weights(heads) * 3 // 4),
         },
     }
-    for name, settings in recipes.items():
+    for name in only or recipes:
+        settings = recipes[name]
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

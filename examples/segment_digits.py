@@ -20,22 +20,22 @@ from recipes import Row, Run, compare, show
 SIDE = 32
 
 
-def unet(width: int) -> keras.Model:
-    """Three levels; every level up reads the same level down beside the one below."""
+def unet(width: int, depth: int = 2) -> keras.Model:
+    """Three levels of `depth` convolutions; every level up reads the same level down as well."""
     image = keras.Input((SIDE, SIDE, 1), name="image")
-    top = _block(image, width)
-    middle = _block(layers.MaxPooling2D()(top), 2 * width)
-    bottom = _block(layers.MaxPooling2D()(middle), 4 * width)
+    top = _block(image, width, depth)
+    middle = _block(layers.MaxPooling2D()(top), 2 * width, depth)
+    bottom = _block(layers.MaxPooling2D()(middle), 4 * width, depth)
     x = layers.Conv2DTranspose(2 * width, 3, strides=2, padding="same")(bottom)
-    x = _block(layers.Concatenate()([x, middle]), 2 * width)
+    x = _block(layers.Concatenate()([x, middle]), 2 * width, depth)
     x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
-    x = _block(layers.Concatenate()([x, top]), width)
+    x = _block(layers.Concatenate()([x, top]), width, depth)
     pixels = layers.Conv2D(1 + CLASSES, 1, activation="softmax", name="pixels")(x)
     return keras.Model(image, pixels, name="unet")
 
 
-def _block(x: Any, width: int) -> Any:
-    for _ in range(2):
+def _block(x: Any, width: int, depth: int) -> Any:
+    for _ in range(depth):
         x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     return x
@@ -51,11 +51,13 @@ def mean_iou(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean(ratios))
 
 
-def main(*, width: int, canvas_count: int, epochs: int, steps: int, samples: int) -> list[Row]:
+def main(
+    *, width: int, depth: int, canvas_count: int, epochs: int, steps: int, samples: int
+) -> list[Row]:
     keras.utils.set_random_seed(0)
     train = canvases(canvas_count, side=SIDE, zooms=(1.25, 1.5), seed=1)
     test = canvases(max(canvas_count // 10, 8), side=SIDE, zooms=(1.25, 1.5), seed=2)
-    model = unet(width)
+    model = unet(width, depth)
     model.compile(keras.optimizers.Adam(4e-3), "sparse_categorical_crossentropy")
     model.fit(train.images, train.classes, batch_size=32, epochs=epochs, verbose=0)
     return show("mIoU, percent", compare(model, train.images[:samples], _score(test), steps=steps))
@@ -72,6 +74,7 @@ def _score(test: Canvases) -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=12)
+    parser.add_argument("--depth", type=int, default=2, help="convolutions of a block")
     parser.add_argument("--canvas-count", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=300, help="of EPTQ")

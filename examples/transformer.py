@@ -18,7 +18,7 @@ import tflite_export
 ROWS, WIDTH = 8, 32
 
 
-def transformer() -> keras.Model:
+def transformer(blocks: int = 2) -> keras.Model:
     layers = keras.layers
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 1), name="image")
@@ -26,7 +26,7 @@ def transformer() -> keras.Model:
     x = layers.Dense(WIDTH, name="embedding")(rows)
     places = np.arange(ROWS)[None]
     x = x + layers.Embedding(ROWS, WIDTH, name="places")(places)
-    for block in range(2):
+    for block in range(blocks):
         y = layers.LayerNormalization(name=f"norm_{block}a")(x)
         x = x + layers.MultiHeadAttention(2, WIDTH // 2, name=f"attention_{block}")(y, y)
         y = layers.LayerNormalization(name=f"norm_{block}b")(x)
@@ -36,9 +36,9 @@ def transformer() -> keras.Model:
     return keras.Model(image, layers.Dense(10, activation="softmax", name="digit")(x))
 
 
-def main(*, output: Path, epochs: int, samples: int) -> None:
+def main(*, output: Path, blocks: int, epochs: int, samples: int) -> None:
     x, test_x, _, test_y = digits.data()
-    model = digits.trained(transformer(), epochs=epochs)
+    model = digits.trained(transformer(blocks), epochs=epochs)
     for bits, rounding in ((8, "nearest"), (4, "optq")):
         config = tfeptq.QuantizationConfig(
             weight_bits=bits, rounding=rounding, target="android", samples=samples
@@ -51,6 +51,7 @@ def main(*, output: Path, epochs: int, samples: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("digits.tflite"))
+    parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--samples", type=int, default=512)
     main(**vars(parser.parse_args()))

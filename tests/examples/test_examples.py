@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -15,27 +17,46 @@ import tflite_export
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.fixture(scope="module")
+def classifier():
+    """That of `digits`, by its settings: the examples that quantize it leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        return functools.cache(importlib.import_module("digits").classifier)
+
+
 @pytest.fixture
-def run_example(monkeypatch, capsys):
+def run_example(monkeypatch, capsys, classifier):
     def run(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         monkeypatch.syspath_prepend(EXAMPLES)
+        # Trained once for all; `quickstart` shows that it can be.
+        if name != "quickstart.py":
+            monkeypatch.setattr("digits.classifier", classifier)
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out
 
     return run
 
 
-@pytest.mark.parametrize("name", ["segment_digits.py", "detect_digits.py"])
-def test_dense_prediction(name, monkeypatch, run_example):
+#: Recipes are those of both: one example runs them all, the other two of them.
+FEW = ("int8, nearest", "4-bit weights, OPTQ")
+DENSE = {
+    "segment_digits.py": (("--depth", 1, "--width", 4), 7),
+    "detect_digits.py": (("--only", *FEW), 4),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_prediction(name, run_example):
     """A tiny setting: every recipe gives a verified file with a score, the 4-bit ones smaller."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    options, count = DENSE[name]
     sizes = ["--width", 2, "--canvas-count", 64, "--epochs", 1, "--steps", 2, "--samples", 16]
-    lines = run_example(name, *sizes).splitlines()
+    lines = run_example(name, *sizes, *options).splitlines()
     names = [line[:34].strip() for line in lines[1:]]
     assert names[:2] == ["float", "int8, nearest"]
     assert names[-1] == "TFLiteConverter int8"
-    assert len(names) == 7
+    assert len(names) == count
     size = {
         n: int(line.split()[-2].replace(",", ""))
         for n, line in zip(names[1:], lines[2:], strict=True)
@@ -103,7 +124,10 @@ SMALL = {
     "accuracy_target": ((*QUICK, "--samples", 64), ("bits", "file: ")),
     "coral_check": (QUICK, ("no known blocker", "ELU is not available")),
     "custom_layer": (QUICK, ("float model: ", "file: ")),
-    "transformer": ((*QUICK, "--samples", 64), ("8 bits, nearest: ", "4 bits, optq: ")),
+    "transformer": (
+        (*QUICK, "--blocks", 1, "--samples", 64),
+        ("8 bits, nearest: ", "4 bits, optq: "),
+    ),
 }
 
 
