@@ -42,6 +42,17 @@ def chain() -> keras.Model:
     return model
 
 
+def short_network() -> keras.Model:
+    """As few layers, with a norm and a sum: for what is learned, and statistics that move."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((H, W, C), name="image")
+    x = L.Conv2D(6, 3, padding="same", use_bias=False, name="stem")(inputs)
+    x = L.ReLU(name="stem_relu")(L.BatchNormalization(name="norm")(x))
+    y = L.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
+    x = L.GlobalAveragePooling2D(name="mean")(L.Add(name="sum")([x, y]))
+    return keras.Model(inputs, L.Dense(K, activation="softmax", name="classes")(x), name="short")
+
+
 def images(count: int = 64, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, H, W, C)).astype("float32")
 

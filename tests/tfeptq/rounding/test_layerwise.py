@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -91,18 +92,24 @@ def test_a_walk_computes_what_an_execution_does_and_forgets_what_was_read():
         walk[graph.inputs[0]]
 
 
-def quantized_error(config, model, data):
-    found = quantize(model, data[:64], config).predict(data[64:], verbose=0)
-    return float(np.square(found - model.predict(data[64:], verbose=0)).mean())
+@functools.cache
+def rounded(**settings) -> QuantizedModel:
+    """A residual network; all tests read the same one of the same settings."""
+    config = dataclasses.replace(CONFIG, **settings)
+    return quantize(small_models.residual_network(), small_models.images(64), config)
 
 
 # With 4 bits the activations' 8 bits lose as much as the weights here.
 @pytest.mark.parametrize("bits", [2, 3])
 def test_it_loses_less_than_nearest_rounding(bits):
-    model, data = small_models.residual_network(), small_models.images(192)
-    config = dataclasses.replace(CONFIG, weight_bits=bits)
-    nearest = dataclasses.replace(config, rounding="nearest")
-    assert quantized_error(config, model, data) < quantized_error(nearest, model, data)
+    data = small_models.images(192)[64:]
+    wanted = small_models.residual_network().predict(data, verbose=0)
+
+    def error(rounding):
+        found = rounded(weight_bits=bits, rounding=rounding).predict(data, verbose=0)
+        return float(np.square(found - wanted).mean())
+
+    assert error("optq") < error("nearest")
 
 
 def channel_means(model, data):
@@ -124,9 +131,8 @@ def test_means_are_those_of_the_float_model(monkeypatch):
 
 
 def test_without_bias_correction_biases_stay():
-    model, data = small_models.residual_network(), small_models.images(64)
-    quantized = quantize(model, data, dataclasses.replace(CONFIG, bias_correction=False))
-    canonical = prepare(model)
+    quantized = rounded(bias_correction=False)
+    canonical = prepare(small_models.residual_network())
     for layer in quantized.weighted_layers:
         unit = layer.scales().max()
         bias = canonical.get_layer(layer.name).bias
@@ -172,7 +178,7 @@ def test_a_shared_layer_is_fitted_to_all_its_calls(swapped):
 
 def test_eptq_starts_from_it_between_the_neighbours_of_float_weights(monkeypatch):
     monkeypatch.setattr(QuantizedModel, "fold", lambda self: None)
-    model, data = small_models.residual_network(), small_models.images(64)
+    model, data = small_models.short_network(), small_models.images(64)
     settings = {"steps": 1, "learning_rate": 1e-9, "rounding_learning_rate": 1e-9}
     config = dataclasses.replace(CONFIG, rounding="eptq", **settings)
     differing = []
@@ -190,8 +196,8 @@ def test_eptq_starts_from_it_between_the_neighbours_of_float_weights(monkeypatch
 
 
 def test_the_same_seed_gives_the_same_integers():
-    model, data = small_models.residual_network(), small_models.images(64)
-    first, second = (quantize(model, data, CONFIG) for _ in range(2))
+    first = rounded(weight_bits=3, rounding="optq")
+    second = quantize(small_models.residual_network(), small_models.images(64), CONFIG)
     for one, other in zip(first.weighted_layers, second.weighted_layers, strict=True):
         np.testing.assert_array_equal(one.integers(), other.integers())
 

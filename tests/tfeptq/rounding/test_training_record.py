@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tfeptq
-from tests.tfeptq.small_models import images, residual_network
+from tests.tfeptq.small_models import images, short_network
 from tfeptq.rounding import distillation
 from tfeptq.rounding.safeguard import OutputErrors
 from tfeptq.rounding.training_record import SAMPLES, TrainingRecord, hardened, settled_share
@@ -31,7 +31,7 @@ class Logs(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def trained():
     logs = Logs()
-    model = residual_network()
+    model = short_network()
     return model, tfeptq.quantize(model, images(), CONFIG, callbacks=[logs], verbose=0), logs
 
 
