@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -33,12 +34,29 @@ def sample_means(model, data):
     }
 
 
-def uncorrected(model, data):
-    """A quantized model before its scales are final: no imitation of a kernel's rounding."""
-    quantized = quantize(model, data, CONFIG)
-    for layer in quantized.weighted_layers:
-        layer.grid.assign(np.zeros(layer.grid.shape))
-    return quantized
+class Uncorrected:
+    """A quantized model before its scales are final: no imitation of a kernel's rounding.
+
+    Attributes:
+        canonical: its float model.
+    """
+
+    def __init__(self, model, data, **settings):
+        self.canonical = prepare(model)
+        self._quantized = quantize(model, data, dataclasses.replace(CONFIG, **settings))
+        for layer in self._quantized.weighted_layers:
+            layer.grid.assign(np.zeros(layer.grid.shape))
+        self._weights = self._quantized.get_weights()
+
+    def anew(self):
+        """The quantized model, with no bias corrected."""
+        self._quantized.set_weights(self._weights)
+        return self._quantized
+
+
+@functools.cache
+def residual():
+    return Uncorrected(small_models.residual_network(), small_models.images(32))
 
 
 def assert_is_chance(shifts, slack):
@@ -50,8 +68,8 @@ def assert_is_chance(shifts, slack):
 
 
 def test_mean_pre_activations_come_within_a_standard_error_of_the_float_model():
-    model, data = small_models.residual_network(), small_models.images(32)
-    canonical, quantized = prepare(model), uncorrected(model, data)
+    data = small_models.images(32)
+    canonical, quantized = residual().canonical, residual().anew()
     shifts = correct_biases(quantized, canonical, [data])
     after, expected = sample_means(quantized, data), sample_means(canonical, data)
     assert max(np.abs(shift).max() for shift in shifts.values()) > 0.01
@@ -60,41 +78,41 @@ def test_mean_pre_activations_come_within_a_standard_error_of_the_float_model():
 
 
 def test_correcting_twice_finds_nothing_more():
-    model, data = small_models.residual_network(), small_models.images(32)
-    canonical, quantized = prepare(model), uncorrected(model, data)
+    data = small_models.images(32)
+    canonical, quantized = residual().canonical, residual().anew()
     correct_biases(quantized, canonical, [data])
     again = correct_biases(quantized, canonical, [data])
     assert max(np.abs(shift).max() for shift in again.values()) < 2e-5
 
 
-def corrected_chance(count, seed):
+def corrected_chance(seed, counts):
     """Mean squares of raw shifts and of what is corrected, of layers whose true shifts are zero."""
     keras.utils.set_random_seed(seed)
     layers = [keras.layers.Dense(64, name="first"), keras.layers.Dense(64, name="second")]
     model = keras.Sequential([keras.Input((24,)), *layers])
     # Inputs without a mean have none of what any linear map, rounded or not, makes of them.
-    data = np.random.default_rng(seed).normal(size=(count, 24)).astype("float32")
-    canonical, quantized = prepare(model), uncorrected(model, data)
-    wanted, found = sample_means(canonical, data), sample_means(quantized, data)
-    shifts = correct_biases(quantized, canonical, [data])
-    raw = [found[layer.name] - wanted[layer.name] for layer in quantized.weighted_layers]
-    square = np.mean([np.square(shift.mean(axis=0)).mean() for shift in raw])
-    return square, np.mean([np.square(shift).mean() for shift in shifts.values()])
+    samples = np.random.default_rng(seed).normal(size=(max(counts), 24)).astype("float32")
+    start = Uncorrected(model, samples, samples=len(samples))
+    for data in (samples[:count] for count in counts):
+        quantized = start.anew()
+        wanted, found = sample_means(start.canonical, data), sample_means(quantized, data)
+        shifts = correct_biases(quantized, start.canonical, [data])
+        raw = [found[layer.name] - wanted[layer.name] for layer in quantized.weighted_layers]
+        square = np.mean([np.square(shift.mean(axis=0)).mean() for shift in raw])
+        yield square, np.mean([np.square(shift).mean() for shift in shifts.values()])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_chance_gives_is_hardly_corrected_and_less_of_more_samples(seed):
-    found = [corrected_chance(count, seed) for count in (16, 64, 256)]
+    found = list(corrected_chance(seed, (16, 64, 256)))
     assert all(corrected < 0.35 * chance for chance, corrected in found)
     assert found[2][1] < 0.2 * found[0][0]
 
 
 def test_samples_in_any_order_have_the_same_shifts():
-    model, data = small_models.residual_network(), small_models.images(32)
-    canonical, found = prepare(model), []
-    for order in (np.arange(32), np.random.default_rng(0).permutation(32)):
-        quantized = uncorrected(model, data)
-        found.append(correct_biases(quantized, canonical, [data[order]]))
+    data, start = small_models.images(32), residual()
+    orders = np.arange(32), np.random.default_rng(0).permutation(32)
+    found = [correct_biases(start.anew(), start.canonical, [data[order]]) for order in orders]
     for name, shift in found[0].items():
         # Sums of float32 in another order, through three layers.
         np.testing.assert_allclose(found[1][name], shift, atol=5e-6)
@@ -139,7 +157,7 @@ def test_a_single_sample_is_taken_as_it_is():
 
 @pytest.mark.parametrize("bits", [2, 3])
 def test_it_lowers_the_error_of_the_output(bits):
-    model, data = small_models.residual_network(), small_models.images(64)
+    model, data = small_models.short_network(), small_models.images(64)
     expected = model.predict(data, verbose=0)
     errors = []
     for correction in (False, True):
@@ -153,14 +171,14 @@ def test_it_lowers_the_error_of_the_output(bits):
 def test_samples_are_taken_until_chance_is_little_beside_what_no_bias_takes_away(
     bits, least, most, monkeypatch
 ):
-    model, data = small_models.residual_network(), small_models.images(256)
-    config = dataclasses.replace(CONFIG, weight_bits=bits, bias_correction=False, samples=256)
-    canonical = prepare(model)
+    data = small_models.images(256)
+    start = Uncorrected(small_models.residual_network(), data, weight_bits=bits, samples=256)
+    canonical = start.canonical
     monkeypatch.setattr(bias_correction, "passing_batch", lambda *_: 16)
     shifts, chance_share = [], bias_correction._CHANCE
     for chance in (chance_share, 0.0):
         monkeypatch.setattr(bias_correction, "_CHANCE", chance)
-        quantized = quantize(model, data, config)
+        quantized = start.anew()
         shifts.append(correct_biases(quantized, canonical, [data]))
         used = quantized.report.samples["bias correction"]
         assert used == 256 if chance == 0.0 else least <= used <= most

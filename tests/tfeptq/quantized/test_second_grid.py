@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -24,10 +26,12 @@ def _registered():
     WEIGHT_GRIDS.forget(NAME)
 
 
+@functools.cache
 def quantized(**settings) -> tfeptq.QuantizedModel:
+    """All tests read the same one of the same settings."""
     settings = {"samples": 32, "weight_grid": NAME, "weight_bits": 3, "batch_size": 8, **settings}
     config = tfeptq.QuantizationConfig(**settings)
-    return tfeptq.quantize(small_models.residual_network(), small_models.images(32), config)
+    return tfeptq.quantize(small_models.short_network(), small_models.images(32), config)
 
 
 def assert_weights_are_entries(model: tfeptq.QuantizedModel, written=None) -> None:
@@ -86,18 +90,26 @@ def test_thresholds_let_it_learn_its_entries(monkeypatch):
     assert errors[0].sum() < 0.85 * errors[1].sum()
 
 
+CHOSEN = {
+    "rounding": "optq",
+    "target": "ethos-u",
+    "first_last_bits": None,
+    "weight_bits": (2, 3, 5),
+}
+
+
+@functools.cache
+def half_way() -> tfeptq.Budget:
+    """Between the cheapest and the dearest choice, which have no need of a sensitivity."""
+    config = tfeptq.QuantizationConfig(samples=32, weight_grid=NAME, **CHOSEN)
+    points = tfeptq.pareto_frontier(small_models.short_network(), small_models.images(32), config)
+    costs = [point.costs["weight_bytes"] for point in points]
+    return tfeptq.Budget(weight_bytes=(costs[0] + costs[-1]) // 2)
+
+
 @pytest.mark.parametrize("sensitivity", ["label_free", "inter_layer"])
 def test_widths_are_chosen_on_it(sensitivity):
-    settings = {"rounding": "optq", "target": "ethos-u", "first_last_bits": None}
-    settings |= {"weight_bits": (2, 3, 5), "sensitivity": sensitivity}
-    # Half way between the cheapest and the dearest choice.
-    config = tfeptq.QuantizationConfig(samples=32, weight_grid=NAME, **settings)
-    points = tfeptq.pareto_frontier(
-        small_models.residual_network(), small_models.images(32), config
-    )
-    costs = [point.costs["weight_bytes"] for point in points]
-    budget = tfeptq.Budget(weight_bytes=(costs[0] + costs[-1]) // 2)
-    model = quantized(budget=budget, **settings)
+    model = quantized(budget=half_way(), sensitivity=sensitivity, **CHOSEN)
     widths = {layer.bits for layer in model.weighted_layers}
     assert len(widths) > 1
     assert_weights_are_entries(model)
@@ -107,7 +119,7 @@ def test_widths_are_chosen_on_it(sensitivity):
 
 
 def test_saved_models_keep_it(tmp_path):
-    model = quantized(rounding="nearest")
+    model = quantized(rounding="nearest", threshold="mse")
     model.save(tmp_path / "m.keras")
     loaded = tfeptq.load_model(tmp_path / "m.keras")
     assert_weights_are_entries(loaded)
