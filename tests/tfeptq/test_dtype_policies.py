@@ -38,7 +38,8 @@ def network(policy: str | None = None) -> keras.Model:
     y = layers.DepthwiseConv2D(3, padding="same", name="depthwise", **settings)(x)
     x = layers.Concatenate(name="joined", **settings)([x, layers.ReLU(name="relu", **settings)(y)])
     x = layers.GlobalAveragePooling2D(name="mean", **settings)(x)
-    return keras.Model(inputs, layers.Dense(4, activation="softmax", name="ends", **settings)(x))
+    x = layers.Dense(4, activation="softmax", name="ends", **settings)(x)
+    return keras.Model(inputs, x, name="network")
 
 
 POLICIES = [
@@ -48,9 +49,21 @@ POLICIES = [
 ]
 
 
+def made(model, folder, **options):
+    """A quantized model, the bytes of its file, and what it answers."""
+    quantized = tfeptq.quantize(model, IMAGES, CONFIG)
+    tflite_export.export(quantized, folder / "m.tflite", target="android", **options)
+    content = (folder / "m.tflite").read_bytes()
+    return quantized, content, quantized.predict(IMAGES, verbose=0)
+
+
 @pytest.fixture(scope="module")
-def in_float32():
-    return tfeptq.quantize(network(), IMAGES, CONFIG)
+def in_float32(tmp_path_factory):
+    """Its file is verified, and gives what Keras does: those of other policies are this one."""
+    folder = tmp_path_factory.mktemp("float32")
+    found = made(network(), folder)
+    np.testing.assert_allclose(tflite_export.run(folder / "m.tflite", IMAGES), found[-1], atol=0.02)
+    return found
 
 
 @pytest.mark.parametrize(("of_all", "of_model"), POLICIES)
@@ -66,22 +79,20 @@ def test_the_same_integers_under_every_policy(of_all, of_model, in_float32, tmp_
         keras.config.set_dtype_policy("float32")
         twin = network()
         twin.set_weights(weights)
-        expected = tfeptq.quantize(twin, IMAGES, CONFIG)
+        expected = made(twin, tmp_path, verify=False)
     else:
         model.set_weights(network("float32").get_weights())
-    quantized = tfeptq.quantize(model, IMAGES, CONFIG)
-    for left, right in zip(quantized.get_weights(), expected.get_weights(), strict=True):
+    quantized, content, answers = made(model, tmp_path, verify=of_all is not None)
+    for left, right in zip(quantized.get_weights(), expected[0].get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
     if of_all is not None:
         assert keras.config.dtype_policy().name == of_all
-    path = tmp_path / "m.tflite"
-    tflite_export.export(quantized, path, target="android")
-    found = quantized.predict(IMAGES, verbose=0)
-    assert found.dtype == "float32"
-    np.testing.assert_allclose(tflite_export.run(path, IMAGES), found, atol=0.02)
+    assert content == expected[1]
+    assert answers.dtype == "float32"
+    np.testing.assert_array_equal(answers, expected[2])
     quantized.save(tmp_path / "m.keras")
     loaded = tfeptq.load_model(tmp_path / "m.keras")
-    np.testing.assert_array_equal(loaded.predict(IMAGES, verbose=0), found)
+    np.testing.assert_array_equal(np.asarray(loaded(IMAGES)), np.asarray(quantized(IMAGES)))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,21 @@ def uninterrupted(tmp_path_factory):
         quantized = tfeptq.quantize(build(), samples, CONFIG)
         found[name] = file_bytes(quantized, tmp_path_factory.mktemp("whole"))
     return found
+
+
+@pytest.fixture(scope="module")
+def folder_of_25_steps(tmp_path_factory):
+    """Of a run that was stopped then: epochs have two steps."""
+    folder = tmp_path_factory.mktemp("stopped")
+    build, samples = MODELS["by operators"]
+    with pytest.raises(KeyboardInterrupt):
+        tfeptq.quantize(build(), samples, CONFIG, callbacks=[Batches(25)], checkpoint_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def stopped(folder_of_25_steps, tmp_path):
+    return Path(shutil.copytree(folder_of_25_steps, tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize(("name", "dies_at"), [("by operators", (1, 2, 17)), ("by XLA", (9,))])
@@ -167,43 +183,39 @@ class RecordedBar:
         """Nothing was shown."""
 
 
-def test_a_torn_backup_falls_back_to_the_one_before(uninterrupted, tmp_path, monkeypatch):
+def test_a_torn_backup_falls_back_to_the_one_before(uninterrupted, stopped, monkeypatch):
     build, samples = MODELS["by operators"]
-    with pytest.raises(KeyboardInterrupt):
-        tfeptq.quantize(build(), samples, CONFIG, callbacks=[Batches(25)], checkpoint_dir=tmp_path)
-    by_step = {int(sealed.read(path)["step"]): path for path in tmp_path.glob("training-*")}
+    by_step = {int(sealed.read(path)["step"]): path for path in stopped.glob("training-*")}
     assert sorted(by_step) == [22, 24]
     by_step[24].write_bytes(by_step[24].read_bytes()[: by_step[24].stat().st_size // 2])
     rest = Batches(10)
     monkeypatch.setattr("tfeptq.progress.Bar", RecordedBar)
     RecordedBar.told.clear()
     with pytest.raises(KeyboardInterrupt):
-        tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=tmp_path)
+        tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=stopped)
     assert rest.epochs[0] == 11
     # The bar starts where the run was stopped.
     assert [done for title, done in RecordedBar.told if title == "distillation"][:2] == [22, 23]
     for path in by_step.values():
         path.write_bytes(b"torn")
     rest = Batches()
-    quantized = tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=tmp_path)
+    quantized = tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=stopped)
     assert rest.seen == CONFIG.steps
-    assert file_bytes(quantized, tmp_path) == uninterrupted["by operators"]
+    assert file_bytes(quantized, stopped) == uninterrupted["by operators"]
 
 
-def test_a_full_disk_costs_the_backup_and_not_the_run(uninterrupted, tmp_path, monkeypatch):
+def test_a_full_disk_costs_the_backup_and_not_the_run(uninterrupted, stopped, monkeypatch):
     build, samples = MODELS["by operators"]
-    with pytest.raises(KeyboardInterrupt):
-        tfeptq.quantize(build(), samples, CONFIG, callbacks=[Batches(5)], checkpoint_dir=tmp_path)
-    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.npz")}
+    kept = {path.name: path.read_bytes() for path in stopped.glob("*.npz")}
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sealed.os, "fsync", full)
     with pytest.warns(UserWarning, match="No space left"):
-        quantized = tfeptq.quantize(build(), samples, CONFIG, checkpoint_dir=tmp_path)
-    assert file_bytes(quantized, tmp_path) == uninterrupted["by operators"]
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.npz*")} == kept
+        quantized = tfeptq.quantize(build(), samples, CONFIG, checkpoint_dir=stopped)
+    assert file_bytes(quantized, stopped) == uninterrupted["by operators"]
+    assert {path.name: path.read_bytes() for path in stopped.glob("*.npz*")} == kept
 
 
 #: A process that the kernel kills while it writes a backup.
@@ -230,20 +242,18 @@ _KILLED = textwrap.dedent("""
 """)
 
 
-def test_a_process_that_was_killed_behind_one_that_was_stopped(uninterrupted, tmp_path):
+def test_a_process_that_was_killed_behind_one_that_was_stopped(uninterrupted, stopped):
     build, samples = MODELS["by operators"]
-    with pytest.raises(KeyboardInterrupt):
-        tfeptq.quantize(build(), samples, CONFIG, callbacks=[Batches(5)], checkpoint_dir=tmp_path)
-    command = [sys.executable, "-c", _KILLED, str(tmp_path)]
+    command = [sys.executable, "-c", _KILLED, str(stopped)]
     died = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
-    assert len(list(tmp_path.glob(f"*{sealed.PARTIAL}"))) == 1
+    assert len(list(stopped.glob(f"*{sealed.PARTIAL}"))) == 1
     rest = Batches()
-    quantized = tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=tmp_path)
-    # Four steps of this process, and two of the other, whose next backup was its end.
-    assert rest.seen == CONFIG.steps - 6
-    assert file_bytes(quantized, tmp_path) == uninterrupted["by operators"]
-    assert not list(tmp_path.glob(f"*{sealed.PARTIAL}"))
+    quantized = tfeptq.quantize(build(), samples, CONFIG, callbacks=[rest], checkpoint_dir=stopped)
+    # 24 steps of this process, and two of the other, whose next backup was its end.
+    assert rest.seen == CONFIG.steps - 26
+    assert file_bytes(quantized, stopped) == uninterrupted["by operators"]
+    assert not list(stopped.glob(f"*{sealed.PARTIAL}"))
 
 
 @pytest.mark.parametrize(("count", "batch"), [(40, 12), (5, 12), (7, 1)])
