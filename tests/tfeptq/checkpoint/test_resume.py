@@ -268,13 +268,15 @@ def test_the_order_of_samples_depends_on_seed_and_step_alone(count, batch):
     assert count == 1 or not np.array_equal(passes[0], passes[1])
 
 
-def scored(model) -> np.ndarray:
+@pytest.fixture(scope="module")
+def scored():
+    """A metric: whether a sample keeps the class that the float model gives it."""
     data = draw(60, 3, 4, 2)
-    outputs = model.predict(data, verbose=0)
-    return (outputs.argmax(1) == depthwise().predict(data, verbose=0).argmax(1)).astype(float)
+    classes = np.asarray(depthwise()(data)).argmax(1)
+    return lambda model: (np.asarray(model(data)).argmax(1) == classes).astype(float)
 
 
-def test_evaluations_of_an_accuracy_search_are_not_repeated(tmp_path, monkeypatch):
+def test_evaluations_of_an_accuracy_search_are_not_repeated(scored, tmp_path, monkeypatch):
     build, samples = MODELS["by operators"]
     target = tfeptq.AccuracyTarget(scored, relative=0.9, search_steps=2)
     config = dataclasses.replace(
@@ -299,7 +301,7 @@ def test_evaluations_of_an_accuracy_search_are_not_repeated(tmp_path, monkeypatc
     assert second.accuracy_search == first.accuracy_search
 
 
-def test_an_evaluation_is_measured_again_for_another_metric(tmp_path):
+def test_an_evaluation_is_measured_again_for_another_metric(scored, tmp_path):
     metrics = [lambda model, offset=offset: scored(model) * offset for offset in (1.0, 0.5)]
     build, samples = MODELS["by operators"]
     for count, metric in enumerate(metrics, 1):
