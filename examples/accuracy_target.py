@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import digits
@@ -17,7 +18,7 @@ import tflite_export
 from tflite_export.packaging import compress
 
 
-def main(*, output: Path, epochs: int, samples: int) -> None:
+def main(*, output: Path, epochs: int, samples: int, weight_bits: Sequence[int]) -> None:
     x, test_x, y, test_y = digits.data()
     model = digits.classifier(epochs=epochs)
 
@@ -28,7 +29,7 @@ def main(*, output: Path, epochs: int, samples: int) -> None:
         return digits.accuracy(candidate.predict(held_x, verbose=0), held_y)
 
     config = tfeptq.QuantizationConfig(
-        weight_bits=(2, 3, 4, 8),
+        weight_bits=tuple(weight_bits),
         target="microcontroller",
         rounding="optq",
         samples=samples,
@@ -54,4 +55,5 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("digits.tflite"))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--weight-bits", type=int, nargs="+", default=(2, 3, 4, 8))
     main(**vars(parser.parse_args()))

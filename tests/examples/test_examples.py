@@ -121,7 +121,10 @@ QUICK = ("--epochs", 2)
 #: Example -> its arguments, and what it prints.
 SMALL = {
     "quickstart": (QUICK, ("float model: ", "file: ", "constants read back equal")),
-    "accuracy_target": ((*QUICK, "--samples", 64), ("bits", "file: ")),
+    "accuracy_target": (
+        (*QUICK, "--samples", 64, "--weight-bits", 4, 8),
+        ("bits", "file: "),
+    ),
     "coral_check": (QUICK, ("no known blocker", "ELU is not available")),
     "custom_layer": (QUICK, ("float model: ", "file: ")),
     "transformer": (
