@@ -95,17 +95,17 @@ def test_check_answers_with_its_exit_code(quantized, capsys):
 def test_widths_by_layer_as_json(folder, capsys):
     output = folder / "by_layer.tflite"
     arguments = [
-        "quantize", str(folder / "m.keras"), "--calibration", str(folder / "data.npz"),
-        "--weight-bits", "stem=4,pointwise=2", "--activation-bits", "stem=16,sum=6",
+        "quantize", str(folder / "chain.keras"), "--calibration", str(folder / "data.npz"),
+        "--weight-bits", "stem=4,depthwise=2", "--activation-bits", "stem=16,mean=6",
         "--steps", "2", "--samples", "32", "--output", str(output), "--json",
     ]  # fmt: skip
     assert main(arguments) == 0
     # Standard output is one JSON document, though bars and notes were printed on the way.
     found = json.loads(capsys.readouterr().out)
     widths = {layer["name"]: layer["weight_bits"] for layer in found["layers"]}
-    assert (widths["stem"], widths["pointwise"], widths["classes"]) == (4, 2, 8)
+    assert (widths["stem"], widths["depthwise"], widths["classes"]) == (4, 2, 8)
     activations = {layer["name"]: layer["activation_bits"] for layer in found["layers"]}
-    assert (activations["stem"], activations["sum"], activations["classes"]) == (16, 6, 8)
+    assert (activations["stem"], activations["mean"], activations["classes"]) == (16, 6, 8)
     assert "no runtime of today" in found["notes"][0]
     assert (found["samples"]["ranges"], found["samples"]["bias correction"]) == (32, 32)
 

@@ -220,9 +220,9 @@ def test_frontiers_fall(choice, cost):
 
 def test_what_is_chosen_is_learned_and_written(tmp_path, model):
     keras.utils.set_random_seed(0)
-    budget = tfeptq.Budget(bit_operations=1_000_000, weight_bytes=900)
+    budget = tfeptq.Budget(bit_operations=1_000_000, weight_bytes=400)
     config = configuration(activation_bits=(4, 6, 8), budget=budget, measured_moves=4)
-    quantized = tfeptq.quantize(small_models.residual_network(), IMAGES, config)
+    quantized = tfeptq.quantize(small_models.chain(), IMAGES, config)
     widths = quantized.bit_widths
     assert {bits for _, bits in widths.values()} > {8}
     point = quantized.choice.point_of(widths)
@@ -276,7 +276,7 @@ def test_weights_follow_the_order_of_their_traces_and_activations_are_free():
 
 
 def test_layers_and_activations_are_narrowed_by_one_search():
-    model = small_models.residual_network()
+    model = small_models.chain()
     goal = {"search": "layers", "cost": "bit_operations", "relative": 0.85}
     target = tfeptq.AccuracyTarget(small_models.Agreement(model), **goal)
     config = configuration(activation_bits=(4, 8), accuracy_target=target)
