@@ -131,15 +131,13 @@ def test_same_seed_same_integers(is_compiled):
         np.testing.assert_array_equal(left.scales(), right.scales())
 
 
-def test_steps_compiled_whole_are_those_by_operators(monkeypatch):
+def test_steps_compiled_whole_are_those_by_operators():
     """In a network of five layers: with three Adam hides gradients that are a little off."""
     losses = []
     for is_compiled in (False, True):
-        assert trained(is_compiled).compiled == [is_compiled]
-        compile_whole(monkeypatch, is_compiled)
-        model, images = small_models.residual_network(), small_models.images(32)
-        quantized = quantize(model, images, dataclasses.replace(CONFIG, steps=5))
-        losses.append([row.loss for row in quantized.report.training])
+        training = trained(is_compiled)
+        assert training.compiled == [is_compiled]
+        losses.append([row.loss for row in training.quantized.report.training])
     # float32 sums in another order.
     np.testing.assert_allclose(*losses, rtol=2e-6)
 
