@@ -104,6 +104,15 @@ def test_a_shared_normalization_folds_where_it_can():
     assert sum(kind is L.DepthwiseConv2D for kind in kinds(canonical)) == 1
 
 
+@pytest.mark.parametrize("second", [(2.0, 0.5), (3.0, 0.5), (2.0, -0.25)], ids=str)
+def test_a_shared_layer_takes_what_follows_all_its_calls_and_nothing_else(second):
+    inputs, shared = keras.Input((H, W, C)), L.Conv2D(N, 1, name="conv")
+    calls = [shared(inputs), shared(L.MaxPooling2D(3, strides=1, padding="same")(inputs))]
+    model = keras.Model(inputs, [L.Rescaling(2.0, 0.5)(calls[0]), L.Rescaling(*second)(calls[1])])
+    canonical = check(randomize(model))
+    assert (kinds(canonical).count(L.DepthwiseConv2D) == 0) == (second == (2.0, 0.5))
+
+
 @pytest.mark.parametrize("shape", [(C,), (W, C), (2, H, W, C)])
 def test_a_lone_normalization_keeps_the_rank(shape):
     canonical = check(image_model(L.BatchNormalization(), L.ReLU(), shape=shape))
