@@ -30,7 +30,7 @@ _WRAPPERS = {
 }
 
 
-def wrap(plan: QuantizationPlan) -> tuple[list[Any], Any]:
+def wrap(plan: QuantizationPlan) -> tuple[Any, Any]:
     """Inputs and outputs of the quantized functional model.
 
     Its outputs are in the structure of the canonical model's, its quantizers named as in the plan.
@@ -49,7 +49,9 @@ def wrap(plan: QuantizationPlan) -> tuple[list[Any], Any]:
     elif len(outputs) == 1:
         # Keras gives a list of one back where a model is called on symbols.
         outputs = outputs[0]
-    return builder.inputs, outputs
+    # As in outputs: Keras warns of one array where a list of one is expected.
+    inputs = builder.inputs
+    return inputs[0] if len(inputs) == 1 else inputs, outputs
 
 
 def _quantized_copy(layer: keras.Layer, plan: QuantizationPlan, *, calls: int) -> keras.Layer:
