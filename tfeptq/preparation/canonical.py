@@ -41,6 +41,7 @@ from tfeptq.preparation.trace import (
 from tfeptq.preparation.unchosen import lift_masks
 from tfeptq.preparation.unseen import bound_masks
 from tfeptq.preparation.weighted import Shared
+from tfeptq.preparation.zero_paddings import merge_zero_paddings
 
 
 def prepare(model: keras.Model, config: QuantizationConfig | None = None) -> keras.Model:
@@ -93,6 +94,7 @@ def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> k
     sink_reshapes(graph)
     fold_affine(graph)
     sink_reshapes(graph)
+    merge_zero_paddings(graph)
     check_folded(graph)
     return rebuild(graph)
 

@@ -66,9 +66,9 @@ def test_negative_scales_stay_before_max_pooling():
 
 
 def test_only_pure_scales_pass_zero_padding():
-    scale = [L.Rescaling(1 / 255), L.ZeroPadding2D(1), L.Conv2D(N, 3)]
+    scale = [L.Rescaling(1 / 255), L.ZeroPadding2D(2), L.Conv2D(N, 3)]
     assert kinds(check(image_model(*scale))) == [L.ZeroPadding2D, L.Conv2D]
-    shift = [L.Rescaling(1 / 255, 0.5), L.ZeroPadding2D(1), L.Conv2D(N, 3)]
+    shift = [L.Rescaling(1 / 255, 0.5), L.ZeroPadding2D(2), L.Conv2D(N, 3)]
     assert kinds(check(image_model(*shift)))[0] is L.DepthwiseConv2D
 
 
