@@ -33,12 +33,15 @@ def merge_zero_paddings(graph: Graph) -> None:
 def _pads_as_same(node: Node) -> bool:
     """Whether a convolution reads zeros of which padding="same" would add those that count."""
     zeros = node.inputs[0]
-    if zeros.kind is not _L.ZeroPadding2D or node.options["padding"] != "valid":
+    if zeros.kind is not _L.ZeroPadding2D:
         return False
-    sizes, options = zeros.inputs[0].shape, node.options
+    layer = node.kind(**node.options)
+    if layer.padding != "valid":
+        return False
+    sizes = zeros.inputs[0].shape
     for axis, (before, _) in enumerate(zeros.options["padding"]):
-        stride, dilation = options["strides"][axis], options["dilation_rate"][axis]
-        window = (options["kernel_size"][axis] - 1) * dilation + 1
+        stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
+        window = (layer.kernel_size[axis] - 1) * dilation + 1
         own, _ = padding_before_after(sizes[axis], window=window, stride=stride, same=True)
         # What lies behind the last window is not read.
         if before != own or node.shape[axis] != -(-sizes[axis] // stride):
