@@ -6,10 +6,17 @@ WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 # Extras of setup.cfg that tests need in the main environment.
 TESTED := test,microcontroller,ethos-u,report,distributed
+EVERY := $(TESTED),metadata,docs
 # Packages that cannot live beside the others: tflite-runtime needs numpy < 2, and
 # tensorflow-model-optimization an old absl and Keras 2. Tests call them in these environments.
 OLD_RUNTIME := $(VENV)-tflite-runtime
 TFMOT := $(VENV)-tfmot
+# The main environment with some of them.
+define main_environment
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --upgrade pip
+$(BIN)/python -m pip install --quiet --editable '.[$(1)]'
+endef
 # The requirements of one extra of setup.cfg, without those of the project itself.
 extra = $(shell $(PYTHON) -c "import configparser as c; s = c.ConfigParser(); s.read('setup.cfg'); \
   print(*(repr(line.strip()) for line in s['options.extras_require']['$(1)'].split(chr(10)) if line.strip()))")
@@ -48,9 +55,7 @@ benchmark: $(STAMP)
 	$(BIN)/python -m benchmarks.accuracy
 
 $(STAMP): setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$(TESTED)]'
+	$(call main_environment,$(TESTED))
 	touch $(STAMP)
 
 $(VENV)/.metadata: $(STAMP)
@@ -63,9 +68,7 @@ $(VENV)/.docs: $(STAMP)
 
 # One installation instead of three.
 $(VENV)/.everything: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$(TESTED),metadata,docs]'
+	$(call main_environment,$(EVERY))
 	touch $(STAMP)
 	touch $(VENV)/.metadata $(VENV)/.docs $@
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from canvases import CLASSES, Canvases, canvases
 from keras import layers, ops
-from recipes import Row, Run, compare, show
+from recipes import RECIPES, Row, Run, compare, show
 
 SIDE = 48
 #: Pixels of a cell, and the largest digit that its grid is for.
@@ -186,5 +186,5 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--steps", type=int, default=300, help="of EPTQ")
     parser.add_argument("--samples", type=int, default=256, help="to calibrate with")
-    parser.add_argument("--only", nargs="+", default=(), help="recipes by the names of their rows")
+    parser.add_argument("--only", nargs="+", default=RECIPES, choices=RECIPES)
     main(**vars(parser.parse_args()))

@@ -18,6 +18,14 @@ from ai_edge_litert.interpreter import Interpreter
 import tfeptq
 import tflite_export
 
+#: Names of all recipes, which are those of their rows.
+RECIPES = (
+    "int8, nearest",
+    "4-bit weights, nearest",
+    "4-bit weights, OPTQ",
+    "4-bit weights, EPTQ",
+    "4 or 8 bits, OPTQ",
+)
 #: Outputs of a model for images (N, ...), one array each.
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -39,7 +47,7 @@ def compare(
     *,
     steps: int,
     outputs: tuple[str, ...] | None = None,
-    only: Sequence[str] = (),
+    only: Sequence[str] = RECIPES,
 ) -> Iterator[Row]:
     """Scores the float model and every file, one after the other.
 
@@ -47,17 +55,17 @@ def compare(
         score: of what a file gives for images.
         steps: of EPTQ.
         outputs: layers at which files end, see `tfeptq.QuantizationConfig`.
-        only: names of recipes; all of them where none is given.
+        only: of `RECIPES`.
     """
     ends = [model.get_layer(name).output for name in outputs or ()]
     heads = keras.Model(model.inputs, ends) if ends else model
     yield Row("float", score(lambda images: _listed(heads.predict(images, verbose=0))), None, 0.0)
     common = {"samples": len(calibration), "outputs": outputs, "steps": steps}
-    recipes = {
+    settings_of = {
         "int8, nearest": {"rounding": "nearest"},
         "4-bit weights, nearest": {"weight_bits": 4, "rounding": "nearest"},
         "4-bit weights, OPTQ": {"weight_bits": 4, "rounding": "optq"},
-        f"4-bit weights, EPTQ, {steps} steps": {"weight_bits": 4},
+        "4-bit weights, EPTQ": {"weight_bits": 4},
         # Android stores convolutions of 2 to 4 bits in 4.
         "4 or 8 bits, OPTQ": {
             "weight_bits": (4, 8),
@@ -65,12 +73,11 @@ def compare(
             "budget": tfeptq.Budget(weight_bytes=_weights(heads) * 3 // 4),
         },
     }
-    for name in only or recipes:
-        settings = recipes[name]
+    for name in only:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            config = tfeptq.QuantizationConfig(**common, **settings)
+            config = tfeptq.QuantizationConfig(**common, **settings_of[name])
             quantized = tfeptq.quantize(model, calibration, config, verbose=0)
             path = Path(folder) / "m.tflite"
             size = tflite_export.export(quantized, path).size_bytes

@@ -80,7 +80,8 @@ def test_validation_in_batches_scores_as_validation_in_one_piece(data):
     history = compiled().fit(*data, verbose=0, callbacks=callbacks).history
     for name in ("quantized_accuracy", "quantized_loss"):
         whole, in_batches = history[name]
-        assert whole == pytest.approx(in_batches, rel=1e-5)
+        # float32 sums in batches of other sizes.
+        assert whole == pytest.approx(in_batches, rel=1e-6)
 
 
 def test_calibration_from_a_generator_serves_every_so_many_epochs_and_the_end():
@@ -387,4 +388,5 @@ def test_validation_batches_that_can_be_read_once_serve_epochs_and_the_end():
     history = model.fit(features, labels, verbose=0, callbacks=callbacks).history
     of_epoch, expected = history["quantized_loss"]
     found = [of_epoch, *history["final_quantized_loss"]]
-    np.testing.assert_allclose(found, [expected] * 3, rtol=1e-5)
+    # float32 sums in batches of other sizes.
+    np.testing.assert_allclose(found, [expected] * 3, rtol=1e-6)

@@ -236,9 +236,10 @@ def test_sample_weights_count_as_in_evaluate(data):
     expected = copy_.evaluate(
         features, labels, sample_weight=weights, batch_size=48, verbose=0, return_dict=True
     )
-    accuracy, loss = (pytest.approx(expected["accuracy"], abs=1e-5), expected["loss"])
+    # float32 sums in batches of other sizes.
+    accuracy, loss = (pytest.approx(expected[name], rel=1e-6) for name in ("accuracy", "loss"))
     assert history["final_quantized_accuracy"] == [accuracy] * 3
-    assert history["final_quantized_loss"] == [pytest.approx(loss, rel=1e-4)] * 3
+    assert history["final_quantized_loss"] == [loss] * 3
 
 
 @pytest.mark.parametrize("by_name", [True, False])
