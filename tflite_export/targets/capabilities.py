@@ -34,6 +34,7 @@ class WeightRow:
     granularity: str
     rounding: str = "twice"
     remark: str = ""
+    is_written: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,7 @@ def _rows(entry: Mapping[str, object]) -> list[WeightRow]:
             granularity,
             str(entry.get("rounding", "twice")),
             str(entry.get("remark", "")),
+            bool(entry.get("written", True)),
         )
         for kind in _strings(entry["kinds"])
         for granularity in _strings(entry.get("granularities", GRANULARITIES))
@@ -160,7 +162,7 @@ def _strings(value: object) -> Sequence[str]:
 
 
 def storage(target: str, kind: str, *, bits: int, per_channel: bool, activation_dtype: str) -> str:
-    """Narrowest container of `bits`-wide weights that the target's runtime really executes.
+    """Narrowest container of `bits`-wide weights that serves in the target's runtime.
 
     Args:
         kind: weighted operator.
@@ -182,7 +184,7 @@ def storage(target: str, kind: str, *, bits: int, per_channel: bool, activation_
     granularity = granularity_of(per_channel=per_channel)
     fitting = [
         row.container
-        for row in _weight_rows(table, kind, activation_dtype)
+        for row in _written_rows(table, kind, activation_dtype)
         if row.granularity == granularity and CONTAINER_BITS[row.container] >= bits
     ]
     if not fitting:
@@ -198,7 +200,7 @@ def weight_granularity(target: str, kind: str, *, bits: int, activation_dtype: s
 
     Per-channel wherever it costs no wider container.
     """
-    rows = _weight_rows(capabilities(target), kind, activation_dtype)
+    rows = _written_rows(capabilities(target), kind, activation_dtype)
 
     def narrowest(granularity: str) -> int:
         widths = (CONTAINER_BITS[row.container] for row in rows if row.granularity == granularity)
@@ -307,6 +309,10 @@ def _targets_with(kind: str, activation_dtype: str) -> str:
 
 def _weight_rows(table: Capabilities, kind: str, activation_dtype: str) -> list[WeightRow]:
     return [row for row in table.weights if (row.kind, row.activations) == (kind, activation_dtype)]
+
+
+def _written_rows(table: Capabilities, kind: str, activation_dtype: str) -> list[WeightRow]:
+    return [row for row in _weight_rows(table, kind, activation_dtype) if row.is_written]
 
 
 def _described(table: Capabilities, kind: str) -> str:

@@ -127,7 +127,8 @@ def test_sixteen_bit_weighted_layers_are_refused_where_the_target_has_none(small
     [
         ("android", "pointwise", 16, "int4"),
         ("android", "depthwise", 16, "int8"),
-        ("android", "depthwise", 8, "int4"),
+        ("android", "depthwise", 8, "int8"),
+        ("microcontroller", "depthwise", 8, "int4"),
         ("microcontroller", "pointwise", 16, "int8"),
         ("microcontroller", "pointwise", 5, "int4"),
     ],

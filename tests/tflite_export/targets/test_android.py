@@ -7,14 +7,17 @@ import os
 import numpy as np
 import pytest
 
+from tests.tflite_export import one_operator as one
 from tests.tflite_export.random_operators import Draw, fully_connected, random_graph
 from tests.tflite_export.weighted_layers import convolution, layer
+from tflite_export import check
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.runtimes import latency as timing
 from tflite_export.runtimes.latency import latency
 from tflite_export.runtimes.sessions import TFLITE_RUNTIME_PYTHON, open_session
 from tflite_export.targets.android import _in_bytes, android_report, delegation
+from tflite_export.targets.containers import plan_storage
 from tflite_export.targets.tflite_runtime import obstacles
 
 
@@ -26,6 +29,21 @@ def test_xnnpack_takes_8_bit_convolutions_and_leaves_4_bit_ones():
     assert (wide.operators, wide.delegated, wide.left, wide.partitions) == (1, 1, (), 1)
     assert (narrow.operators, narrow.delegated, narrow.partitions) == (1, 0, 0)
     assert narrow.left == ("CONV_2D (y)",)
+
+
+def test_depthwise_kernels_are_packed_by_others_only(tmp_path):
+    """In XNNPACK they are five times as fast, and small in any container."""
+    graph = layer("DEPTHWISE_CONV_2D", 4)
+    assert plan_storage(graph, "android") == {"w": "int8"}
+    assert plan_storage(graph, "microcontroller") == {"w": "int4"}
+    ours, packed = (write(graph, {"w": kind}) for kind in ("int8", "int4"))
+    assert delegation(ours).delegated == 1
+    assert delegation(packed).delegated == 0
+    (tmp_path / "m.tflite").write_bytes(packed)
+    assert check(tmp_path / "m.tflite", target="android").ok
+    given = one.random_samples(graph, count=3)
+    exact = open_session(packed, "litert-reference")(given)[0]
+    np.testing.assert_array_equal(open_session(ours, "litert-reference")(given)[0], exact)
 
 
 def test_a_benchmark_file_is_delegated_up_to_pooling_and_softmax(assets):
