@@ -1,6 +1,8 @@
 """What the steps of the distillation are fed."""
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from tfeptq.rounding.batches import batches, sample_order
 from tfeptq.rounding.kept_tensors import InFile, InMemory
@@ -22,6 +24,24 @@ def test_samples_scores_and_remembered_tensors_of_a_step_belong_together():
             np.testing.assert_array_equal(second, 10.0 + numbers)
             np.testing.assert_array_equal(scores, 20.0 + numbers)
             np.testing.assert_array_equal(remembered, tensors[numbers])
+
+
+def test_files_hold_more_tensors_than_one_call_of_the_system_reads():
+    tensors = [np.full((COUNT, index % 3), index, np.float32) for index in range(2500)]
+    kept = InFile([tensor.shape for tensor in tensors], None)
+    for begin in range(0, COUNT, BATCH):
+        kept.write(begin, [tensor[begin : begin + BATCH] + begin for tensor in tensors])
+    found = kept.rows(tf.constant([6, 0, 5, 6]))
+    for tensor, rows in zip(tensors, found, strict=True):
+        added = np.array([6, 0, 3, 6], np.float32)[:, None]
+        np.testing.assert_array_equal(rows, tensor[:4] + added)
+
+
+def test_a_file_that_is_too_short_is_no_answer():
+    kept = InFile([(COUNT, 2), (COUNT, 3)], None)
+    kept.write(0, [np.ones((2, 2), np.float32), np.ones((2, 3), np.float32)])
+    with pytest.raises(OSError, match="ends within sample 4"):
+        kept.rows(tf.constant([1, 4]))
 
 
 def test_tensorflow_does_not_tune_it():
