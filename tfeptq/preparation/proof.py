@@ -43,7 +43,8 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
         samples: calibration samples, one array (N, ...) a model input.
 
     Raises:
-        UnsupportedLayerError: they differ; names the first layer at which they part.
+        UnsupportedLayerError: they differ; names the first layer at which they part, or which the
+            original answers otherwise each time.
         ValueError: the model cannot compute its samples, gives NaN or infinity for them, or they
             number rows that it has not.
     """
@@ -56,6 +57,8 @@ def prove(model: keras.Model, canonical: keras.Model, samples: Sequence[np.ndarr
     tolerance = _tolerance(flat)
     if _first_apart(wanted, found, tolerance) is None:
         return
+    if _first_apart(wanted, outputs_of(flat, inputs), tolerance) is not None:
+        raise _undetermined(model, inputs, tolerance)
     # One of them may give exact zeros, where the other's roundings do not cancel.
     # Integers have no last place: the next one is another value, or another word.
     is_moved = ["float" in str(tensor.dtype) for tensor in flat.inputs]
@@ -84,6 +87,25 @@ def _unbounded(model: keras.Model, inputs: Sequence[np.ndarray]) -> ValueError:
     return ValueError(
         f"layer {name!r} computes NaN or infinity from calibration samples in the float model: "
         "keep its inputs where it is defined, as keras.ops.maximum(x, 1e-6) does"
+    )
+
+
+def _undetermined(
+    model: keras.Model, inputs: Sequence[np.ndarray], tolerance: float
+) -> UnsupportedLayerError:
+    """What to say of a model that gives other values for the same samples, at the first layer."""
+    traced = trace(model)
+    calls, inputs = _calls(traced, inputs)
+    again, _ = _calls(traced, inputs)
+    changed = [
+        first.operation
+        for first, second in zip(calls, again, strict=True)
+        if _first_apart(first.values, second.values, tolerance) is not None
+    ]
+    return UnsupportedLayerError(
+        (changed or [calls[-1].operation])[0],
+        "computes other values from the same samples each time, as random numbers do",
+        "make what is drawn an input of the model, or end the file in front of it (outputs=...)",
     )
 
 

@@ -105,6 +105,10 @@ OPERATIONS = {
     "einsum with a factor a channel": lambda x: ops.einsum("abcd,d->abcd", x, weights(C)),
     "a matrix a place": lambda x: x @ weights(H, C, N),
     "a matrix a place from the left": lambda x: ops.matmul(weights(H, N, W), x),
+    "einsum of three": lambda x: ops.einsum("abcd,de,ec->abce", x, weights(C, N), weights(N, W)),
+    "einsum of three, two of them arrays": lambda x: ops.einsum(
+        "fc,ce,abcd->abfed", weights(2, W), weights(W, N), x
+    ),
     "einsum with an ellipsis": lambda x: ops.einsum("...d,de->...e", x, weights(C, N)),
     "tensordot": lambda x: ops.tensordot(x, weights(W, C, N), axes=2),
     "tensordot of named axes": lambda x: ops.tensordot(x, weights(N, H), axes=([1], [1])),

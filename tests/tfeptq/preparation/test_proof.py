@@ -13,7 +13,14 @@ from keras import ops
 import tfeptq
 from tests.tfeptq.preparation.canonical_check import C, H, W, image_model, randomize
 from tests.tfeptq.preparation.random_graphs import RandomGraph
-from tfeptq.preparation import UnsupportedLayerError, affine, layers, prepare, prove
+from tfeptq.preparation import (
+    UnsupportedLayerError,
+    affine,
+    as_functional,
+    layers,
+    prepare,
+    prove,
+)
 
 
 def samples_of(model: keras.Model, count: int = 16, seed: int = 0) -> list[np.ndarray]:
@@ -196,3 +203,43 @@ def test_a_sum_that_keras_misreads_in_batches_of_some_size_is_proven(size):
     inputs = keras.Input((3, size))
     number = L.Dense(1)(L.GlobalMaxPooling1D(keepdims=True)(inputs))
     proven(randomize(keras.Model(inputs, ops.add(inputs, number))))
+
+
+class Sampling(L.Layer):
+    """The draw of a variational autoencoder."""
+
+    def call(self, mean, deviation):
+        return mean + deviation * keras.random.normal(ops.shape(mean))
+
+
+def encoder() -> keras.Model:
+    inputs = keras.Input((H, W, C))
+    x = L.Flatten()(L.Conv2D(4, 3, activation="relu")(inputs))
+    mean, deviation = L.Dense(5, name="mean")(x), L.Dense(5, name="deviation")(x)
+    drawn = Sampling(name="drawn")(mean, deviation)
+    return randomize(keras.Model(inputs, [mean, L.Dense(3, name="behind")(drawn)]))
+
+
+def test_what_is_drawn_is_no_constant():
+    """A draw of its own for the file: its values were those of no sample."""
+    model = encoder()
+    with pytest.raises(UnsupportedLayerError, match=r"'drawn' \(Sampling\).*each time.*outputs="):
+        proven(model)
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=16, outputs=["mean"])
+    quantized = tfeptq.quantize(model, samples_of(model), config)
+    assert quantized.report.quality.outputs[0].sqnr > 20.0
+
+
+def test_what_a_subclassed_model_draws_is_named():
+    class Drawing(keras.Model):
+        def __init__(self):
+            super().__init__(name="drawing")
+            self.head = L.Dense(3)
+
+        def call(self, x):
+            return self.head(x + keras.random.normal(ops.shape(x)))
+
+    model = Drawing()
+    model(np.zeros((2, 4), "float32"))
+    with pytest.raises(ValueError, match=r"model 'drawing'.*each time, as random numbers do"):
+        as_functional(model)

@@ -74,6 +74,7 @@ FUNCTIONS = {
     "strided_slice": lambda x: x[:, 1:-1:2, ::3, 1:],
     "slice": lambda x: tf.slice(x, (0, 1, 2, 0), (-1, 3, -1, 2)),
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 0], [2, 1], [0, 0]]),
+    "reverse": lambda x: tf.reverse(x, [-1, 1]),
     "tile": lambda x: tf.tile(x, (1, 2, 1, 3)),
     "broadcast": lambda x: tf.broadcast_to(x[:, :1], tf.shape(x)),
     "resize": lambda x: tf.image.resize(x, (2 * H, 3 * W)),

@@ -31,6 +31,12 @@ LAYERS = {
     "gelu": lambda x: ops.gelu(x) + L.Dense(F, activation="gelu")(x),
     "gelu, exact": lambda x: ops.gelu(x, approximate=False),
     "matrix product": lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+    "einsum of three tensors": lambda x: ops.einsum(
+        "btc,bsc,bt->bst", x, 2 * x, ops.mean(x, axis=2)
+    ),
+    "linear attention": lambda x: ops.einsum(
+        "btc,bcd,bt->btd", x, ops.einsum("btc,btd->bcd", x, 2 * x), ops.mean(x, axis=2)
+    ),
     "einsum of two tensors": lambda x: ops.einsum("btc,bsc->bts", x, 2 * x),
     "spread": lambda x: ops.std(x, axis=1) + ops.var(x, axis=1),
     "root": lambda x: ops.sqrt(ops.square(x) + 1.0) * ops.rsqrt(ops.square(x) + 0.5),

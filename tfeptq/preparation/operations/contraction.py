@@ -20,10 +20,24 @@ from tfeptq.preparation.separate_products import multiplied_separately
 def _einsum(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     given, result = _terms(operation, config["subscripts"])
     operands = list(arguments[0] if isinstance(arguments[0], (list, tuple)) else arguments)
-    if len(operands) != 2 or len(given) != 2:
+    if len(operands) < 2 or (len(operands) > 2 and "." in config["subscripts"]):
         raise UnsupportedLayerError(
             operation, f"has {len(operands)} operands", "contract two at a time"
         )
+    while len(operands) > 2:
+        # The axes that what is left still reads.
+        left = {*result, *"".join(given[2:])}
+        made = "".join(dict.fromkeys(name for name in given[0] + given[1] if name in left))
+        operands[:2] = [_of_two(operation, operands[:2], given[:2], made)]
+        given[:2] = [made]
+    return only_tensor(operation, _of_two(operation, operands, given, result))
+
+
+def _of_two(operation: Any, operands: list[Any], given: list[str], result: str) -> Any:
+    """A node, or an array where both are arrays."""
+    if not any(isinstance(operand, Node) for operand in operands):
+        arrays = [weights(operation, operand) for operand in operands]
+        return np.einsum(f"{','.join(given)}->{result}", *arrays)
     if all(isinstance(operand, Node) for operand in operands):
         return _of_tensors(operation, operands, given, result)
     if not isinstance(operands[0], Node):

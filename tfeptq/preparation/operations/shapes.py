@@ -13,6 +13,7 @@ from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
 from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, axes, weights
+from tfeptq.preparation.patches import extract_patches
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.resizing import resize
 from tfeptq.preparation.slices import joined, rearranged, take
@@ -145,6 +146,29 @@ def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...
 _RESIZE_OPTIONS = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
 
 
+def _extract_patches(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
+    (node,) = arguments
+    check_data_format(operation, config["data_format"])
+    if len(node.shape) != 3 or len(config["size"]) != 2:
+        raise UnsupportedLayerError(
+            operation,
+            f"cuts patches of {config['size']} out of {node.shape}",
+            "cut them out of images, (height, width, channels)",
+        )
+    size, strides, dilation_rate = (
+        tuple(int(length) for length in np.broadcast_to(config[key], 2))
+        for key in ("size", "strides", "dilation_rate")
+    )
+    return extract_patches(
+        node,
+        operation.name,
+        size=size,
+        strides=strides,
+        dilation_rate=dilation_rate,
+        padding=config["padding"].lower(),
+    )
+
+
 def _get_item(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     node, key = arguments[:2]
     keys = list(key) if isinstance(key, (list, tuple)) else [key]
@@ -241,6 +265,7 @@ HANDLERS: dict[str, Handler] = {
     "ZerosLike": _filled_like(0.0),
     "Concatenate": _concatenate,
     "ExpandDims": _expand_dims,
+    "ExtractPatches": _extract_patches,
     "GetItem": _get_item,
     "Moveaxis": _move_axis,
     "Pad": _pad,

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfeptq.preparation.tensorflow_graphs.operators.handler import (
     Handler,
     constant,
+    in_plane,
     integers,
     require_channels_last,
 )
@@ -18,16 +19,6 @@ from tfeptq.preparation.tensorflow_graphs.scope import Scope
 from tfeptq.preparation.tensorflow_graphs.values import UnreadableGraphError, symbol
 
 _L = keras.layers
-
-
-def _in_plane(operation: tf.Operation, attribute: str) -> tuple[int, int]:
-    """Strides, dilations or sizes along height and width."""
-    samples, height, width, channels = operation.get_attr(attribute)
-    if (samples, channels) != (1, 1):
-        raise UnreadableGraphError(
-            f"{operation.type} ({operation.name!r}) has {attribute} {operation.get_attr(attribute)}"
-        )
-    return int(height), int(width)
 
 
 def _padded(operation: tf.Operation, tensor: Any) -> tuple[Any, str]:
@@ -43,8 +34,8 @@ def _padded(operation: tf.Operation, tensor: Any) -> tuple[Any, str]:
 def _window(operation: tf.Operation, padding: str) -> dict[str, Any]:
     """How a convolution moves over its image, as a layer has it."""
     return {
-        "strides": _in_plane(operation, "strides"),
-        "dilation_rate": _in_plane(operation, "dilations"),
+        "strides": in_plane(operation, "strides"),
+        "dilation_rate": in_plane(operation, "dilations"),
         "padding": padding,
     }
 
@@ -88,7 +79,7 @@ def _transposed(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     """The gradient of a convolution, which is the transposed convolution."""
     kernel, (tensor, padding) = constant(operation, read[1]), _padded(operation, read[2])
     wanted = tuple(integers(operation, read[0])[1:])
-    settings = {"strides": _in_plane(operation, "strides"), "padding": padding}
+    settings = {"strides": in_plane(operation, "strides"), "padding": padding}
 
     def make(name: str) -> keras.Layer:
         return _L.Conv2DTranspose(
@@ -96,7 +87,7 @@ def _transposed(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
         )
 
     output = scope.call(operation, make, tensor, [kernel], settings)
-    if tuple(output.shape[1:]) != wanted or _in_plane(operation, "dilations") != (1, 1):
+    if tuple(output.shape[1:]) != wanted or in_plane(operation, "dilations") != (1, 1):
         raise UnreadableGraphError(
             f"{operation.name!r} is a transposed convolution to {wanted}, Keras's gives "
             f"{tuple(output.shape[1:])}"
@@ -110,7 +101,7 @@ def _pooling(kind: type) -> Handler:
         padding = operation.get_attr("padding").decode().lower()
         if padding == "explicit":
             raise UnreadableGraphError(f"{operation.name!r} has explicit padding")
-        size, strides = _in_plane(operation, "ksize"), _in_plane(operation, "strides")
+        size, strides = in_plane(operation, "ksize"), in_plane(operation, "strides")
 
         def make(name: str) -> keras.Layer:
             return kind(size, strides=strides, padding=padding, name=name)

@@ -35,3 +35,13 @@ def integers(operation: tf.Operation, value: Any) -> list[int]:
 def require_channels_last(operation: tf.Operation) -> None:
     if operation.get_attr("data_format") not in (b"NHWC", b"NDHWC", b"NWC"):
         raise UnreadableGraphError(f"{operation.type} ({operation.name!r}) has the channels first")
+
+
+def in_plane(operation: tf.Operation, attribute: str) -> tuple[int, int]:
+    """Strides, dilations or sizes along height and width."""
+    samples, height, width, channels = operation.get_attr(attribute)
+    if (samples, channels) != (1, 1):
+        raise UnreadableGraphError(
+            f"{operation.type} ({operation.name!r}) has {attribute} {operation.get_attr(attribute)}"
+        )
+    return int(height), int(width)

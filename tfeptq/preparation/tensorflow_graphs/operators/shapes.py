@@ -10,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfeptq.preparation.tensorflow_graphs.operators.handler import Handler, constant, integers
+from tfeptq.preparation.tensorflow_graphs.operators.handler import (
+    Handler,
+    constant,
+    in_plane,
+    integers,
+)
 from tfeptq.preparation.tensorflow_graphs.scope import Scope
 from tfeptq.preparation.tensorflow_graphs.values import (
     BATCH,
@@ -161,6 +166,12 @@ def _pad(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     return ops.pad(symbol(read[0]), widths, mode=mode, constant_values=value)
 
 
+def _reverse(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor = symbol(read[0])
+    chosen = [_inner_axis(operation, tensor, axis) for axis in integers(operation, read[1])]
+    return ops.flip(tensor, chosen)
+
+
 def _tile(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     repeats = integers(operation, read[1])
     if repeats[0] != 1:
@@ -193,6 +204,16 @@ def _resize(interpolation: str) -> Handler:
     return handler
 
 
+def _patches(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    return ops.image.extract_patches(
+        symbol(read[0]),
+        in_plane(operation, "ksizes"),
+        strides=in_plane(operation, "strides"),
+        dilation_rate=in_plane(operation, "rates"),
+        padding=operation.get_attr("padding").decode().lower(),
+    )
+
+
 def _depth_to_space(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     tensor, block = symbol(read[0]), operation.get_attr("block_size")
     height, width, channels = tensor.shape[1:]
@@ -214,6 +235,7 @@ HANDLERS: dict[str, Handler] = {
     "ConcatV2": _concatenate,
     "DepthToSpace": _depth_to_space,
     "ExpandDims": _expand_dims,
+    "ExtractImagePatches": _patches,
     "MirrorPad": _pad,
     "Pack": _stack,
     "Pad": _pad,
@@ -221,6 +243,7 @@ HANDLERS: dict[str, Handler] = {
     "Reshape": _reshape,
     "ResizeBilinear": _resize("bilinear"),
     "ResizeNearestNeighbor": _resize("nearest"),
+    "ReverseV2": _reverse,
     "Shape": _shape,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
