@@ -52,6 +52,29 @@ FUNCTIONS = {
     "elu": tf.nn.elu,
     "gelu": tf.nn.gelu,
     "gelu_by_erf": lambda x: 0.5 * x * (1.0 + tf.math.erf(x / 1.4142135)),
+    "error_functions": lambda x: tf.math.erf(0.5 * x) * x + tf.math.erfc(x),
+    "error_functions_of_half_a_gelu": lambda x: (
+        (2.0 + tf.math.erf(x / 1.4142135)) * x - tf.math.erfc(-x / 1.4142135)
+    ),
+    "trigonometry": lambda x: tf.sin(x) + tf.cos(x) * tf.sinh(x) - tf.cosh(x) + tf.tan(0.3 * x),
+    "inverse_trigonometry": lambda x: (
+        tf.asin(tf.tanh(x)) + tf.acos(tf.tanh(x)) * tf.atan(x) - tf.asinh(x)
+    ),
+    "inverse_hyperbolic": lambda x: tf.acosh(1.5 + x * x) - tf.atanh(0.5 * tf.tanh(x)),
+    "rounding": lambda x: tf.floor(x) + tf.math.ceil(3.0 * x) * tf.round(2.0 * x) + tf.sign(x),
+    "rint": tf.math.rint,
+    "logarithms": lambda x: tf.math.log1p(tf.abs(x)) - tf.math.expm1(x),
+    "log_softmax": tf.nn.log_softmax,
+    "clip": lambda x: (
+        tf.clip_by_value(x, -0.5, 0.25)
+        + tf.raw_ops.ClipByValue(t=x, clip_value_min=-0.1, clip_value_max=0.3)
+    ),
+    "choices": lambda x: tf.where((x > 0.1) & ~(x >= 0.7) | (x < -1.0), x, 0.5),
+    "more_choices": lambda x: tf.where((x <= 0.2) | tf.equal(x, 2.0), 2.0 * x, tf.nn.relu(x)),
+    "not_equal": lambda x: tf.cast(tf.not_equal(tf.nn.relu(x), 0.0), "float32"),
+    "argmax": lambda x: tf.cast(tf.argmax(x, axis=-1), "float32"),
+    "product": lambda x: tf.reduce_prod(x, axis=-1),
+    "local_response": lambda x: tf.nn.local_response_normalization(x, 1, 1.0, 0.3, 0.75),
     "sigmoid": tf.sigmoid,
     "tanh": tf.tanh,
     "exp": lambda x: tf.exp(-tf.abs(x)),
@@ -150,7 +173,7 @@ def _next(value):
 
 
 REFUSED = {
-    "error function": (lambda x: tf.math.erf(0.5 * x) * x, "not that of GELU"),
+    "cumulated": (lambda x: tf.cumsum(x, axis=1), "Cumsum"),
     "sorted": (lambda x: tf.sort(x), "TopKV2"),
     "across samples": (lambda x: x - tf.reduce_mean(x, axis=0), "over the samples"),
     "first sample": (lambda x: x * x[:1], "moves whole samples"),

@@ -31,7 +31,7 @@ from tfeptq.preparation.tensorflow_graphs.values import (
 
 def _one(function: Callable[[Any], Any]) -> Handler:
     def handler(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
-        return read[0].of(function) if isinstance(read[0], Rows) else function(read[0])
+        return read[0].of(function) if isinstance(read[0], Rows) else function(symbol(read[0]))
 
     return handler
 
@@ -50,7 +50,7 @@ def _joined(function: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
         return left.of(lambda tensor: function(tensor, _of_features(right)))
     if isinstance(right, Rows):
         return right.of(lambda tensor: function(_of_features(left), tensor))
-    return function(left, right)
+    return function(symbol(left), symbol(right))
 
 
 def _of_features(value: Any) -> Any:
@@ -132,42 +132,85 @@ def _all(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     return list(read)
 
 
-def _softmax(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
-    return ops.softmax(symbol(read[0]), axis=-1)
+def _over_features(function: Callable[..., Any]) -> Handler:
+    return lambda operation, read, scope: function(symbol(read[0]), axis=-1)
+
+
+def _choice(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    return ops.where(*(symbol(per_sample(value)) for value in read))
+
+
+def _clip(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    low, high = (float(constant(operation, value)) for value in read[1:])
+    return ops.clip(symbol(read[0]), low, high)
+
+
+def _local_response(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    """x / (bias + alpha * sum of the squares of channels nearby) ** beta."""
+    tensor = symbol(read[0])
+    radius, bias, alpha, beta = map(operation.get_attr, ("depth_radius", "bias", "alpha", "beta"))
+    channels = np.arange(tensor.shape[-1])
+    is_near = np.abs(channels[:, None] - channels) <= radius
+    sums = ops.matmul(ops.square(tensor), (alpha * is_near).astype(np.float32))
+    return tensor * ops.power(sums + bias, -beta)
 
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics"), _one(_same)
     ),
+    # Functions of `keras.ops` that have the same name but for its case.
+    **{
+        name: _one(getattr(ops, name.lower()))
+        for name in ("Ceil", "Cos", "Cosh", "Expm1", "Floor", "Log1p", "Round", "Sign", "Sin")
+    },
+    **{name: _one(getattr(ops, name.lower())) for name in ("Sinh", "Tan")},
+    **{
+        name: _one(getattr(ops, f"arc{name[1:]}"))
+        for name in ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh")
+    },
     "Abs": _one(ops.absolute),
     "Add": _add,
     "AddV2": _add,
     "BiasAdd": _bias,
     "Cast": _cast,
+    "ClipByValue": _clip,
     "Div": _divide,
     "DivNoNan": _two(ops.divide_no_nan),
     "Elu": _one(ops.elu),
+    "Equal": _two(ops.equal),
     "Erf": error_function,
     "Erfc": error_function,
     "Exp": _one(ops.exp),
     "FusedBatchNormV3": _batch_normalization,
+    "Greater": _two(ops.greater),
+    "GreaterEqual": _two(ops.greater_equal),
     "IdentityN": _all,
+    "LRN": _local_response,
     "LeakyRelu": _leaky_relu,
+    "Less": _two(ops.less),
+    "LessEqual": _two(ops.less_equal),
     "Log": _one(ops.log),
+    "LogSoftmax": _over_features(ops.log_softmax),
+    "LogicalAnd": _two(ops.logical_and),
+    "LogicalNot": _one(ops.logical_not),
+    "LogicalOr": _two(ops.logical_or),
     "Maximum": _two(ops.maximum),
     "Minimum": _two(ops.minimum),
     "Mul": _multiply,
     "Neg": _negative,
+    "NotEqual": _two(ops.not_equal),
     "Pow": _two(ops.power),
     "RealDiv": _divide,
     "Reciprocal": _one(lambda x: ops.divide(1.0, x)),
     "Relu": _one(ops.relu),
     "Relu6": _one(ops.relu6),
+    "Rint": _one(ops.round),
     "Rsqrt": _one(ops.rsqrt),
+    "SelectV2": _choice,
     "Selu": _one(ops.selu),
     "Sigmoid": _one(ops.sigmoid),
-    "Softmax": _softmax,
+    "Softmax": _over_features(ops.softmax),
     "Softplus": _one(ops.softplus),
     "Softsign": _one(ops.softsign),
     "Sqrt": _one(ops.sqrt),

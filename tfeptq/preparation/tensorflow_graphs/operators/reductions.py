@@ -26,9 +26,18 @@ def _over(function: Callable[..., Any]) -> Handler:
     return handler
 
 
+def _place_of_maximum(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor, (axis,) = symbol(read[0]), integers(operation, read[1])
+    if axis % len(tensor.shape) == 0:
+        raise UnreadableGraphError(f"ArgMax ({operation.name!r}) is over the samples")
+    return ops.argmax(tensor, axis=axis)
+
+
 HANDLERS: dict[str, Handler] = {
+    "ArgMax": _place_of_maximum,
     "Max": _over(ops.max),
     "Mean": _over(ops.mean),
     "Min": _over(ops.min),
+    "Prod": _over(ops.prod),
     "Sum": _over(ops.sum),
 }
