@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 from keras import ops
 
@@ -19,6 +20,9 @@ TOKENS[:, 2:] *= np.arange(64)[:, None] % 2
 
 MAKERS = {
     "operation": lambda ids: L.Flatten()(ops.one_hot(ids, CLASSES)),
+    "of TensorFlow": lambda ids: L.Flatten()(
+        L.Lambda(lambda given: tf.one_hot(given, CLASSES, axis=1), (CLASSES, LENGTH))(ids)
+    ),
     "of a few": lambda ids: L.Flatten()(ops.one_hot(L.Reshape((2, 2))(ids), CLASSES)),
     "any of them": lambda ids: ops.max(ops.one_hot(ids, CLASSES), axis=1),
     "how many": lambda ids: ops.sum(ops.one_hot(ids, CLASSES), axis=1),

@@ -74,6 +74,15 @@ FUNCTIONS = {
     "not_equal": lambda x: tf.cast(tf.not_equal(tf.nn.relu(x), 0.0), "float32"),
     "argmax": lambda x: tf.cast(tf.argmax(x, axis=-1), "float32"),
     "product": lambda x: tf.reduce_prod(x, axis=-1),
+    "add_n": lambda x: tf.add_n([x, tf.nn.relu(x), 2.0 * x, TABLE + tf.zeros_like(x)]),
+    "older_batch_normalization": lambda x: (
+        tf.raw_ops.FusedBatchNorm(
+            x=x, scale=ROW, offset=ROW, mean=ROW, variance=tf.abs(ROW) + 0.3, is_training=False
+        ).y
+    ),
+    "batch_matmul": lambda x: tf.raw_ops.BatchMatMul(x=x, y=x, adj_y=True),
+    "ones": lambda x: x / (tf.ones_like(x) + tf.ones_like(x)),
+    "roll": lambda x: tf.roll(x, [2, -1], axis=[1, 2]),
     "local_response": lambda x: tf.nn.local_response_normalization(x, 1, 1.0, 0.3, 0.75),
     "sigmoid": tf.sigmoid,
     "tanh": tf.tanh,
@@ -173,6 +182,10 @@ def _next(value):
 
 
 REFUSED = {
+    "one and two": (
+        lambda x: tf.one_hot(tf.argmax(x, -1), C, on_value=2.0, off_value=1.0),
+        "gives 2.0 and 1.0",
+    ),
     "cumulated": (lambda x: tf.cumsum(x, axis=1), "Cumsum"),
     "sorted": (lambda x: tf.sort(x), "TopKV2"),
     "across samples": (lambda x: x - tf.reduce_mean(x, axis=0), "over the samples"),

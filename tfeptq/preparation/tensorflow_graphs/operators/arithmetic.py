@@ -66,6 +66,13 @@ def _add(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     return sum_of(left, right) or _joined(ops.add, left, right)
 
 
+def _sum(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    total, *others = read
+    for value in others:
+        total = _joined(ops.add, per_sample(total), per_sample(value))
+    return total
+
+
 def _multiply(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     left, right = (per_sample(value) for value in read)
     found = product_of(left, right, scope)
@@ -171,6 +178,7 @@ HANDLERS: dict[str, Handler] = {
     },
     "Abs": _one(ops.absolute),
     "Add": _add,
+    "AddN": _sum,
     "AddV2": _add,
     "BiasAdd": _bias,
     "Cast": _cast,
@@ -182,7 +190,9 @@ HANDLERS: dict[str, Handler] = {
     "Erf": error_function,
     "Erfc": error_function,
     "Exp": _one(ops.exp),
-    "FusedBatchNormV3": _batch_normalization,
+    **dict.fromkeys(
+        ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _batch_normalization
+    ),
     "Greater": _two(ops.greater),
     "GreaterEqual": _two(ops.greater_equal),
     "IdentityN": _all,
@@ -200,6 +210,7 @@ HANDLERS: dict[str, Handler] = {
     "Mul": _multiply,
     "Neg": _negative,
     "NotEqual": _two(ops.not_equal),
+    "OnesLike": _one(ops.ones_like),
     "Pow": _two(ops.power),
     "RealDiv": _divide,
     "Reciprocal": _one(lambda x: ops.divide(1.0, x)),
@@ -218,4 +229,5 @@ HANDLERS: dict[str, Handler] = {
     "SquaredDifference": _two(_squared_difference),
     "Sub": _two(ops.subtract),
     "Tanh": _one(ops.tanh),
+    "ZerosLike": _one(ops.zeros_like),
 }

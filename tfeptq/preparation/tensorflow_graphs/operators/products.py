@@ -70,11 +70,20 @@ def _gather(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     return scope.call(operation, make, symbol(read[1]), [table])
 
 
+def _one_hot(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    classes, on, off = (constant(operation, value).item() for value in read[1:])
+    if (on, off) != (1.0, 0.0):
+        raise UnreadableGraphError(f"OneHot ({operation.name!r}) gives {on} and {off}")
+    ones, axis = ops.one_hot(symbol(read[0]), int(classes)), operation.get_attr("axis")
+    return ones if axis == -1 else ops.moveaxis(ones, -1, axis)
+
+
 HANDLERS: dict[str, Handler] = {
-    "BatchMatMulV2": _batch_matmul,
+    **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _batch_matmul),
     "Einsum": _einsum,
     "Gather": _gather,
     "GatherV2": _gather,
     "MatMul": _matmul,
+    "OneHot": _one_hot,
     "ResourceGather": _gather,
 }

@@ -172,6 +172,13 @@ def _reverse(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     return ops.flip(tensor, chosen)
 
 
+def _roll(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    tensor, shifts, axes = symbol(read[0]), integers(operation, read[1]), read[2]
+    for shift, axis in zip(shifts, integers(operation, axes), strict=True):
+        tensor = ops.roll(tensor, shift, axis=_inner_axis(operation, tensor, axis))
+    return tensor
+
+
 def _tile(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     repeats = integers(operation, read[1])
     if repeats[0] != 1:
@@ -244,6 +251,7 @@ HANDLERS: dict[str, Handler] = {
     "ResizeBilinear": _resize("bilinear"),
     "ResizeNearestNeighbor": _resize("nearest"),
     "ReverseV2": _reverse,
+    "Roll": _roll,
     "Shape": _shape,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
