@@ -36,11 +36,13 @@ def set_activation_ranges(
     written = Written.of(quantized)
     bounds = useful_magnitudes(written)
     read = ReadValues(plan.topology, histograms)
+    least: dict[str, float] = {}
     for quantizer in quantized.activation_quantizers:
         if quantizer.fixed is not None:
             continue
         keys = planned[quantizer.name].sources
         values = read.of_quantizer(planned[quantizer.name])
+        least[quantizer.name] = values.minimum
         # Arrays of the model are what they are: samples change nothing in them.
         computed = [key for key in keys if not plan.topology.is_constant(key)]
         zeros = dict.fromkeys(key[0] for key in computed if magnitudes[key] == 0.0)
@@ -60,7 +62,7 @@ def set_activation_ranges(
                 ]
             )
     alone = {name for name, found in planned.items() if len(found.sources) == 1}
-    narrow_steep_results(written, alone)
+    narrow_steep_results(written, alone, least)
 
 
 def _zero_warning(layer: str) -> str:

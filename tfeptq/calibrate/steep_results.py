@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Call
 from tfeptq.canonical.primitives import find_primitive
+from tfeptq.canonical.table_layer import Table
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.quantized.written import Written
+from tfeptq.quantized.written import Written, WrittenKernel
+
+#: A table is steep whose result at zero is so many times that of half a step of its input.
+_STEEP = 2.0
 
 
-def narrow_steep_results(written: Written, alone: Collection[str]) -> None:
-    """Ends the ranges of inverse roots at the result of half a step of their inputs.
+def narrow_steep_results(
+    written: Written, alone: Collection[str], least: Mapping[str, float]
+) -> None:
+    """Ends the ranges of inverses and inverse roots at the result of half a step of their inputs.
 
     A row of zeros, as padding has them, has an inverse root of 1e12; it is multiplied by zero. Its
     kernel reads integer zero, as for all that is below half a step, and answers with the end of
     the range: beyond it there are no results, only codes that the others lack.
 
     Args:
-        written: inputs have their ranges.
+        written: all quantizers have their ranges.
         alone: names of quantizers that serve one tensor.
+        least: smallest value of what each quantizer serves, by its name.
     """
-    for kernel in written.computing():
+    kernels = written.computing()
+    outputs = {written.quantizer(key) for key in written.graph.outputs}
+    for kernel in kernels:
         row, target = find_primitive(kernel.layer), kernel.target
-        is_steep = row is not None and row.is_steep
-        if not is_steep or target.fixed is not None or target.name not in alone:
+        if target.fixed is not None or target.name not in alone:
             continue
-        largest = _result_of_half_a_step(kernel.call, kernel.sources[0])
+        largest = np.inf
+        if row is not None and row.is_steep:
+            scale, _ = kernel.sources[0].parameters()
+            (largest,) = _results(kernel.call, [float(scale) / 2.0])
+        elif (
+            isinstance(kernel.layer, Table)
+            and target not in outputs
+            and least.get(kernel.sources[0].name, -np.inf) >= 0.0
+        ):
+            largest = _of_divisor(kernel, [each for each in kernels if target in each.sources])
         low, high = _range(target)
         if 0.0 < largest < high:
-            target.set_range(low, largest)
+            # Ranges of 16 bits have equal sides.
+            target.set_range(max(low, -largest), largest)
 
 
-def _result_of_half_a_step(call: Call, source: ActivationQuantizer) -> float:
-    scale, _ = source.parameters()
-    half = np.full((1, 1), float(scale) / 2.0, np.float32)
-    return np.asarray(call([half])).item()
+def _of_divisor(kernel: WrittenKernel, readers: Sequence[WrittenKernel]) -> float:
+    """Largest result that the products which read a table need; infinite where it is not steep."""
+    source = kernel.sources[0]
+    are_products = all(
+        isinstance(each.layer, keras.layers.Multiply) and set(each.sources) != {kernel.target}
+        for each in readers
+    )
+    if not (readers and are_products):
+        return np.inf
+    scale, zero_point = source.parameters()
+    _, last = activation_range(source.bits)
+    steps = np.array([0.0, 0.5, *range(1, last - int(zero_point) + 1)])
+    at_zero, at_half, *others = _results(kernel.call, float(scale) * steps)
+    if not (at_zero >= _STEEP * at_half and at_half >= max(others)):
+        return np.inf
+    return max(at_half, *(_factor(each, kernel.target) for each in readers))
+
+
+def _factor(product: WrittenKernel, target: ActivationQuantizer) -> float:
+    """What the largest result of a product takes at least, of one of its factors."""
+    other = next(each for each in product.sources if each is not target)
+    return float(_magnitude(product.target) / _magnitude(other))
+
+
+def _results(call: Call, numbers: Sequence[float] | np.ndarray) -> list[float]:
+    column = np.asarray(numbers, np.float32)[:, None]
+    return [float(result) for result in np.ravel(call([column]))]
+
+
+def _magnitude(quantizer: ActivationQuantizer) -> float:
+    return max(map(abs, _range(quantizer)))
 
 
 def _range(quantizer: ActivationQuantizer) -> tuple[float, float]:
