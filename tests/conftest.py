@@ -14,6 +14,8 @@ import pytest
 hypothesis.settings.register_profile("tfeptq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tfeptq")
 
+#: Reasons to skip a test that no installation of packages mends.
+_NO_PACKAGES = ("Skipped: no assets", "Skipped: no Chromium")
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,7 +32,7 @@ def pytest_runtest_makereport(item: pytest.Item):
     report = yield
     if report.skipped and item.config.getoption("--no-missing-packages"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
-        if not reason.startswith("Skipped: no assets"):
+        if not reason.startswith(_NO_PACKAGES):
             report.outcome, report.longrepr = (
                 "failed",
                 f"{item.nodeid} may not be skipped: {reason}",

@@ -162,20 +162,28 @@ def _local_response(operation: tf.Operation, read: list[Any], scope: Scope) -> A
     return tensor * ops.power(sums + bias, -beta)
 
 
+#: Functions whose names in `keras.ops` differ by their case.
+_NAMED_ALIKE = (
+    "Ceil",
+    "Cos",
+    "Cosh",
+    "Expm1",
+    "Floor",
+    "Log1p",
+    "Round",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Tan",
+)
+_ARCS = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh")
+
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
         ("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics"), _one(_same)
     ),
-    # Functions of `keras.ops` that have the same name but for its case.
-    **{
-        name: _one(getattr(ops, name.lower()))
-        for name in ("Ceil", "Cos", "Cosh", "Expm1", "Floor", "Log1p", "Round", "Sign", "Sin")
-    },
-    **{name: _one(getattr(ops, name.lower())) for name in ("Sinh", "Tan")},
-    **{
-        name: _one(getattr(ops, f"arc{name[1:]}"))
-        for name in ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh")
-    },
+    **{name: _one(getattr(ops, name.lower())) for name in _NAMED_ALIKE},
+    **{name: _one(getattr(ops, f"arc{name[1:]}")) for name in _ARCS},
     "Abs": _one(ops.absolute),
     "Add": _add,
     "AddN": _sum,
