@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import keras
 import numpy as np
 
 from tfeptq.canonical.integer_types import activation_range
 from tfeptq.canonical.layer_graph import Call
-from tfeptq.canonical.primitives import find_primitive
-from tfeptq.canonical.table_layer import Table
+from tfeptq.canonical.primitives import Magnitude, find_primitive
 from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.written import Written, WrittenKernel
 
@@ -36,18 +34,16 @@ def narrow_steep_results(
     outputs = {written.quantizer(key) for key in written.graph.outputs}
     for kernel in kernels:
         row, target = find_primitive(kernel.layer), kernel.target
-        if target.fixed is not None or target.name not in alone:
+        if row is None or target.fixed is not None or target.name not in alone:
             continue
-        largest = np.inf
-        if row is not None and row.is_steep:
-            scale, _ = kernel.sources[0].parameters()
+        source = kernel.sources[0]
+        if row.is_steep:
+            scale, _ = source.parameters()
             (largest,) = _results(kernel.call, [float(scale) / 2.0])
-        elif (
-            isinstance(kernel.layer, Table)
-            and target not in outputs
-            and least.get(kernel.sources[0].name, -np.inf) >= 0.0
-        ):
+        elif row.tabulates and target not in outputs and least.get(source.name, -np.inf) >= 0.0:
             largest = _of_divisor(kernel, [each for each in kernels if target in each.sources])
+        else:
+            continue
         low, high = _range(target)
         if 0.0 < largest < high:
             # Ranges of 16 bits have equal sides.
@@ -57,11 +53,7 @@ def narrow_steep_results(
 def _of_divisor(kernel: WrittenKernel, readers: Sequence[WrittenKernel]) -> float:
     """Largest result that the products which read a table need; infinite where it is not steep."""
     source = kernel.sources[0]
-    are_products = all(
-        isinstance(each.layer, keras.layers.Multiply) and set(each.sources) != {kernel.target}
-        for each in readers
-    )
-    if not (readers and are_products):
+    if not (readers and all(_multiplies(each, kernel.target) for each in readers)):
         return np.inf
     scale, zero_point = source.parameters()
     _, last = activation_range(source.bits)
@@ -70,6 +62,13 @@ def _of_divisor(kernel: WrittenKernel, readers: Sequence[WrittenKernel]) -> floa
     if not (at_zero >= _STEEP * at_half and at_half >= max(others)):
         return np.inf
     return max(at_half, *(_factor(each, kernel.target) for each in readers))
+
+
+def _multiplies(reader: WrittenKernel, factor: ActivationQuantizer) -> bool:
+    """Whether it computes a product of one tensor and another."""
+    row = find_primitive(reader.layer)
+    is_product = row is not None and row.magnitude is Magnitude.PRODUCT
+    return is_product and set(reader.sources) != {factor}
 
 
 def _factor(product: WrittenKernel, target: ActivationQuantizer) -> float:
