@@ -11,7 +11,7 @@ from tfeptq.quantized.written import Written
 
 def useful_magnitudes(written: Written) -> dict[ActivationQuantizer, float]:
     """Largest magnitudes of quantized tensors that nothing but sigmoids or tanhs read."""
-    outputs = {written.quantizer(key) for key in written.graph.outputs}
+    outputs = written.output_quantizers()
     bounds: dict[ActivationQuantizer, list[float]] = {}
     for kernel in written.computing():
         for source in kernel.sources:

@@ -31,7 +31,7 @@ def narrow_steep_results(
         least: smallest value of what each quantizer serves, by its name.
     """
     kernels = written.computing()
-    outputs = {written.quantizer(key) for key in written.graph.outputs}
+    outputs = written.output_quantizers()
     for kernel in kernels:
         row, target = find_primitive(kernel.layer), kernel.target
         if row is None or target.fixed is not None or target.name not in alone:

@@ -107,6 +107,10 @@ class Written:
         """
         return _known(self.quantizers, key)
 
+    def output_quantizers(self) -> set[ActivationQuantizer]:
+        """Those on whose grids the outputs of the file lie."""
+        return {self.quantizer(key) for key in self.graph.outputs}
+
     def computing(self) -> list[WrittenKernel]:
         """Operators that do more than move integers, in execution order."""
         position = {call.output: index for index, call in enumerate(self.graph.calls)}

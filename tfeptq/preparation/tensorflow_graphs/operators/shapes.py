@@ -230,11 +230,7 @@ def _depth_to_space(operation: tf.Operation, read: list[Any], scope: Scope) -> A
 
 
 def _space_to_depth(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
-    tensor, block = symbol(read[0]), operation.get_attr("block_size")
-    height, width, channels = tensor.shape[1:]
-    parts = ops.reshape(tensor, (-1, height // block, block, width // block, block, channels))
-    moved = ops.transpose(parts, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(moved, (-1, height // block, width // block, channels * block**2))
+    return ops.image.extract_patches(symbol(read[0]), operation.get_attr("block_size"))
 
 
 HANDLERS: dict[str, Handler] = {
