@@ -1,0 +1,1 @@
+"""Times of kinds of operators on one processor, a table a target."""
