@@ -1,1 +1,0 @@
-"""Times of kinds of operators on one processor, a table a target."""
