@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
+import tfeptq
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import Budget
 from tfeptq.pipeline import quantize
@@ -79,3 +82,24 @@ def test_bias_correction_and_ranges_trace_nothing(made):
     # To trace an unrolled recurrent network takes longer than to run it.
     settings = {"rounding": "nearest", "threshold": "mse"}
     assert _traces(made, 2, settings) == 0
+
+
+def test_tensorflow_rewrites_none_of_our_functions():
+    """Autograph reads and compiles the source of a function, and of all that it calls.
+
+    Nothing here needs that, and it takes longer than many of the traces. A user's model may.
+    """
+    runs_models_of_users = {"sequences.py"}
+    package = Path(tfeptq.__file__).parent
+    calls = [
+        (path.name, node)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "tf.function"
+    ]
+    assert len(calls) > 10
+    for name, call in calls:
+        if name in runs_models_of_users:
+            continue
+        settings = {each.arg: ast.unparse(each.value) for each in call.keywords}
+        assert settings.get("autograph") == "False", f"{name}: {ast.unparse(call)}"

@@ -135,19 +135,22 @@ class Probe:
                 for call, gradient in zip(self.calls, gradients, strict=True)
             ]
 
-        first = one_probe(vectors[0])
         if vectors.shape[0] == 1:
-            return first
+            return one_probe(vectors[0])
+        shapes: list[tf.TensorShape] = []
 
         def body(index: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = one_probe(tf.gather(vectors, index))
+            shapes[:] = [part.shape for part in parts]
             return (index + 1, *[total + part for total, part in zip(sums, parts, strict=True)])
 
         count = tf.shape(vectors)[0]
+        # Sums begin as scalars: who knows their shapes before has traced a backward pass for them.
         _, *sums = tf.while_loop(
             lambda index, *_: index < count,
             body,
-            (tf.constant(1), *first),
+            (tf.constant(0), *[tf.constant(0.0)] * len(sources)),
+            shape_invariants=(tf.TensorShape([]), *[tf.TensorShape(None)] * len(sources)),
             parallel_iterations=PARALLEL_PROBES,
         )
-        return sums
+        return [tf.ensure_shape(total, shape) for total, shape in zip(sums, shapes, strict=True)]

@@ -90,6 +90,7 @@ def _behind_relu(values: tf.Tensor, ends: tuple[float, float] | None) -> tf.Tens
 
 @tf.function(
     jit_compile=True,
+    autograph=False,
     input_signature=[tf.TensorSpec(shape, tf.float32) for shape in ([None], [], [], [2])],
 )
 def _flat_forward(

@@ -36,6 +36,7 @@ def batches(
     """
     columns = tf.nest.map_structure(tf.convert_to_tensor, (tuple(samples), tuple(attention)))
 
+    @tf.autograph.experimental.do_not_convert
     def rows(indices: tf.Tensor) -> Any:
         kept = () if remembered is None else tuple(remembered.rows(indices))
         return *tf.nest.map_structure(lambda column: tf.gather(column, indices), columns), kept

@@ -68,7 +68,7 @@ def distil(
     record = TrainingRecord(quantized, teacher, samples)
     _fit(quantized, taught, record, samples, attention, config, callbacks, backup_path)
     quantized.attach(None)
-    # XLA fuses and reorders sums: what kernels round as a tie would fall on the other side.
+    # Neither the optimizer's moments nor its way of running stay with the model.
     quantized.compile(jit_compile=False)
     quantized.report.training = record.rows
     _require_convergence(quantized, config)
@@ -91,7 +91,7 @@ def _compile(
     uses_xla = _gains_from_xla(quantized, config.steps)
     units = output_units(teacher, samples)
     distillation = Distillation(
-        quantized, teacher, attention, config, is_fused=not uses_xla, units=units
+        quantized, teacher, attention, config, is_compiled=uses_xla, units=units
     )
     run = trained_together(
         gradients_of_parts,
@@ -106,11 +106,8 @@ def _compile(
         },
     )
     quantized.attach(distillation if run is None else SharedStep(run, distillation))
-    # Where workers compute the gradients, only the optimizer is left to be compiled here.
     is_eager = run is not None
-    quantized.compile(
-        optimizer=adam(config), jit_compile=uses_xla and not is_eager, run_eagerly=is_eager
-    )
+    quantized.compile(optimizer=adam(config), jit_compile=False, run_eagerly=is_eager)
     # Variables created inside the first step would have it traced and compiled twice.
     quantized.optimizer.build(quantized.trainable_variables)
     return None if is_eager else distillation
@@ -174,7 +171,7 @@ def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) 
 
 
 def _gains_from_xla(quantized: QuantizedModel, steps: int) -> bool:
-    """Whether the step is compiled whole.
+    """Whether losses and gradients are compiled whole.
 
     On a CPU a compiled step of a residual network takes up to a tenth less time and .4 GB more, and
     two to five seconds more to compile. XLA's gradients of depthwise convolutions run on one thread

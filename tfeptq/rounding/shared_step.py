@@ -59,7 +59,7 @@ class SharedStep:
             sums = [a + b for a, b in zip(sums, weighted, strict=True)] if sums else weighted
             for name, loss in losses.items():
                 logs[name] = logs.get(name, 0.0) + float(weight) * loss
-        self._step.set_shares(model, optimizer.iterations)
+        self._step.set_shares(optimizer.iterations)
         if self._apply is None:
             self._apply = tf.function(
                 lambda arrays: optimizer.apply(arrays, variables), autograph=False
@@ -79,14 +79,12 @@ def gradients_of_parts(
 ) -> Callable[[np.ndarray, State], tuple[list[np.ndarray], dict[str, float]]]:
     """Computes gradients and losses of the samples of some numbers."""
     choose_learned(quantized, config)
-    step = Distillation(quantized, teacher, attention, config, is_fused=not uses_xla, units=units)
+    step = Distillation(quantized, teacher, attention, config, is_compiled=uses_xla, units=units)
     remembered = step.teacher.remember(samples, batch_size=config.batch_size)
     columns = tuple(samples), tuple(attention)
     variables = quantized.trainable_variables
 
-    @tf.function(jit_compile=uses_xla, autograph=False)
-    def gradients(data: Any, number: Any) -> Any:
-        return step.gradients(quantized, data, number)
+    gradients = tf.function(step.gradients, autograph=False)
 
     def of_part(part: np.ndarray, state: State) -> tuple[list[np.ndarray], dict[str, float]]:
         number, values = state

@@ -29,14 +29,21 @@ from tfeptq.rounding.teacher import Teacher
 class Distillation:
     """The loss between a float model and its quantized copy, and the step that lowers it.
 
+    `gradients(data, step)` are those of the loss of a batch in all trainable variables, with its
+    parts; `data` are samples, attention scores, and the teacher's tensors (computed where there are
+    none), `step` is how many were done.
+
     Args:
         quantized: the model that learns.
         teacher: its canonical float model.
         units: in which the outputs are compared; None: as they are.
         attention: scores of all samples that will be fed, one float32 array (samples, channels) or
             (samples, 1) for each compared call; only means are used, each batch brings its own.
-        is_fused: computes the loss of a tensor in one kernel, see `tfeptq.quantized.fused`, where
-            the step is not one compiled whole.
+        is_compiled: compiles losses and gradients whole, by XLA; otherwise the loss of a tensor is
+            one kernel, see `tfeptq.quantized.fused`.
+
+    Attributes:
+        traces: how often the gradients were traced.
     """
 
     def __init__(
@@ -46,15 +53,16 @@ class Distillation:
         attention: Sequence[np.ndarray],
         config: QuantizationConfig,
         *,
-        is_fused: bool = False,
+        is_compiled: bool = False,
         units: OutputUnits | None = None,
     ) -> None:
         self.teacher = Teacher(teacher)
+        self._quantized = quantized
         graph = LayerGraph.of(quantized)
         self._counterparts = corresponding_tensors(LayerGraph.of(teacher), graph)
         read = [self._counterparts[key] for key in self.teacher.logits]
         self._student = quick_graph(graph, read)
-        self._quantizers = only_quantizers(self._student, read) if is_fused else {}
+        self._quantizers = {} if is_compiled else only_quantizers(self._student, read)
         mean = np.array([scores.max(axis=-1).mean() for scores in attention])
         # Where no output moves, behind a ReLU that is dead on all samples, there are no shares.
         self._normalizer = float(mean.max()) or 1.0
@@ -65,34 +73,34 @@ class Distillation:
         self._output_weights = ones if units is None else units.weights
         self._sums_positions = config.sample_layer_attention and config.channel_attention
         self._regularization = 0.01 * config.regularization
-        self._is_fused = is_fused
+        self._is_compiled = is_compiled
         self.traces = 0
+        # Not the optimizer with them: in a kernel a variable it takes as long as operator by
+        # operator, and as long to compile as all the rest.
+        self.gradients = (
+            tf.function(self._gradients, jit_compile=True, autograph=False)
+            if is_compiled
+            else self._gradients
+        )
 
     def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
-        """One step of the optimizer, compiled by Keras.
+        """One step of the optimizer, traced by Keras.
 
         Args:
-            data: samples, attention scores, and the teacher's tensors; where there are none of
-                these, they are computed.
+            data: see `gradients`.
         """
-        self.traces += 1
-        gradients, losses = self.gradients(model, data, model.optimizer.iterations)
+        step = tf.convert_to_tensor(model.optimizer.iterations)
+        gradients, losses = self.gradients(data, step)
         model.optimizer.apply(gradients, model.trainable_variables)
         return losses
 
-    def gradients(
-        self, model: QuantizedModel, data: Any, step: Any
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """Of the loss of a batch in all trainable variables, and its parts.
-
-        Args:
-            data: see `train_step`.
-            step: how many were done.
-        """
+    def _gradients(self, data: Any, step: Any) -> tuple[list[Any], dict[str, Any]]:
+        self.traces += 1
+        model = self._quantized
         samples, attention, remembered = data
         samples = tf.nest.flatten(samples)
         teacher = self.teacher.named(remembered or self.teacher.tensors(samples))
-        self.set_shares(model, step)
+        self.set_shares(step)
         with tf.GradientTape() as tape:
             kernels, undecided = soft_rounding(
                 model.weighted_layers, self._layer_weight, self._schedule.beta(step)
@@ -112,13 +120,13 @@ class Distillation:
         )
         return gradients, {"loss": loss, "distillation": distillation, "rounding": rounding}
 
-    def set_shares(self, model: QuantizedModel, step: Any) -> None:
+    def set_shares(self, step: Any) -> None:
         """How soft rounding, and how float activations, are in a step."""
         float_share = self._schedule.float_share(step)
-        for quantizer in model.activation_quantizers:
+        for quantizer in self._quantized.activation_quantizers:
             quantizer.float_share.assign(float_share)
         soft_share = self._schedule.soft_share(step)
-        for layer in model.weighted_layers:
+        for layer in self._quantized.weighted_layers:
             layer.soft_share.assign(soft_share)
 
     def _distillation_loss(
@@ -151,11 +159,11 @@ class Distillation:
 
     def _compared(self, values: Any, targets: Any, scores: Any) -> tuple[Any, Any]:
         """The values to go on with, and their squared error."""
-        if self._is_fused:
-            weights = spread(scores, values.shape, sums_positions=self._sums_positions)
-            return fused.compared(values, targets, weights)
-        error = values - tf.stop_gradient(targets)
-        return values, weighted_square(error, scores, sums_positions=self._sums_positions)
+        if self._is_compiled:
+            error = values - tf.stop_gradient(targets)
+            return values, weighted_square(error, scores, sums_positions=self._sums_positions)
+        weights = spread(scores, values.shape, sums_positions=self._sums_positions)
+        return fused.compared(values, targets, weights)
 
     def _output_loss(self, student: dict[Key, Any], teacher: dict[Key, Any]) -> Any:
         """Squared error of the logits, whose attention is 1, times its weight."""
