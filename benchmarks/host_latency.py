@@ -1,6 +1,6 @@
 """Makes the latency table "host": milliseconds per million multiplications, by kind and width.
 
-    python -m benchmarks.host_latency [--output tfeptq/host_latencies/android.csv] [--size 96]
+    python -m benchmarks.host_latency [--output tfeptq/host_latency_android.csv] [--size 96]
 
 Every layer of MobileNetV2, a ResNet, a U-Net's transposed convolutions and dense layers, all
 untrained, is timed by itself in LiteRT on one thread, see `tfeptq.selection.latency`. A row is

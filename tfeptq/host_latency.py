@@ -12,12 +12,15 @@ from pathlib import Path
 #: What `Budget.latency_table` calls them.
 HOST = "host"
 
-_FOLDER = Path(__file__).parent / "host_latencies"
+#: Beside this file: a folder of data is taken for a package that was forgotten.
+_FILE = "host_latency_{target}.csv"
 
 
 def host_targets() -> tuple[str, ...]:
     """Targets that have such a table."""
-    return tuple(sorted(file.stem for file in _FOLDER.glob("*.csv")))
+    before, _, after = _FILE.partition("{target}")
+    names = (file.name for file in Path(__file__).parent.glob(_FILE.format(target="*")))
+    return tuple(sorted(name.removeprefix(before).removesuffix(after) for name in names))
 
 
 def latency_file(table: str, target: str) -> Path:
@@ -30,7 +33,7 @@ def latency_file(table: str, target: str) -> Path:
         >>> latency_file("mine.csv", "coral").name
         'mine.csv'
         >>> latency_file("host", "android").name
-        'android.csv'
+        'host_latency_android.csv'
     """
     if table != HOST:
         return Path(table)
@@ -40,4 +43,4 @@ def latency_file(table: str, target: str) -> Path:
             f"target {target!r} (only for {', '.join(host_targets())}): give latency_table, a CSV "
             "file with the columns operator, bits and ms; `tfeptq latency` measures one"
         )
-    return _FOLDER / f"{target}.csv"
+    return Path(__file__).with_name(_FILE.format(target=target))
