@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 
+from tfeptq.canonical.deep_models import followed_to_the_end
 from tfeptq.canonical.own_dtype import DTYPE
 from tfeptq.freeze.bit_widths import bit_widths
 from tfeptq.freeze.folding import fold
@@ -59,7 +60,8 @@ class QuantizedModel(keras.Model):
     """
 
     def __init__(self, *args: Any, target: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with followed_to_the_end():
+            super().__init__(*args, **kwargs)
         self.dtype_policy = DTYPE
         self.target = target
         self.report = QuantizationReport()

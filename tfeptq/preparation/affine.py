@@ -15,6 +15,7 @@ import numpy as np
 from tfeptq.canonical.linear_maps import LinearMap
 from tfeptq.preparation.commutation import AffineMap
 from tfeptq.preparation.nodes import Affine, Graph, Node, Weights, reshape
+from tfeptq.preparation.rewriting import Rewriting
 
 #: Ratio of scales beyond which weights of 8 bits have less than 4 levels a sign for the smallest.
 _EQUAL = 32.0
@@ -22,26 +23,25 @@ _EQUAL = 32.0
 
 def fold_affine(graph: Graph) -> None:
     """Leaves no `Affine` node in `graph`."""
-    while any(_fold(graph, node) for node in graph.nodes() if node.kind is Affine):
-        pass
+    rewriting = Rewriting(graph)
+    rewriting.settle(lambda node: node.kind is Affine and _fold(rewriting, node))
     shared: dict[Hashable, Weights] = {}
     for node in graph.nodes():
         if node.kind is Affine:
-            graph.replace(node, _depthwise(node, shared))
+            rewriting.replace(node, _depthwise(node, shared))
 
 
-def _fold(graph: Graph, node: Node) -> bool:
-    consumers = graph.consumers()
-    if _drop_identity(graph, node) or _merge(node):
+def _fold(rewriting: Rewriting, node: Node) -> bool:
+    if _drop_identity(rewriting, node) or _merge(rewriting, node):
         return True
-    if _equalizes_inputs(graph, node):
+    if _equalizes_inputs(rewriting.graph, node):
         return False
     return (
-        _fold_backwards(graph, node, consumers)
-        or _fold_into_all_calls(graph, node, consumers)
-        or _fold_forwards(graph, node, consumers)
-        or _move_behind(graph, node, consumers)
-        or _move_before_relu(graph, node, consumers)
+        _fold_backwards(rewriting, node)
+        or _fold_into_all_calls(rewriting, node)
+        or _fold_forwards(rewriting, node)
+        or _move_behind(rewriting, node)
+        or _move_before_relu(rewriting, node)
     )
 
 
@@ -57,14 +57,14 @@ def _equalizes_inputs(graph: Graph, node: Node) -> bool:
     return is_uneven and node.inputs[0] in graph.inputs
 
 
-def _drop_identity(graph: Graph, node: Node) -> bool:
+def _drop_identity(rewriting: Rewriting, node: Node) -> bool:
     if np.all(node.options["scale"] == 1.0) and np.all(node.options["offset"] == 0.0):
-        graph.replace(node, node.inputs[0])
+        rewriting.replace(node, node.inputs[0])
         return True
     return False
 
 
-def _merge(node: Node) -> bool:
+def _merge(rewriting: Rewriting, node: Node) -> bool:
     """Two affine nodes in a row become one."""
     source = node.inputs[0]
     if source.kind is not Affine:
@@ -74,25 +74,25 @@ def _merge(node: Node) -> bool:
         "scale": source.options["scale"] * scale,
         "offset": source.options["offset"] * scale + offset,
     }
-    node.inputs = source.inputs
+    rewriting.rewire(node, source.inputs)
     return True
 
 
-def _fold_backwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+def _fold_backwards(rewriting: Rewriting, node: Node) -> bool:
     """Into the weighted layer before, when nothing else reads that or shares its weights."""
     source = node.inputs[0]
-    if not _gives(source, graph, consumers):
+    if not _gives(rewriting, source):
         return False
     assert source.weights is not None
     kernel, bias = source.weights.arrays
     scale = np.broadcast_to(node.options["scale"], bias.shape)
     scaled = _map(source).scaled_outputs(kernel, scale)
     source.weights.arrays = [scaled, bias * scale + node.options["offset"]]
-    graph.replace(node, source)
+    rewriting.replace(node, source)
     return True
 
 
-def _fold_into_all_calls(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+def _fold_into_all_calls(rewriting: Rewriting, node: Node) -> bool:
     """Into a layer whose every call the same map follows, such as the bias of a recurrent cell.
 
     An offset may also follow a sum of which the layer is an operand.
@@ -102,31 +102,32 @@ def _fold_into_all_calls(graph: Graph, node: Node, consumers: dict[Node, list[No
     for operand in operands:
         if not _is_weighted(operand) or operand.shape != source.shape:
             continue
-        calls = [other for other in consumers if other.weights is operand.weights]
-        maps = [_map_behind(call, graph, consumers) for call in calls]
-        if node in maps and all(other is not None and _is_same(other, node) for other in maps):
-            assert operand.weights is not None
+        assert operand.weights is not None
+        calls = rewriting.holders(operand.weights)
+        maps = [found for call in calls if (found := _map_behind(rewriting, call)) is not None]
+        # A sum of two calls has one map, which both would add.
+        is_of_all = node in maps and len({*maps}) == len(calls)
+        if is_of_all and all(_is_same(other, node) for other in maps):
             kernel, bias = operand.weights.arrays
             scale = np.broadcast_to(node.options["scale"], bias.shape)
             scaled = _map(operand).scaled_outputs(kernel, scale)
             operand.weights.arrays = [scaled, bias * scale + node.options["offset"]]
             for other in maps:
-                assert other is not None
-                graph.replace(other, other.inputs[0])
+                rewriting.replace(other, other.inputs[0])
             return True
     return False
 
 
-def _map_behind(call: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> Node | None:
+def _map_behind(rewriting: Rewriting, call: Node) -> Node | None:
     """The map that alone reads a layer's result, or the sum that alone reads that."""
-    if not _has_one_reader(call, graph, consumers):
+    if not rewriting.has_one_reader(call):
         return None
-    (reader,) = consumers[call]
+    (reader,) = rewriting.readers(call)
     if reader.kind is not keras.layers.Add:
         return reader if reader.kind is Affine else None
-    if reader.shape != call.shape or not _has_one_reader(reader, graph, consumers):
+    if reader.shape != call.shape or not rewriting.has_one_reader(reader):
         return None
-    (behind,) = consumers[reader]
+    (behind,) = rewriting.readers(reader)
     is_offset = behind.kind is Affine and bool(np.all(behind.options["scale"] == 1.0))
     return behind if is_offset else None
 
@@ -137,31 +138,31 @@ def _is_same(left: Node, right: Node) -> bool:
     )
 
 
-def _gives(source: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
+def _gives(rewriting: Rewriting, source: Node) -> bool:
     """Whether a weighted layer may change its output for its only reader."""
     return (
         _is_weighted(source)
-        and _has_one_reader(source, graph, consumers)
-        and not _is_shared(source, consumers)
+        and rewriting.has_one_reader(source)
+        and not _is_shared(rewriting, source)
     )
 
 
-def _fold_forwards(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+def _fold_forwards(rewriting: Rewriting, node: Node) -> bool:
     """Into all weighted layers behind, when each can take it exactly."""
     affine = AffineMap.of(node)
-    readers = consumers[node]
-    if not readers or node in graph.outputs:
+    readers = rewriting.readers(node)
+    if not readers or node in rewriting.graph.outputs:
         return False
-    if not all(_takes(reader, affine, consumers) for reader in readers):
+    if not all(_takes(rewriting, reader, affine) for reader in readers):
         return False
     for reader in readers:
         _absorb(reader, affine)
-    graph.replace(node, node.inputs[0])
+    rewriting.replace(node, node.inputs[0])
     return True
 
 
-def _takes(reader: Node, affine: AffineMap, consumers: dict[Node, list[Node]]) -> bool:
-    if not _is_weighted(reader) or _is_shared(reader, consumers):
+def _takes(rewriting: Rewriting, reader: Node, affine: AffineMap) -> bool:
+    if not _is_weighted(reader) or _is_shared(rewriting, reader):
         return False
     return affine.is_pure_scale or _map(reader).takes_offset(reader.options)
 
@@ -175,46 +176,46 @@ def _absorb(reader: Node, affine: AffineMap) -> None:
     reader.weights.arrays = [_map(reader).scaled_inputs(kernel, scale), bias + shift]
 
 
-def _move_behind(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+def _move_behind(rewriting: Rewriting, node: Node) -> bool:
     """Past a pooling, reshape or the like, when weighted layers behind it can take it."""
     affine = AffineMap.of(node)
-    if not _sinks(affine, node, graph, consumers):
+    if not _sinks(rewriting, affine, node):
         return False
-    (passed,) = consumers[node]
+    (passed,) = rewriting.readers(node)
     moved_affine = affine.behind(passed)
     assert moved_affine is not None
     moved = _affine_node(node, moved_affine, passed)
-    graph.replace(passed, moved)
-    passed.inputs = node.inputs
+    rewriting.replace(passed, moved)
+    rewriting.rewire(passed, node.inputs)
     return True
 
 
-def _sinks(affine: AffineMap, node: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
+def _sinks(rewriting: Rewriting, affine: AffineMap, node: Node) -> bool:
     """Whether layers behind `node`, or behind those it can pass, take the map on its output."""
-    readers = consumers[node]
-    if not readers or node in graph.outputs:
+    readers = rewriting.readers(node)
+    if not readers or node in rewriting.graph.outputs:
         return False
-    if all(_takes(reader, affine, consumers) for reader in readers):
+    if all(_takes(rewriting, reader, affine) for reader in readers):
         return True
     if len(readers) > 1:
         return False
     moved = affine.behind(readers[0])
-    return moved is not None and _sinks(moved, readers[0], graph, consumers)
+    return moved is not None and _sinks(rewriting, moved, readers[0])
 
 
-def _move_before_relu(graph: Graph, node: Node, consumers: dict[Node, list[Node]]) -> bool:
+def _move_before_relu(rewriting: Rewriting, node: Node) -> bool:
     """A positive scale behind a ReLU goes before it, when the weighted layer there can take it."""
     relu, affine = node.inputs[0], AffineMap.of(node)
-    if not affine.goes_before_relu(relu) or not _has_one_reader(relu, graph, consumers):
+    if not affine.goes_before_relu(relu) or not rewriting.has_one_reader(relu):
         return False
     source = relu.inputs[0]
-    if not _gives(source, graph, consumers):
+    if not _gives(rewriting, source):
         return False
     if relu.options.get("max_value") is not None:
         maximum = relu.options["max_value"] * float(affine.scale)
         relu.options = {**relu.options, "max_value": maximum}
-    graph.replace(node, relu)
-    relu.inputs = [_affine_node(node, affine, source)]
+    rewriting.replace(node, relu)
+    rewriting.rewire(relu, [_affine_node(node, affine, source)])
     return True
 
 
@@ -223,12 +224,9 @@ def _affine_node(like: Node, affine: AffineMap, source: Node) -> Node:
     return dataclasses.replace(like, inputs=[source], shape=source.shape, options=options)
 
 
-def _has_one_reader(node: Node, graph: Graph, consumers: dict[Node, list[Node]]) -> bool:
-    return len(consumers[node]) == 1 and node not in graph.outputs
-
-
-def _is_shared(node: Node, consumers: dict[Node, list[Node]]) -> bool:
-    return sum(other.weights is node.weights for other in consumers) > 1
+def _is_shared(rewriting: Rewriting, node: Node) -> bool:
+    assert node.weights is not None
+    return len(rewriting.holders(node.weights)) > 1
 
 
 def _is_weighted(node: Node) -> bool:

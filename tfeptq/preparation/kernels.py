@@ -19,6 +19,7 @@ from tfeptq.config import QuantizationConfig
 from tfeptq.preparation import activations
 from tfeptq.preparation.nodes import Graph, Node, affine, primitive
 from tfeptq.preparation.normalizations import rsqrt
+from tfeptq.preparation.rewriting import Rewriting
 from tfeptq.preparation.tables import tabulated
 from tflite_export import targets
 from tflite_export.operators.tables import CAST
@@ -37,13 +38,14 @@ def choose_kernels(graph: Graph, config: QuantizationConfig) -> None:
         ValueError: the target has neither an operator nor tables; names the layer and the targets
             that have.
     """
+    rewriting = Rewriting(graph)
     for node in graph.nodes():
         if not _is_function(node):
             continue
         made = _chosen(node, config.target, _types(node, config.activation_bits))
         if made is not node:
             made.scope, made.is_own = node.scope, node.is_own
-            graph.replace(node, made)
+            rewriting.replace(node, made)
         elif node.kind is Table:
             _refuse_missing(node, config.target)
 

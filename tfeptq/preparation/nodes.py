@@ -74,7 +74,7 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """A model under rewriting; all nodes are reached from `outputs`.
+    """A model that is rewritten, see `Rewriting`; all nodes are reached from `outputs`.
 
     Attributes:
         structure: what the model returns, with a leaf for each output; None for a flat list.
@@ -99,20 +99,6 @@ class Graph:
                 stack.append((node, True))
                 stack.extend((source, False) for source in reversed(node.inputs))
         return ordered
-
-    def consumers(self) -> dict[Node, list[Node]]:
-        readers: dict[Node, list[Node]] = {node: [] for node in self.nodes()}
-        for node in readers:
-            for source in node.inputs:
-                readers[source].append(node)
-        return readers
-
-    def replace(self, old: Node, new: Node) -> None:
-        """Makes every reader of `old` read `new`."""
-        for node in self.nodes():
-            if node is not new:
-                node.inputs = [new if source is old else source for source in node.inputs]
-        self.outputs = [new if node is old else node for node in self.outputs]
 
 
 def primitive(

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfeptq.canonical.add_layer import Add
 from tfeptq.canonical.constant_layer import Constant as ConstantLayer
+from tfeptq.canonical.deep_models import followed_to_the_end
 from tfeptq.canonical.names import legal_name, unique_name
 from tfeptq.preparation.nodes import MERGES, Constant, Graph, Input, Node
 
@@ -38,7 +39,9 @@ def rebuild(graph: Graph) -> keras.Model:
     if graph.structure is not None:
         outputs = keras.tree.pack_sequence_as(graph.structure, outputs)
     # A single input is no list: Keras warns when the structure of a call differs.
-    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=graph.name)
+    given = inputs[0] if len(inputs) == 1 else inputs
+    with followed_to_the_end():
+        return keras.Model(given, outputs, name=graph.name)
 
 
 def _layer(node: Node, name: str, layers: dict[Hashable, keras.Layer]) -> keras.Layer:

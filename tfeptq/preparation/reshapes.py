@@ -11,23 +11,24 @@ import dataclasses
 import keras
 
 from tfeptq.preparation.nodes import Affine, Graph, Node, reshape
+from tfeptq.preparation.rewriting import Rewriting
 
 
 def sink_reshapes(graph: Graph) -> None:
     """Rewrites `graph` until no reshape can move and none follows another."""
-    while any(_step(graph, node) for node in graph.nodes()):
-        pass
+    rewriting = Rewriting(graph)
+    rewriting.settle(lambda node: _step(rewriting, node))
 
 
-def _step(graph: Graph, node: Node) -> bool:
+def _step(rewriting: Rewriting, node: Node) -> bool:
     if _is_reshape(node):
-        return _merge(graph, node)
+        return _merge(rewriting, node)
     if not node.inputs or not all(_is_reshape(source) for source in node.inputs):
         return False
     # Equal on both sides of the reshapes: otherwise the merge broadcasts.
     shapes = {(source.inputs[0].shape, source.shape) for source in node.inputs}
     if _is_elementwise(node) and len(shapes) == 1 and _commutes(node):
-        _swap(graph, node)
+        _swap(rewriting, node)
         return True
     return False
 
@@ -36,14 +37,14 @@ def _is_reshape(node: Node) -> bool:
     return node.kind is keras.layers.Reshape
 
 
-def _merge(graph: Graph, node: Node) -> bool:
+def _merge(rewriting: Rewriting, node: Node) -> bool:
     """Drops a reshape to the same shape, and the first of two reshapes."""
     source = node.inputs[0]
     if source.shape == node.shape:
-        graph.replace(node, source)
+        rewriting.replace(node, source)
         return True
     if _is_reshape(source):
-        node.inputs = [source.inputs[0]]
+        rewriting.rewire(node, source.inputs)
         return True
     return False
 
@@ -60,7 +61,7 @@ def _commutes(node: Node) -> bool:
     return not by_channel or source.inputs[0].shape[-1] == source.shape[-1]
 
 
-def _swap(graph: Graph, node: Node) -> None:
+def _swap(rewriting: Rewriting, node: Node) -> None:
     """operator(reshape(x)) becomes reshape(operator(x))."""
     before = node.inputs[0]
     moved = dataclasses.replace(
@@ -70,4 +71,4 @@ def _swap(graph: Graph, node: Node) -> None:
     )
     behind = reshape(moved, before.name, node.shape)
     behind.place = behind.place or before.place
-    graph.replace(node, behind)
+    rewriting.replace(node, behind)

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfeptq.canonical.table_layer import Step, Table
 from tfeptq.preparation.nodes import Affine, Graph, Node, primitive
+from tfeptq.preparation.rewriting import Rewriting
 
 
 def tabulated(node: Node, name: str, function: str, **settings: float | None) -> Node:
@@ -23,16 +24,17 @@ def merge_tables(graph: Graph) -> None:
 
     What was an operator and a rounding of its own is exact then, and free.
     """
+    rewriting = Rewriting(graph)
     for node in graph.nodes():
         source = node.inputs[0] if node.inputs else node
-        if _steps(node) is None or not _is_read_once(graph, source):
+        if _steps(node) is None or not rewriting.has_one_reader(source):
             continue
         first, second = _steps(source), _steps(node)
         if first is None or second is None or Table not in (node.kind, source.kind):
             continue
         merged = primitive(Table, node.name, source.inputs, steps=[*first, *second])
         merged.scope, merged.is_own = node.scope, node.is_own
-        graph.replace(node, merged)
+        rewriting.replace(node, merged)
 
 
 def _steps(node: Node) -> list[Step] | None:
@@ -45,7 +47,3 @@ def _steps(node: Node) -> list[Step] | None:
     if np.size(scale) != 1 or np.size(offset) != 1:
         return None
     return [("affine", {"scale": float(scale), "offset": float(offset)})]
-
-
-def _is_read_once(graph: Graph, node: Node) -> bool:
-    return node not in graph.outputs and len(graph.consumers().get(node, ())) == 1

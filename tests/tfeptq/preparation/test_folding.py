@@ -123,3 +123,16 @@ def test_folding_is_exact_for_extreme_statistics():
     model = image_model(L.Conv2D(N, 3), L.BatchNormalization(epsilon=1e-3))
     model.layers[-1].moving_variance.assign(np.geomspace(1e-6, 1e6, N))
     check(model)
+
+
+@pytest.mark.parametrize("second", ["another input", "the same input", "what is no call"])
+def test_what_follows_a_sum_of_two_calls_is_added_once(second):
+    inputs = keras.Input((5,)), keras.Input((5,))
+    shared = L.Dense(5)
+    others = {
+        "another input": lambda: shared(inputs[1]),
+        "the same input": lambda: shared(inputs[0]),
+        "what is no call": lambda: inputs[1],
+    }
+    total = L.Add()([shared(inputs[0]), others[second]()]) + 3.0
+    check(randomize(keras.Model(inputs, total)))
