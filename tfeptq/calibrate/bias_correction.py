@@ -83,8 +83,9 @@ def correct_biases(
         name: without_chance(tf.constant(np.concatenate(parts)), used).numpy()
         for name, parts in rows.items()
     }
+    layers = LayerGraph.of(quantized).layers
     for name, shift in shifts.items():
-        quantized.get_layer(name).shift_bias(-shift)
+        layers[name].shift_bias(-shift)
     return shifts
 
 

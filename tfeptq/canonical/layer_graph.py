@@ -7,6 +7,7 @@ serves calibration, scores, training and freezing: each needs intermediate tenso
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -75,13 +76,19 @@ class LayerGraph:
     @classmethod
     def _read(cls, model: keras.Model) -> LayerGraph:
         config = model.get_config()
+        layers = {layer.name: layer for layer in model.layers}
         calls = [
             call
             for entry in config["layers"]
-            for call in _layer_calls(model.get_layer(entry["name"]), entry)
+            for call in _layer_calls(layers[entry["name"]], entry)
         ]
         inputs = _keys(config["input_layers"])
         return cls(_in_order(calls, inputs), inputs, _keys(config["output_layers"]))
+
+    @functools.cached_property
+    def layers(self) -> Mapping[str, keras.Layer]:
+        """What is called, by name: Keras's `get_layer` looks through all layers each time."""
+        return {call.layer.name: call.layer for call in self.calls}
 
     @staticmethod
     def outputs_of(model: keras.Model) -> tuple[Key, ...]:

@@ -131,7 +131,7 @@ class QuantizationPlan:
         asked = asked_widths(model, topology.graph, config)
         storable = {
             name: storable_widths(
-                model.get_layer(name),
+                topology.graph.layers[name],
                 widths,
                 dtype=activation_dtype(bits[name]),
                 target=config.target,
@@ -202,7 +202,7 @@ class QuantizationPlan:
             ValueError: a width that the target cannot store; names the layer.
         """
         return weight_storage(
-            self.model.get_layer(layer),
+            self.graph.layers[layer],
             bits,
             dtype=dtype or self.weights[layer].dtype,
             target=self.target,
@@ -216,7 +216,7 @@ class QuantizationPlan:
             ValueError: there is none; names the layer.
         """
         return storable_widths(
-            self.model.get_layer(layer),
+            self.graph.layers[layer],
             self.candidates[layer],
             dtype=dtype,
             target=self.target,
@@ -296,9 +296,10 @@ def _decided(
 ) -> dict[str, Any]:
     """The parts of a plan that follow from widths and ranges."""
     dtypes = {name: activation_dtype(bits) for name, bits in activation_bits.items()}
+    layers = topology.graph.layers
     weights = {
         name: weight_storage(
-            model.get_layer(name), bits, dtype=dtypes[name], target=target, grid=weight_grid
+            layers[name], bits, dtype=dtypes[name], target=target, grid=weight_grid
         )
         for name, bits in weight_bits.items()
     }

@@ -41,7 +41,7 @@ def wrap(plan: QuantizationPlan) -> tuple[Any, Any]:
         name = call.layer.name
         layers[name] = _quantized_copy(call.layer, plan, calls=counts[name])
     builder = _Builder(plan, layers)
-    _copy_weights(plan.model, layers)
+    _copy_weights(plan.graph.layers, layers)
     outputs: Any = [builder.tensors[key] for key in plan.graph.outputs]
     structure = output_structure(plan.model)
     if structure is not None:
@@ -133,9 +133,9 @@ class _Builder:
         return self._copies[copy]
 
 
-def _copy_weights(model: keras.Model, layers: Mapping[str, keras.Layer]) -> None:
+def _copy_weights(given: Mapping[str, keras.Layer], layers: Mapping[str, keras.Layer]) -> None:
     for name, layer in layers.items():
         if isinstance(layer, keras.layers.Wrapper):
-            layer.layer.set_weights(model.get_layer(name).get_weights())
+            layer.layer.set_weights(given[name].get_weights())
         elif isinstance(layer, Constant | Lookup):
-            layer.set_weights(model.get_layer(name).get_weights())
+            layer.set_weights(given[name].get_weights())

@@ -271,7 +271,7 @@ class _Both:
         return any(applicable(kernel, way) for kernel in self._of_layer(name))
 
     def _hook(self, name: str, way: str) -> Any:
-        found = Restored(self._canonical.get_layer(name), self._of_layer(name), way)
+        found = Restored(LayerGraph.of(self._canonical).layers[name], self._of_layer(name), way)
 
         def hook(call: Call, inputs: list[Any], output: Any) -> Any:
             expected = self._stands_for.get(call.output)
@@ -281,9 +281,10 @@ class _Both:
 
 
 def _require_same_weights(canonical: keras.Model, quantized: keras.Model) -> None:
+    layers = LayerGraph.of(canonical).layers
     for layer in quantized.layers:
         if isinstance(layer, QuantizedWeights):
-            own = keras.ops.convert_to_numpy(canonical.get_layer(layer.name).kernel)
+            own = keras.ops.convert_to_numpy(layers[layer.name].kernel)
             if not np.allclose(own, layer.float_kernel, rtol=1e-5, atol=1e-7):
                 raise ValueError(
                     f"layer {layer.name!r} has other weights in the float model than in the one "

@@ -199,8 +199,9 @@ def _choose_variables(
     for call in weighted_calls(graph):
         mean_square = tf.reduce_mean(tf.square(tensors[call.output]))
         squares.setdefault(call.layer.name, []).append(mean_square)
+    layers = LayerGraph.of(quantized).layers
     for name, of_calls in squares.items():
-        layer = quantized.get_layer(name)
+        layer = layers[name]
         rms = float(tf.sqrt(tf.add_n(of_calls) / len(of_calls)))
         layer.set_units(
             rounding=config.rounding_learning_rate / config.learning_rate, bias=rms or 1.0

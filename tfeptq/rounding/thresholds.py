@@ -126,9 +126,11 @@ def _grids_of_layers(
 ) -> Callable[[Sequence[str]], dict[str, WeightGrid]]:
     """Finds the grids of the layers of some names, by what each is asked to look at."""
 
+    layers = LayerGraph.of(model).layers
+
     def of_layers(names: Sequence[str]) -> dict[str, WeightGrid]:
         def suited(name: str, **known: Any) -> WeightGrid:
-            return suited_grid(model.get_layer(name), method=method, **settings[name], **known)
+            return suited_grid(layers[name], method=method, **settings[name], **known)
 
         by_output = {name for name in names if asked[name] == "covariance"}
         grids = {

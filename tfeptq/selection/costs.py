@@ -48,7 +48,7 @@ def storage(
         except ValueError:
             return None
         stored = _stored_bytes(plan, held, budget)
-        channels = plan.model.get_layer(name).bias.shape[0]
+        channels = plan.graph.layers[name].bias.shape[0]
         bias = channels * np.dtype(bias_dtype(held.dtype)).itemsize
         return {
             "weight_bytes": weight_bytes(plan, held, budget),
@@ -179,11 +179,11 @@ def _plain_bytes(plan: QuantizationPlan, held: WeightStorage) -> int:
 
 
 def _bytes(plan: QuantizationPlan, held: WeightStorage, bits: int) -> int:
-    return -(-int(np.prod(plan.model.get_layer(held.name).kernel.shape)) * bits // 8)
+    return -(-int(np.prod(plan.graph.layers[held.name].kernel.shape)) * bits // 8)
 
 
 def _scales(plan: QuantizationPlan, held: WeightStorage) -> int:
-    channels = plan.model.get_layer(held.name).bias.shape[0]
+    channels = plan.graph.layers[held.name].bias.shape[0]
     return _SCALE_BYTES * (channels if held.per_channel else 1)
 
 

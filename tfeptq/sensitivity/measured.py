@@ -84,15 +84,16 @@ class MeasuredDivergence:
         return self._known[key]
 
     def _measured(self, widths: Mapping[str, int], activations: Mapping[str, int]) -> float:
-        old = {name: self._model.get_layer(name).get_weights() for name in widths}
+        layers = LayerGraph.of(self._model).layers
+        old = {name: layers[name].get_weights() for name in widths}
         try:
             for name, (kernel, bias) in old.items():
                 error = self._errors[name, widths[name]]
-                self._model.get_layer(name).set_weights([kernel + error.kernel, bias + error.bias])
+                layers[name].set_weights([kernel + error.kernel, bias + error.bias])
             moved = self._outputs(activations)
         finally:
             for name, values in old.items():
-                self._model.get_layer(name).set_weights(values)
+                layers[name].set_weights(values)
         return float(tf.reduce_mean(self._distillation.divergence(self._reference, moved)))
 
     def _outputs(self, activations: Mapping[str, int]) -> dict[Key, tf.Tensor]:

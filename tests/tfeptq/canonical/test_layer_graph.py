@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers as L
 
+import tfeptq
 from tests.tfeptq import small_models
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.preparation import prepare
@@ -48,3 +51,15 @@ def test_a_tensor_is_gone_when_its_last_reader_has_read_it():
     assert len(most) == len(graph.calls) > 20
     # What the sum waits for, and what the call reads.
     assert max(most) == 2
+
+
+def test_nobody_asks_keras_for_layers_by_name():
+    """`get_layer` looks through all layers each time: asked once a layer, their square."""
+    package = Path(tfeptq.__file__).parent
+    found = [
+        f"{path.relative_to(package)}: {ast.unparse(node)}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get_layer")
+    ]
+    assert not found, f"{found}: take LayerGraph.of(model).layers"
