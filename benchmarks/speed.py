@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["resnet8", "dscnn", "resnet20"])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=500, help="from 500 on XLA compiles them")
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--runs", type=int, default=1, help="of the steps, in turns")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)

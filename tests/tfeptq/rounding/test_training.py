@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.types.experimental import PolymorphicFunction
 
 from tests.tfeptq import small_models
@@ -40,7 +41,7 @@ IS_COMPILED = pytest.mark.parametrize("is_compiled", [False, True])
 
 
 def compile_whole(patch, is_compiled):
-    patch.setattr(distillation, "_gains_from_xla", lambda quantized, steps: is_compiled)
+    patch.setattr(distillation, "_gains_from_xla", lambda: is_compiled)
 
 
 def one_layer() -> tuple[keras.Model, np.ndarray]:
@@ -140,12 +141,10 @@ def test_steps_compiled_whole_are_those_by_operators():
     np.testing.assert_allclose(*losses, rtol=2e-6)
 
 
-def test_what_is_compiled_whole():
-    """Many steps without depthwise convolutions."""
-    plain = quantize(*one_layer(), dataclasses.replace(CONFIG, rounding="nearest"))
-    gains = distillation._gains_from_xla
-    assert [gains(plain, steps) for steps in (1, 499, 500, 2000)] == [False, False, True, True]
-    assert not gains(trained(False).quantized, 2000)
+def test_nothing_is_compiled_whole_on_a_cpu(monkeypatch):
+    for devices in ([], ["GPU:0"]):
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, found=devices: found)
+        assert distillation._gains_from_xla() == bool(devices)
 
 
 @IS_COMPILED

@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import layers as L
 
 import tfeptq
-from tfeptq.rounding import distillation
 
 BATCH = 16
 
@@ -44,9 +43,7 @@ class Peak(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("kind", ["whole", "depthwise"])
-def test_a_step_takes_about_what_a_plain_one_does(kind, monkeypatch):
-    """Operator by operator: a compiled step takes one buffer, whose size the pool rounds up."""
-    monkeypatch.setattr(distillation, "_gains_from_xla", lambda quantized, steps: False)
+def test_a_step_takes_about_what_a_plain_one_does(kind):
     try:
         tf.config.experimental.get_memory_info("CPU:0")
     except ValueError:
