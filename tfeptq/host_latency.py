@@ -13,14 +13,10 @@ from pathlib import Path
 HOST = "host"
 
 #: Beside this file: a folder of data is taken for a package that was forgotten.
-_FILE = "host_latency_{target}.csv"
-
-
-def host_targets() -> tuple[str, ...]:
-    """Targets that have such a table."""
-    before, _, after = _FILE.partition("{target}")
-    names = (file.name for file in Path(__file__).parent.glob(_FILE.format(target="*")))
-    return tuple(sorted(name.removeprefix(before).removesuffix(after) for name in names))
+_TABLES = {
+    file.stem.removeprefix("host_latency_"): file
+    for file in sorted(Path(__file__).parent.glob("host_latency_*.csv"))
+}
 
 
 def latency_file(table: str, target: str) -> Path:
@@ -37,10 +33,10 @@ def latency_file(table: str, target: str) -> Path:
     """
     if table != HOST:
         return Path(table)
-    if target not in host_targets():
+    if target not in _TABLES:
         raise ValueError(
             f"budget: latency_ms needs the times of layers, and none come with the package for "
-            f"target {target!r} (only for {', '.join(host_targets())}): give latency_table, a CSV "
+            f"target {target!r} (only for {', '.join(_TABLES)}): give latency_table, a CSV "
             "file with the columns operator, bits and ms; `tfeptq latency` measures one"
         )
-    return Path(__file__).with_name(_FILE.format(target=target))
+    return _TABLES[target]

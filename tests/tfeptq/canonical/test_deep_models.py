@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from keras import layers as L
 
 import tfeptq
@@ -13,8 +14,16 @@ from tfeptq.preparation.nodes import Graph, Input, Node, primitive
 from tfeptq.preparation.rebuild import rebuild
 
 
-def test_a_model_may_be_deeper_than_python_calls(tmp_path):
-    limit = sys.getrecursionlimit()
+@pytest.fixture
+def limit():
+    """Fewer calls than usual: a thousand layers take long to make and to read."""
+    before, lower = sys.getrecursionlimit(), 400
+    sys.setrecursionlimit(lower)
+    yield lower
+    sys.setrecursionlimit(before)
+
+
+def test_a_model_may_be_deeper_than_python_calls(limit, tmp_path):
     first = last = Node(Input, "inputs", [], (2,))
     for index in range(limit + 10):
         last = primitive(L.ReLU, f"relu{index}", [last])

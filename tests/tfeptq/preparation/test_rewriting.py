@@ -69,14 +69,14 @@ def unrolled(steps):
     return randomize(keras.Model(inputs, L.Dense(2)(L.GRU(3)(hidden))))
 
 
-def walked(deep):
+def residual(blocks):
     inputs = x = keras.Input((8, 8, 4))
-    for _ in range(deep):
+    for _ in range(blocks):
         x = L.Add()([x, L.ReLU()(L.BatchNormalization()(L.Conv2D(4, 3, padding="same")(x)))])
     return randomize(keras.Model(inputs, x))
 
 
-@pytest.mark.parametrize("make", [unrolled, walked])
+@pytest.mark.parametrize("make", [unrolled, residual])
 def test_a_model_twice_as_deep_is_walked_through_as_often(make, monkeypatch):
     """So the time of preparation is in proportion to its depth."""
     original, calls = Graph.nodes, []
