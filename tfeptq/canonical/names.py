@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from tflite_export.graph.names import unique_name
+from tflite_export.graph.names import free_name, unique_name
 
-__all__ = ["by_legal_name", "legal_name", "unique_name"]
+__all__ = ["by_legal_name", "free_name", "legal_name", "unique_name"]
 
 _Value = TypeVar("_Value")
 

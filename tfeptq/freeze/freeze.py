@@ -18,7 +18,7 @@ from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import activation_range, bias_dtype
 from tfeptq.canonical.layer_graph import Call, Key
 from tfeptq.canonical.lookup_layer import Lookup
-from tfeptq.canonical.names import unique_name
+from tfeptq.canonical.names import free_name, unique_name
 from tfeptq.canonical.primitives import primitive_of
 from tfeptq.canonical.table_layer import Table
 from tfeptq.quantized.quantizers import ActivationQuantizer
@@ -217,7 +217,7 @@ class _Freezer:
         return tensor.name
 
     def _unique(self, name: str) -> str:
-        return unique_name(name, set(self._tensors))
+        return free_name(name, self._tensors)
 
     def _weights(self, layer: QuantizedWeights, source: Tensor, like: Tensor) -> list[str]:
         """Weight and bias constants; a shared layer's weights are written once."""

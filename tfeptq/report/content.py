@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tfeptq.model import QuantizedModel
     from tfeptq.report.quality import Quality
 
+#: Nobody looks at more points of a frontier.
+FRONTIER_POINTS = 400
 _PACKAGES = ("tfeptq", "keras", "tensorflow", "ai-edge-litert", "tflite-micro", "ethos-u-vela")
 
 
@@ -46,7 +48,8 @@ class Content:
         sizes: (what, bytes).
         layers: operators of the file, those first that lose most.
         runtimes: that ran the file, and those that were skipped.
-        frontier: costs and predicted losses of the undominated choices, where widths were chosen.
+        frontier: costs and predicted losses of the undominated choices, where widths were chosen;
+            of many `FRONTIER_POINTS`, spread evenly.
     """
 
     name: str
@@ -153,7 +156,7 @@ def _frontier(quantized: QuantizedModel) -> list[dict[str, Any]]:
     choice = quantized.report.choice
     if choice is None:
         return []
-    points = choice.frontier(cost_of(quantized))
+    points = choice.frontier(cost_of(quantized), most=FRONTIER_POINTS)
     return [
         {"costs": point.costs, "loss": point.loss, "file_bytes": point.file_bytes}
         for point in points

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.quantized.quantizers import ActivationQuantizer
-from tfeptq.report.content import Content, cost_of
+from tfeptq.report.content import FRONTIER_POINTS, Content, cost_of
 from tfeptq.report.frontier_plot import frontier_figure
 from tfeptq.report.graph_plot import graph_figure
 
@@ -64,7 +64,8 @@ def _frontier(quantized: QuantizedModel) -> go.Figure | None:
     if choice is None:
         return None
     cost = cost_of(quantized)
-    return frontier_figure(choice.frontier(cost), choice.point_of(quantized.bit_widths), cost)
+    frontier = choice.frontier(cost, most=FRONTIER_POINTS)
+    return frontier_figure(frontier, choice.point_of(quantized.bit_widths), cost)
 
 
 def _training(content: Content) -> go.Figure | None:

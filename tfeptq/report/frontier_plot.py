@@ -11,9 +11,6 @@ from tfeptq.selection.frontier_point import FrontierPoint
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-#: Plotly draws thousands of points; nobody hovers over more than these.
-_POINTS = 400
-
 
 def frontier_figure(
     frontier: Sequence[FrontierPoint], chosen: FrontierPoint, cost: str
@@ -25,13 +22,12 @@ def frontier_figure(
     """
     import plotly.graph_objects as go
 
-    points = _thinned(frontier)
     figure = go.Figure(
         [
             go.Scatter(
-                x=[point.costs[cost] for point in points],
-                y=[point.loss for point in points],
-                text=[_in_words(point) for point in points],
+                x=[point.costs[cost] for point in frontier],
+                y=[point.loss for point in frontier],
+                text=[_in_words(point) for point in frontier],
                 mode="lines+markers",
                 name="undominated choices",
             ),
@@ -45,7 +41,7 @@ def frontier_figure(
             ),
         ]
     )
-    lowest = min(chosen.loss, *(point.loss for point in points))
+    lowest = min(chosen.loss, *(point.loss for point in frontier))
     figure.update_layout(
         template="plotly_white",
         xaxis_title=cost.replace("_", " "),
@@ -55,13 +51,6 @@ def frontier_figure(
         margin={"t": 30, "b": 50},
     )
     return figure
-
-
-def _thinned(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """At most so many points, evenly spread, both ends among them."""
-    stride = -(-len(points) // _POINTS)
-    thinned = list(points[::stride])
-    return thinned if thinned[-1] is points[-1] else [*thinned, points[-1]]
 
 
 def _in_words(point: FrontierPoint) -> str:

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tfeptq.selection.frontier_point import FrontierPoint, spread
 from tflite_export import ExportResult
 
 if TYPE_CHECKING:
     from tfeptq.report.comparison import ModelComparison
     from tfeptq.report.quality import Quality
-    from tfeptq.selection.frontier_point import FrontierPoint
     from tfeptq.selection.latency_table import LatencyTable
 
 
@@ -54,7 +53,7 @@ def show_layers(result: ExportResult) -> None:
 
 def show_frontier(points: Sequence[FrontierPoint], cost: str, *, rows: int = 20) -> None:
     """Points spread evenly over the frontier, and how many layers have which width."""
-    chosen = sorted({round(index) for index in np.linspace(0, len(points) - 1, rows)})
+    chosen = spread(len(points), rows)
     table = [
         (
             f"{point.costs[cost]:,.0f}" if cost != "latency_ms" else f"{point.costs[cost]:.4f}",

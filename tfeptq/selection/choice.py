@@ -10,7 +10,7 @@ from tfeptq.goals import COSTS
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.selection.factor import Table, Variable, Widths, activations, weights
 from tfeptq.selection.frontier import Frontier
-from tfeptq.selection.frontier_point import FrontierPoint
+from tfeptq.selection.frontier_point import FrontierPoint, spread
 from tfeptq.selection.memory import STEP
 from tfeptq.selection.program import Program
 from tfeptq.selection.refinement import refined
@@ -78,10 +78,14 @@ class Choice:
             bounds["activation_bytes"] -= excess
         raise self._refusal(limits)
 
-    def frontier(self, cost: str) -> list[FrontierPoint]:
-        """Undominated choices of loss against one cost, the cheapest first."""
+    def frontier(self, cost: str, *, most: int | None = None) -> list[FrontierPoint]:
+        """Undominated choices of loss against one cost, the cheapest first.
+
+        Args:
+            most: so many at most, spread evenly: of hundreds of layers there are tens of thousands.
+        """
         points = self.pareto(cost)
-        return [self.point(points.widths(i)) for i in range(len(points))]
+        return [self.point(points.widths(index)) for index in spread(len(points), most)]
 
     def pareto(self, cost: str) -> Frontier:
         """The same choices, their costs not spelled out."""

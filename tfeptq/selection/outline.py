@@ -16,7 +16,7 @@ from tfeptq.canonical import linear
 from tfeptq.canonical.constant_layer import Constant
 from tfeptq.canonical.integer_types import bias_dtype
 from tfeptq.canonical.layer_graph import Call, Key
-from tfeptq.canonical.names import unique_name
+from tfeptq.canonical.names import free_name
 from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
@@ -104,7 +104,7 @@ class _Outline:
             source = self._tensors[name]
             first = int(self._integers(name)[0])
             tensors, operators = place_operators(
-                source, first, name, lambda wanted: unique_name(wanted, set(self._tensors))
+                source, first, name, lambda wanted: free_name(wanted, self._tensors)
             )
             self._tensors.update({tensor.name: tensor for tensor in tensors})
             self._operators += operators
@@ -163,7 +163,7 @@ class _Outline:
         bits: int = 8,
         data: np.ndarray | None = None,
     ) -> str:
-        name = unique_name(name, set(self._tensors))
+        name = free_name(name, self._tensors)
         quantization = Quantization(np.ones(scales, np.float32), 0, axis)
         self._tensors[name] = Tensor(name, shape, dtype, quantization, data, bits)
         return name

@@ -49,6 +49,7 @@ class Program:
     ) -> None:
         self.losses, self.factors = losses, tuple(factors)
         self.order = tuple(v for v in order or () if len(losses[v]) > 1)
+        self._frontiers: dict[tuple[str, ...], Frontier] = {}
         self._touching: dict[Variable, list[Factor]] = {variable: [] for variable in losses}
         for factor in factors:
             for variable in factor.variables:
@@ -78,7 +79,22 @@ class Program:
     def is_allowed(self, widths: Mapping[Variable, int]) -> bool:
         """Whether every factor has the combination, and the order holds."""
         has_all = all(factor.at(widths) is not None for factor in self.factors)
-        return has_all and self._is_ordered(widths)
+        return has_all and self.is_ordered(widths)
+
+    def is_ordered(self, widths: Mapping[Variable, int]) -> bool:
+        """Whether widths do not fall along the order."""
+        pairs = itertools.pairwise(self.order)
+        return all(widths[lower] <= widths[higher] for lower, higher in pairs)
+
+    def decide_together(self, *variables: Variable) -> bool:
+        """Whether a factor depends on several of them."""
+        return any(b in self._beside[a] for a, b in itertools.combinations(variables, 2))
+
+    @functools.cached_property
+    def _beside(self) -> dict[Variable, frozenset[Variable]]:
+        """The variables of every variable's factors."""
+        found = self._touching.items()
+        return {v: frozenset(w for f in factors for w in f.variables) for v, factors in found}
 
     def change(self, widths: Mapping[Variable, int], moved: Widths) -> dict[str, float] | None:
         """Cost name -> what other widths of some variables add to it; None if a factor forbids it.
@@ -86,9 +102,9 @@ class Program:
         Args:
             widths: a choice that is allowed.
         """
-        changed = {**widths, **moved}
         added: dict[str, float] = {}
         for factor in {id(f): f for variable in moved for f in self._touching[variable]}.values():
+            changed = {v: moved.get(v, widths[v]) for v in factor.variables}
             old, new = factor.at(widths), factor.at(changed)
             if old is None or new is None:
                 return None
@@ -165,7 +181,14 @@ class Program:
         """Undominated choices of loss against the largest of some costs, cheapest first.
 
         All of them where dynamic programming finds them; otherwise the optima at `POINTS` bounds.
+        It is computed once: a search that runs ahead of its evaluations asks again and again.
         """
+        key = tuple(names)
+        if key not in self._frontiers:
+            self._frontiers[key] = self._pareto(key)
+        return self._frontiers[key]
+
+    def _pareto(self, names: Sequence[str]) -> Frontier:
         found = self._separated(names) if len(names) == 1 else None
         if found is not None:
             frontier = self._frontier(found, names[0])
@@ -189,10 +212,6 @@ class Program:
         """The largest of some costs of one choice."""
         totals = self.costs(widths)
         return max(totals.get(name, 0) for name in names)
-
-    def _is_ordered(self, widths: Mapping[Variable, int]) -> bool:
-        pairs = itertools.pairwise(self.order)
-        return all(widths[lower] <= widths[higher] for lower, higher in pairs)
 
     @functools.cached_property
     def _integer(self) -> IntegerProgram:

@@ -9,9 +9,11 @@ by single steps: one variable a width up, and where that exceeds a bound, anothe
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfeptq.selection.factor import Variable, Widths
+from tfeptq.selection.integer_program import LOSS
 from tfeptq.selection.program import Program
 
 
@@ -36,10 +38,9 @@ def refined(
     best = min([*starts, *search.uniform()], key=measure)
     tried = {tuple(best.items())}
     while moves > 0:
-        fresh = [w for w in search.neighbours(best) if tuple(w.items()) not in tried]
-        fresh.sort(key=program.loss)
+        untried = (w for w in search.neighbours(best) if tuple(w.items()) not in tried)
         found = None
-        for candidate in fresh[:moves]:
+        for candidate in itertools.islice(untried, moves):
             moves -= 1
             tried.add(tuple(candidate.items()))
             if measure(candidate) < measure(best):
@@ -73,35 +74,85 @@ class _Search:
         return [choice for choice in choices if self._program.fits(choice, self._limits)]
 
     def neighbours(self, widths: Widths) -> Iterator[Widths]:
-        """Choices with one width raised, and one other lowered as little as the limits ask for."""
-        totals = {name: self._program.cost(widths, name) for name in self._limits}
-        for variable, raised in self._steps(widths):
-            if self._fits(widths, raised, totals):
-                yield {**widths, **raised}
-                continue
-            for other in widths:
-                lowered = ({**raised, other: bits} for bits in self._narrower(widths, other))
-                fitting = (move for move in lowered if self._fits(widths, move, totals))
-                if other != variable and (move := next(fitting, None)) is not None:
-                    yield {**widths, **move}
+        """Choices with one width raised, and one other lowered as little as the limits ask for.
 
-    def _steps(self, widths: Widths) -> Iterator[tuple[Variable, Widths]]:
-        """Every variable, and its next wider width."""
+        The least predicted loss comes first. There are up to as many as pairs of variables: what
+        they cost is a sum of changes, and counted anew where one is asked for.
+        """
+        changes = _Changes(self._program, self._limits, widths)
+        moves = sorted(self._moves(widths, changes), key=changes.loss)
+        choices = ({**widths, **moved} for moved in moves)
+        return (choice for choice in choices if self._program.fits(choice, self._limits))
+
+    def _moves(self, widths: Widths, changes: _Changes) -> Iterator[Widths]:
+        """New widths of one or two variables."""
+        narrower = {variable: self._narrower(widths, variable) for variable in widths}
         for variable, table in self._program.losses.items():
             wider = [bits for bits in table if bits > widths[variable]]
-            if wider:
-                yield variable, {variable: min(wider)}
+            if not wider:
+                continue
+            raised = {variable: min(wider)}
+            if changes.fit(raised):
+                yield raised
+                continue
+            for other in widths:
+                lowered = ({**raised, other: bits} for bits in narrower[other])
+                fitting = (moved for moved in lowered if changes.fit(moved))
+                if other != variable and (move := next(fitting, None)) is not None:
+                    yield move
 
     def _narrower(self, widths: Widths, variable: Variable) -> list[int]:
         """The widest first."""
         table = self._program.losses[variable]
         return sorted((bits for bits in table if bits < widths[variable]), reverse=True)
 
-    def _fits(self, widths: Widths, moved: Widths, totals: Mapping[str, float]) -> bool:
-        """Whether a change is allowed and within the limits; what seems to is counted anew."""
-        added = self._program.change(widths, moved)
-        return (
-            added is not None
-            and all(totals[n] + added.get(n, 0) <= limit for n, limit in self._limits.items())
-            and self._program.fits({**widths, **moved}, self._limits)
-        )
+
+#: What is added to the predicted loss, and to each cost that has a limit.
+_Added = tuple[float, ...]
+
+
+class _Changes:
+    """What other widths of one or two variables add to a choice."""
+
+    def __init__(self, program: Program, limits: Mapping[str, float], widths: Widths) -> None:
+        self._program, self._widths, self._names = program, widths, tuple(limits)
+        totals = program.costs(widths)
+        self._left = [limit - totals.get(name, 0) for name, limit in limits.items()]
+        self._alone = {
+            (variable, bits): self._counted({variable: bits})
+            for variable, table in program.losses.items()
+            for bits in table
+        }
+
+    def fit(self, moved: Widths) -> bool:
+        """Whether they are allowed and within the limits, but for rounding."""
+        added = self._added(moved)
+        if added is None or any(map(operator.gt, added[1:], self._left)):
+            return False
+        return not self._program.order or self._program.is_ordered({**self._widths, **moved})
+
+    def loss(self, moved: Widths) -> float:
+        """What those that are allowed add to the predicted loss."""
+        added = self._added(moved)
+        assert added is not None
+        return added[0]
+
+    def _added(self, moved: Widths) -> _Added | None:
+        """A sum where no cost depends on both: counting costs of every pair would take long."""
+        if self._program.decide_together(*moved):
+            return self._counted(moved)
+        total: _Added | None = None
+        for each in moved.items():
+            added = self._alone[each]
+            if added is None:
+                return None
+            total = added if total is None else tuple(map(operator.add, total, added))
+        return total
+
+    def _counted(self, moved: Widths) -> _Added | None:
+        added = self._program.change(self._widths, moved)
+        if added is None:
+            return None
+        losses, widths = self._program.losses, self._widths
+        own = sum(losses[each][bits] - losses[each][widths[each]] for each, bits in moved.items())
+        return added.get(LOSS, 0) + own, *(added.get(name, 0) for name in self._names)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tfeptq import small_models
-from tests.tfeptq.selection.programs import choices, named, separable
+from tests.tfeptq.selection.programs import choices, loss, named, programs, separable, total
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.config import QuantizationConfig
 from tfeptq.hessian.distillation import SelfDistillation
@@ -15,6 +17,7 @@ from tfeptq.hessian.float_scores import FloatScores
 from tfeptq.hessian.pairs import RoundingError
 from tfeptq.plan.quantization_plan import QuantizationPlan
 from tfeptq.preparation import prepare
+from tfeptq.selection import refinement
 from tfeptq.selection.factor import Factor, activations, weights
 from tfeptq.selection.program import Program
 from tfeptq.selection.refinement import refined
@@ -25,6 +28,41 @@ NAMES, WIDTHS = "abcd", (2, 4, 8)
 LOSSES = {name: {2: 3.0, 4: 1.0, 8: 0.1} for name in NAMES} | {"pinned": {8: 0.2}}
 COSTS = {"weight_bytes": {name: {bits: bits for bits in table} for name, table in LOSSES.items()}}
 PROGRAM = separable(LOSSES, COSTS)
+
+
+@given(program=programs(), data=st.data())
+@settings(max_examples=200)
+def test_neighbours_are_those_of_an_enumeration_and_the_most_promising_comes_first(program, data):
+    every = list(choices(program))
+    if not every:
+        return
+    widths = data.draw(st.sampled_from(every))
+    slack = data.draw(st.integers(-3, 10))
+    limits = {name: total(program, widths, name) + max(slack, 0) for name in program.names}
+    found = list(refinement._Search(program, limits).neighbours(widths))
+    losses = [loss(program, choice) for choice in found]
+    assert losses == sorted(losses)
+    assert sorted(map(str, found)) == sorted(map(str, enumerated(program, widths, limits)))
+
+
+def enumerated(program, widths, limits):
+    allowed = [
+        choice
+        for choice in choices(program)
+        if all(total(program, choice, name) <= limit for name, limit in limits.items())
+    ]
+    for variable, table in program.losses.items():
+        wider = [bits for bits in table if bits > widths[variable]]
+        if not wider:
+            continue
+        raised = {**widths, variable: min(wider)}
+        if raised in allowed:
+            yield raised
+            continue
+        for other in widths.keys() - {variable}:
+            narrower = sorted((b for b in program.losses[other] if b < widths[other]), reverse=True)
+            lowered = [{**raised, other: bits} for bits in narrower]
+            yield from [choice for choice in lowered if choice in allowed][:1]
 
 
 class Truth:
