@@ -27,10 +27,14 @@ class Neighbours:
     """
 
     def __init__(self, graph: LayerGraph, magnitudes: Magnitudes) -> None:
-        self._inputs = set(graph.inputs)
         self._magnitudes = magnitudes
         self._producers = {call.output: call for call in graph.calls}
         self._consumers = graph.consumers()
+        self._sizes: dict[Key, float] = {}
+        for key in graph.inputs:
+            self._sizes[key] = magnitudes.get(key, 0.0) or self._of_readers(key)
+        for call in graph.calls:
+            self._sizes[call.output] = magnitudes.get(call.output, 0.0) or self._made(call)
 
     def range(self, keys: Sequence[Key]) -> tuple[float, float]:
         """Of a quantizer whose tensors are all zero."""
@@ -39,16 +43,12 @@ class Neighbours:
 
     def magnitude(self, key: Key) -> float:
         """Largest magnitude that a tensor may have; 0 where nothing tells."""
-        found = self._magnitudes.get(key, 0.0)
-        if found > 0.0:
-            return found
-        call = self._producers.get(key)
-        if key in self._inputs or call is None or not call.inputs:
-            return self._of_readers(key)
-        return self._made(call)
+        return self._sizes.get(key, 0.0)
 
     def _made(self, call: Call) -> float:
-        sizes = [self.magnitude(key) for key in call.inputs]
+        if not call.inputs:
+            return self._of_readers(call.output)
+        sizes = [self._sizes[key] for key in call.inputs]
         layer = call.layer
         row = find_primitive(layer)
         if row is not None and row.magnitude in (Magnitude.PRODUCT, Magnitude.DOT_PRODUCT):

@@ -35,13 +35,13 @@ class Turn:
 def turns(graph: LayerGraph, kind: Any) -> list[Turn]:
     """One turn for every layer of a class (or of a tuple of classes)."""
     calls, needs = _calls_and_needs(graph, kind)
-    left = dict.fromkeys(calls)
+    waits = {name: set(needs[name] & calls.keys()) for name in calls}
     result = []
-    while left:
-        waits = {name: needs[name] & left.keys() for name in left}
-        name = min(left, key=lambda each: len(waits[each] - {each}))
-        result.append(Turn(calls[name][0].layer, tuple(calls[name]), frozenset(waits[name])))
-        del left[name]
+    while waits:
+        name = min(waits, key=lambda each: len(waits[each]) - (each in waits[each]))
+        result.append(Turn(calls[name][0].layer, tuple(calls[name]), frozenset(waits.pop(name))))
+        for others in waits.values():
+            others.discard(name)
     return result
 
 

@@ -77,13 +77,18 @@ def tensor_plans(
 
 @dataclasses.dataclass(eq=False)
 class _Slot:
-    """A quantizer while it is not decided yet which tensors share it."""
+    """A quantizer while it is not decided yet which tensors share it.
+
+    Attributes:
+        keys: the tensors that have it.
+    """
 
     name: str
     bits: int
     fixed: tuple[float, int] | None = None
     sources: list[Key] = dataclasses.field(default_factory=list)
     narrows: bool = False
+    keys: list[Key] = dataclasses.field(default_factory=list)
 
     @property
     def dtype(self) -> str:
@@ -117,6 +122,7 @@ class _Assignment:
         self._ranges = None if ranges is None else _ranges_of_read(topology, ranges)
         self._topology = topology
         self.slots: dict[Key, _Slot] = {}
+        self._order = {key: n for n, key in enumerate([*graph.inputs, *topology.producers])}
         self._borders: dict[tuple[Key, str], _Slot] = {}
         #: Place in every step through time -> the quantizer of what is computed there.
         self._through_time: dict[Hashable, _Slot] = {}
@@ -126,7 +132,7 @@ class _Assignment:
             bounds = input_ranges.get(key[0])
             fixed = None if bounds is None else fixed_by_range(bounds, bits[key[0]])
             fixed = (1.0, 0) if topology.is_index(key) else fixed
-            self.slots[key] = _Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key])
+            self._give(key, _Slot(self._name(key, "quantizer"), bits[key[0]], fixed, [key]))
         for call in graph.calls:
             self._assign(call)
         for output, state in topology.states.items():
@@ -198,19 +204,19 @@ class _Assignment:
             return
         place = self._topology.place_in_time(call)
         if self._topology.is_tied(call):
-            self.slots[call.output] = self.slots[call.inputs[0]]
+            self._give(call.output, self.slots[call.inputs[0]])
         elif joins(call.layer):
-            self.slots[call.output] = self._unite(call)
+            self._give(call.output, self._unite(call))
         elif place in self._through_time:
             slot = self._through_time[place]
             slot.sources.append(call.output)
-            self.slots[call.output] = slot
+            self._give(call.output, slot)
         else:
             bits = self._bits[call.layer.name]
             _, reached = self._seen.get(call.output, (None, None))
             fixed = fixed_parameters(call.layer, bits, reached)
             name = self._name(call.output, "quantizer")
-            self.slots[call.output] = _Slot(name, bits, fixed, [call.output])
+            self._give(call.output, _Slot(name, bits, fixed, [call.output]))
             if place is not None:
                 self._through_time[place] = self.slots[call.output]
 
@@ -224,10 +230,21 @@ class _Assignment:
         joined = self._joined(call, [s for s in slots if s.fixed is None and s.bits == bits])
         united = joined[0] if joined else _Slot(self._name(call.output, "quantizer"), bits)
         united.sources = self._united_sources(call, joined)
-        for key, slot in self.slots.items():
-            if slot in joined:
-                self.slots[key] = united
+        for slot in joined:
+            self._replace(slot, united)
         return united
+
+    def _give(self, key: Key, slot: _Slot) -> None:
+        self.slots[key] = slot
+        slot.keys.append(key)
+
+    def _replace(self, old: _Slot, new: _Slot) -> None:
+        """Gives the tensors of one quantizer another; they stay in the order of the network."""
+        if old is new:
+            return
+        for key in old.keys:
+            self._give(key, new)
+        new.keys.sort(key=self._order.__getitem__)
 
     def _feed_back(self, output: Key, state: Key) -> None:
         """Gives a state that the caller feeds back one quantizer as output and as input."""
@@ -242,9 +259,7 @@ class _Assignment:
             )
         made.fixed = made.fixed or read.fixed
         made.sources = list(dict.fromkeys([*made.sources, *read.sources]))
-        for key, slot in self.slots.items():
-            if slot is read:
-                self.slots[key] = made
+        self._replace(read, made)
 
     def _joined(self, call: Call, candidates: list[_Slot]) -> list[_Slot]:
         """Those candidates whose tensors all get the scale of the kernel's result."""
@@ -265,23 +280,26 @@ class _Assignment:
         """
         selects = not primitive_of(call.layer).copies
 
-        def passes_on(reader: Call) -> bool:
+        def passes_on(reader: Call, key: Key) -> bool:
             if joins(reader.layer):
                 # What comes later in the graph has no slot yet.
                 made = self.slots.get(reader.output)
                 return made is not None and made is self.slots.get(key)
             return self._topology.is_tied(reader) and not (selects and averages(reader.layer))
 
-        return key in self._topology.graph.outputs or any(
-            not passes_on(reader) or self._is_read_elsewhere(reader.output, call)
-            for reader in self._topology.consumers.get(key, ())
-            if reader is not call
-        )
+        # In stacked joins many ways lead to a tensor: each is looked at once.
+        passed = {key: None}
+        for each in (waiting := [key]):
+            readers = [r for r in self._topology.consumers.get(each, ()) if r is not call]
+            if each in self._topology.graph.outputs or not all(passes_on(r, each) for r in readers):
+                return True
+            waiting += [r.output for r in readers if r.output not in passed]
+            passed.update(dict.fromkeys(waiting))
+        return False
 
     def _owners(self, slot: _Slot) -> list[Key]:
         """The tensors that a quantizer serves, without those that only move their integers."""
-        keys = (self._topology.owner(key) for key, other in self.slots.items() if other is slot)
-        return list(dict.fromkeys(keys))
+        return list(dict.fromkeys(map(self._topology.owner, slot.keys)))
 
     def _united_sources(self, call: Call, joined: list[_Slot]) -> list[Key]:
         """Tensors whose values the range of a shared slot must cover.

@@ -12,6 +12,8 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq import pipeline
+from tfeptq.calibrate import dead_tensors
+from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.preparation import prepare
 
 H, W, C = 6, 5, 3
@@ -53,6 +55,22 @@ def test_dead_tensors_take_their_scale_from_their_neighbours(tmp_path, target, b
     found = tflite_export.run(tmp_path / "m.tflite", [IMAGES, state], runtime=runtime)
     for output, expected in zip(found, model.predict([IMAGES, state], verbose=0), strict=True):
         assert np.abs(output - expected).max() <= 0.3 * np.abs(expected).max() + 1e-6
+
+
+def test_every_call_of_a_network_of_zeros_is_asked_once(monkeypatch):
+    """Through residual blocks lead more ways than could ever be followed."""
+    x = inputs = keras.Input((4,))
+    for _ in range(60):
+        x = L.Add()([x, L.Dense(4, use_bias=False)(x)])
+    model = prepare(keras.Model(inputs, x))
+    graph, asked = LayerGraph.of(model), []
+    made = dead_tensors.Neighbours._made
+    monkeypatch.setattr(
+        dead_tensors.Neighbours, "_made", lambda self, call: asked.append(call) or made(self, call)
+    )
+    neighbours = dead_tensors.Neighbours(graph, {})
+    assert neighbours.range(graph.outputs) == (-1.0, 1.0)
+    assert len(asked) == len(graph.calls)
 
 
 def test_arrays_of_the_model_are_not_asked_about():

@@ -131,6 +131,31 @@ def test_a_chain_of_concatenations_does_not_add_up_small_losses():
     check_plan(model, [images()])
 
 
+def test_each_tensor_of_stacked_joins_is_looked_at_once_a_question():
+    """Twice as many ways lead through every block."""
+    looked_at = []
+
+    class Consumers(dict):
+        def get(self, key, default=()):
+            looked_at[-1] += 1
+            return super().get(key, default)
+
+    for blocks in (6, 12):
+        inputs = keras.Input((H, W, C))
+        x = L.Conv2D(C, 1)(inputs)
+        for _ in range(blocks):
+            windows = [L.MaxPooling2D(size, 1, padding="same")(x) for size in (2, 3)]
+            x = L.Maximum()([*windows, L.Conv2D(C, 1)(inputs)])
+        graph = LayerGraph.of(prepare(keras.Model(inputs, L.Dense(2)(x))))
+        topology = Topology(graph)
+        topology.consumers = Consumers(topology.consumers)
+        keys = [*graph.inputs, *(call.output for call in graph.calls)]
+        looked_at.append(0)
+        ranges = {key: (-1.0, 1.0 + 0.01 * number) for number, key in enumerate(keys)}
+        tensor_plans(topology, {name: 8 for name, _ in keys}, ranges)
+    assert looked_at[1] <= 2**3 * looked_at[0]
+
+
 class _Builder:
     """A random graph of what shares scales: merges, what moves integers, gains of any size."""
 
