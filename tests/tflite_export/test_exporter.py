@@ -8,6 +8,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tflite_export
 from tests.tflite_export import one_operator as one
@@ -88,6 +90,28 @@ def test_a_kernel_that_computes_something_else_is_named_and_leaves_no_file(tmp_p
     ):
         tflite_export.export(convolution(), path, target="android")
     assert list(tmp_path.iterdir()) == []
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_what_the_reference_knows_already_changes_no_difference(data):
+    """Operators whose inputs are as in the whole net are not computed again."""
+    names = ("x", "first", "second", "y")
+    shape = (1, 3, 5)
+    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in names}
+    operators = (
+        Operator("RELU", ("x",), ("first",), "first"),
+        Operator("RELU6", ("first",), ("second",), "second"),
+        Operator("ADD", ("first", "second"), ("y",), "third", {"activation": "NONE"}),
+    )
+    graph = validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
+    expected = reference.run(graph, verify.random_inputs(graph, count=2))
+    moved = {
+        name: array + np.int8(data.draw(st.sampled_from((0, 0, 1)))) * (array < 127)
+        for name, array in expected.items()
+    }
+    found = verify.compare_operators(graph, moved, expected)
+    assert found == verify.compare_operators(graph, moved)
 
 
 def test_an_existing_file_survives_a_failed_export(tmp_path):

@@ -124,8 +124,27 @@ def open_session(content: bytes, runtime: str) -> Session:
     """
     _check_runtime(runtime)
     if runtime in NATIVE and not in_worker():
-        return functools.partial(_run_in_worker, content, runtime)
+        return functools.partial(_in_worker, _run_batches, content, runtime)
     return RUNTIMES[runtime].open(content)
+
+
+def with_session(
+    function: Callable[[Session, Sequence[np.ndarray]], list[np.ndarray]],
+    content: bytes,
+    runtime: str,
+    arrays: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """What a function makes of a session and some samples; both are in the worker of native ones.
+
+    Args:
+        function: one that can be pickled; it may call the session again and again.
+        arrays: (N, ...) each; what is returned has the same axis.
+    """
+    _check_runtime(runtime)
+    run = functools.partial(_opened, function)
+    if runtime in NATIVE and not in_worker():
+        return _in_worker(run, content, runtime, arrays)
+    return run(content, runtime, arrays)
 
 
 def _check_runtime(runtime: str) -> None:
@@ -135,18 +154,32 @@ def _check_runtime(runtime: str) -> None:
         raise RuntimeUnavailableError(f"runtime {runtime!r} cannot be used here: {reason}")
 
 
-def _run_in_worker(content: bytes, runtime: str, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A session that sends the samples to a worker, some at a time."""
+def _in_worker(
+    run: Callable[..., list[np.ndarray]],
+    content: bytes,
+    runtime: str,
+    arrays: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Sends the samples to a worker, some at a time."""
     count = len(arrays[0])
     size = max(sum(array.nbytes for array in arrays) // count, 1)
     step = max(_CHUNK_BYTES // size, 1)
     parts = [
-        guarded(content, runtime, _run_batches, content, runtime, [a[i : i + step] for a in arrays])
+        guarded(content, runtime, run, content, runtime, [a[i : i + step] for a in arrays])
         for i in range(0, count, step)
     ]
     if len(parts) == 1:
         return parts[0]
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _opened(
+    function: Callable[[Session, Sequence[np.ndarray]], list[np.ndarray]],
+    content: bytes,
+    runtime: str,
+    arrays: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    return function(RUNTIMES[runtime].open(content), arrays)
 
 
 def _run_batches(content: bytes, runtime: str, batches: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from tflite_export.file.ends import dequantized, element_type, taken
 from tflite_export.file.reader import content_of, parse
 from tflite_export.file.stored import StoredModel, StoredTensor
-from tflite_export.runtimes.sessions import open_session
+from tflite_export.runtimes.sessions import Session, with_session
 
 
 def run_steps(
@@ -51,20 +52,44 @@ def run_steps(
     stored = parse(content)
     fed_back = _numbers(states, stored)
     given = _given(sequences, set(fed_back.values()), stored)
-    count, steps = _sizes(given)
-    session = open_session(content, runtime)
+    _require_sizes(given)
     tensors = dict(zip(stored.input_names, (stored.tensors[i] for i in stored.inputs), strict=True))
-    now = {name: _zeros(tensors[name], count) for name in fed_back.values()}
-    rows: list[list[np.ndarray]] = []
-    for step in range(steps):
-        now.update((name, taken(array[:, step], tensors[name])) for name, array in given.items())
-        rows.append(list(session([now[name] for name in stored.input_names])))
-        now.update((name, rows[-1][number]) for number, name in fed_back.items())
-    columns = [np.stack(column, axis=1) for column in zip(*rows, strict=True)]
+    read = [taken(array, tensors[name]) for name, array in given.items()]
+    zeros = {name: _zero(tensors[name]) for name in fed_back.values()}
+    steps = _Steps(tuple(stored.input_names), tuple(given), zeros, fed_back)
+    columns = with_session(steps, content, runtime, read)
     if not any(np.issubdtype(array.dtype, np.floating) for array in given.values()):
         return columns
     outputs = (stored.tensors[index] for index in stored.outputs)
     return [dequantized(column, tensor) for column, tensor in zip(columns, outputs, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Calls a session for one step after the other, where the session is: it is opened once.
+
+    Attributes:
+        inputs: all names, in the file's order.
+        given: names of the sequences.
+        zeros: state -> its codes of zero, (1, ...).
+        fed_back: output number -> state.
+    """
+
+    inputs: tuple[str, ...]
+    given: tuple[str, ...]
+    zeros: Mapping[str, np.ndarray]
+    fed_back: Mapping[int, str]
+
+    def __call__(self, session: Session, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One array (n, steps, ...) an output."""
+        count, steps = sequences[0].shape[:2]
+        now = {name: np.repeat(zero, count, axis=0) for name, zero in self.zeros.items()}
+        rows: list[list[np.ndarray]] = []
+        for step in range(steps):
+            now.update(zip(self.given, (array[:, step] for array in sequences), strict=True))
+            rows.append(session([now[name] for name in self.inputs]))
+            now.update((name, rows[-1][number]) for number, name in self.fed_back.items())
+        return [np.stack(column, axis=1) for column in zip(*rows, strict=True)]
 
 
 def _numbers(states: Mapping[int | str, str], stored: StoredModel) -> dict[int, str]:
@@ -103,15 +128,14 @@ def _given(
     return {name: np.asarray(given[name]) for name in names}
 
 
-def _sizes(given: Mapping[str, np.ndarray]) -> tuple[int, int]:
+def _require_sizes(given: Mapping[str, np.ndarray]) -> None:
     sizes = {array.shape[:2] for array in given.values()}
-    if len(sizes) != 1 or len(size := sizes.pop()) != 2 or not all(size):
+    if len(sizes) != 1 or len(size := sizes.pop()) != 2 or 0 in size:
         raise ValueError(
             "sequences are "
             f"{ {name: array.shape for name, array in given.items()} }, need (n, steps, ...), equal"
         )
-    return size[0], size[1]
 
 
-def _zeros(tensor: StoredTensor, count: int) -> np.ndarray:
-    return np.full((count, *tensor.shape[1:]), tensor.offset, element_type(tensor))
+def _zero(tensor: StoredTensor) -> np.ndarray:
+    return np.full((1, *tensor.shape[1:]), tensor.offset, element_type(tensor))
