@@ -224,7 +224,7 @@ def _least_error(
         candidates: the widest first.
     """
     ranges = np.asarray(candidates)
-    errors = _squared_errors(values, ranges[:, 0], ranges[:, 1], bits=bits)
+    errors = squared_errors(values, ranges[:, 0], ranges[:, 1], bits=bits)
     sums = errors @ counts
     least = int(np.argmin(sums))
     by_chance = np.sqrt(np.square(errors - errors[least]) @ counts)
@@ -232,17 +232,10 @@ def _least_error(
     return candidates[int(np.argmax(sums - sums[least] <= allowed))]
 
 
-def range_errors(
-    values: np.ndarray, counts: np.ndarray, low: np.ndarray, high: np.ndarray, *, bits: int
-) -> np.ndarray:
-    """Weighted squared error of asymmetric quantization, one a candidate range, float64."""
-    return _squared_errors(values, low, high, bits=bits) @ counts
-
-
-def _squared_errors(
+def squared_errors(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, *, bits: int
 ) -> np.ndarray:
-    """Of every value in every range, float64 (ranges, values)."""
+    """Of asymmetric quantization of every value in every range, float64 (ranges, values)."""
     first, last = activation_range(bits)
     scale = np.maximum((high - low) / (last - first), limits.LOWEST_SCALE)[:, None]
     zero_point = np.round(first - low[:, None] / scale)

@@ -6,6 +6,8 @@ h_w = 1 that is the plain squared error. What Q_tau is, the weight grid says.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 
@@ -19,7 +21,8 @@ from tflite_export.graph import limits
 _LOWEST, _HIGHEST = 0.2, 1.2
 _REFINEMENTS = (np.linspace(-1.0, 1.0, 11), np.linspace(-0.1, 0.1, 5))
 #: The error of few weights has a dent for each of them; that of so many is smooth.
-_MANY, _STEP_OF_FEW, _STEP_OF_MANY = 128, 0.0125, 0.025
+MANY, STEP_OF_MANY = 128, 0.025
+_STEP_OF_FEW = 0.0125
 
 #: Weights that are searched at once: what is made of them stays in a processor's cache.
 _TOGETHER = 2**15
@@ -138,25 +141,46 @@ def _search(
         # A channel that no output depends on has no scores: fall back to its plain squared error.
         dead = importance.sum(axis=1, keepdims=True) <= 0.0
         importance = np.where(dead, 1.0, importance)
-    thresholds, errors = np.zeros_like(largest), np.full(len(weights), np.inf)
-    step = _STEP_OF_FEW if weights.shape[1] < _MANY else _STEP_OF_MANY
-    refinements = (step * fractions for fractions in _REFINEMENTS)
-    for fractions in (_coarse(kind, bits, step), *refinements):
-        center = thresholds
-        for fraction in fractions:
-            candidate = center + fraction * largest
-            grid = kind.of_threshold(candidate[:, None], bits=bits)
-            error = weighted_error(weights, importance, grid)
-            better = error < errors
-            thresholds = np.where(better, candidate, thresholds)
-            errors = np.where(better, error, errors)
-    return thresholds
+
+    def errors(thresholds: np.ndarray) -> np.ndarray:
+        grid = kind.of_threshold(thresholds[:, None], bits=bits)
+        return weighted_error(weights, importance, grid)
+
+    step = _STEP_OF_FEW if weights.shape[1] < MANY else STEP_OF_MANY
+    return least_thresholds(errors, largest, kind, bits=bits, step=step, refinements=_REFINEMENTS)
 
 
-def _coarse(kind: type[WeightGrid], bits: int, step: float) -> np.ndarray:
+def least_thresholds(
+    errors: Callable[[np.ndarray], np.ndarray],
+    largest: np.ndarray,
+    kind: type[WeightGrid],
+    *,
+    bits: int,
+    step: float,
+    refinements: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The candidate of least error for each channel, float64 (channels,).
+
+    Args:
+        errors: thresholds (channels,) -> errors (channels,).
+        largest: magnitude of each channel's weights, in whose fractions candidates are.
+        step: of the sweep over everything sensible, as such a fraction.
+        refinements: offsets around the best so far, in this step.
+    """
     # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
     highest = max(_HIGHEST, float(kind.holding(1.0, bits=bits).threshold))
-    return np.arange(_LOWEST, highest + step / 2, step)
+    best, least = np.zeros_like(largest), np.full(largest.shape, np.inf)
+    for fractions in (
+        np.arange(_LOWEST, highest + step / 2, step),
+        *(step * offsets for offsets in refinements),
+    ):
+        center = best
+        for fraction in fractions:
+            candidate = center + fraction * largest
+            found = errors(candidate)
+            better = found < least
+            best, least = np.where(better, candidate, best), np.where(better, found, least)
+    return best
 
 
 def weighted_error(

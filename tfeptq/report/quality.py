@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -74,7 +74,7 @@ class Quality:
         is_held_back: whether nothing else has used them; otherwise they are calibration samples,
             because no more were given than were asked for.
         layers: layer name -> SQNR in dB of its output, in the model's order, where the file holds
-            it; of what is read of it, see `Topology.seen`.
+            it; of what is read of it, see `Topology.seen`. Of several calls of a layer the worst.
         cosines: layer name -> cosine of the same.
         lost: layer name -> dB that its output is further from float than the furthest of its
             inputs, of `INAUDIBLE` dB and less.
@@ -90,10 +90,11 @@ class Quality:
     def warnings(self, graph: LayerGraph) -> list[str]:
         """What is below the thresholds: the output, where, why and what to do."""
         keys = dict(zip((o.name for o in self.outputs), graph.outputs, strict=True))
+        producers = {call.output: call for call in graph.calls}
         return [
             sentence
             for output in self.outputs
-            if (sentence := _warning(output, keys[output.name], graph, self.layers)) is not None
+            if (sentence := _warning(output, keys[output.name], producers, self.lost)) is not None
         ]
 
 
@@ -135,14 +136,25 @@ def measure(
     near = {key: tensor_nearness(left[key], right[found]) for key, found in pairs.items()}
     topology = Topology(graph)
     read = {key: topology.seen(key) for key in pairs}
-    layers = {key[0]: min(near[at][0] for at in read[key]) for key in pairs}
-    cosines = {key[0]: min(near[at][1] for at in read[key]) for key in pairs}
-    lost = {call.layer.name: -_drop(call, layers) for call in graph.calls}
+    levels = {key: min(near[at][0] for at in read[key]) for key in pairs}
+    cosines = {key: min(near[at][1] for at in read[key]) for key in pairs}
+    lost = {call.output: -_drop(call, levels) for call in graph.calls}
     outputs = tuple(
         _output(ours[0], np.asarray(left[ours]), np.asarray(right[theirs]))
         for ours, theirs in zip(graph.outputs, wrapped.outputs, strict=True)
     )
-    return Quality(outputs, count, is_held_back, layers, cosines, lost)
+    layers = (_of_layers(levels, min), _of_layers(cosines, min), _of_layers(lost, max))
+    return Quality(outputs, count, is_held_back, *layers)
+
+
+def _of_layers(
+    values: Mapping[Key, float], worst: Callable[[float, float], float]
+) -> dict[str, float]:
+    """Layer name -> the worst of its calls."""
+    found: dict[str, float] = {}
+    for (name, _), value in values.items():
+        found[name] = worst(value, found.get(name, value))
+    return found
 
 
 def _pairs(graph: LayerGraph, wrapped: LayerGraph) -> dict[Key, Key]:
@@ -176,13 +188,13 @@ def _output(name: str, expected: np.ndarray, found: np.ndarray) -> OutputQuality
 
 
 def _warning(
-    output: OutputQuality, key: Key, graph: LayerGraph, layers: Mapping[str, float]
+    output: OutputQuality, key: Key, producers: Mapping[Key, Call], lost_by: Mapping[str, float]
 ) -> str | None:
-    producer = {call.output: call for call in graph.calls}.get(key)
+    producer = producers.get(key)
     if producer is not None and _makes_indices(producer):
         # Neighbours in number are not alike: the scores that they are of tell.
         return None
-    is_fixed = any(call.output == key and _has_fixed_codes(call.layer) for call in graph.calls)
+    is_fixed = producer is not None and _has_fixed_codes(producer.layer)
     lost = [] if is_fixed or output.values < LEAST_VALUES else _lost_channels(output)
     if output.sqnr >= LEAST_SQNR and not lost:
         return None
@@ -191,7 +203,7 @@ def _warning(
         shown = ", ".join(map(str, lost[:4])) + (", ..." if len(lost) > 4 else "")
         kept = min(output.channel_codes[index] for index in lost)
         what += f", channels {shown} of its last axis keep {kept} codes"
-    where, cause = _where(key, graph, layers)
+    where, cause = _where(key, producers, lost_by)
     return (
         f"{what}; {where}{cause}: give what has its own range an output of its own, or "
         "activation_bits=16 there"
@@ -208,9 +220,10 @@ def _lost_channels(output: OutputQuality) -> list[int]:
     ]
 
 
-def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[str, str]:
-    """The layer with the largest drop among those that the output is computed from, and why."""
-    producers = {call.output: call for call in graph.calls}
+def _where(
+    key: Key, producers: Mapping[Key, Call], lost_by: Mapping[str, float]
+) -> tuple[str, str]:
+    """The layer that loses most among those that the output is computed from, and why."""
     seen: list[Call] = []
     stack = [key]
     while stack:
@@ -219,7 +232,7 @@ def _where(key: Key, graph: LayerGraph, layers: Mapping[str, float]) -> tuple[st
             seen.append(call)
             stack.extend(call.inputs)
     joins = [call for call in seen if _joins_ranges(call)]
-    worst = min(seen, key=lambda call: _drop(call, layers), default=None)
+    worst = max(seen, key=lambda call: lost_by.get(call.layer.name, 0.0), default=None)
     if worst is None:
         return "it comes from the input", ""
     if worst in joins or (joins and joins[0].output == key):
@@ -246,8 +259,8 @@ def _joins_ranges(call: Call) -> bool:
     return row is not None and row.merges and row.copies
 
 
-def _drop(call: Call, layers: Mapping[str, float]) -> float:
-    """SQNR of a layer's output minus the least of its inputs', in dB."""
-    before = [layers[name] for name, _ in call.inputs if name in layers]
-    own = layers.get(call.layer.name, np.inf)
+def _drop(call: Call, levels: Mapping[Key, float]) -> float:
+    """SQNR of a call's output minus the least of its inputs', in dB."""
+    before = [levels[key] for key in call.inputs if key in levels]
+    own = levels.get(call.output, np.inf)
     return min(own, INAUDIBLE) - min([*before, INAUDIBLE])

@@ -32,6 +32,8 @@ from tfeptq.rounding.shared_step import SharedStep, gradients_of_parts
 from tfeptq.rounding.training_record import TrainingRecord
 from tfeptq.rounding.training_step import Distillation
 
+#: Epochs at most: so often the error is looked at, and what was learned is saved.
+_EPOCHS = 20
 #: The loss rises while the rounding hardens: the error is what falls.
 _SHOWN = {"error": "output error {:.2%}"}
 #: What the logarithm of a scale may have changed by, in its unit: no training that converges comes
@@ -121,8 +123,7 @@ def _fit(
     backup_path: Path | None,
 ) -> None:
     """The steps that are still to do."""
-    epochs = min(20, config.steps)
-    steps_per_epoch = -(-config.steps // epochs)
+    epochs, steps_per_epoch = epochs_of(config.steps)
     total = steps_per_epoch * epochs
     backup = TrainingBackup(backup_path, total, record) if backup_path else None
     done = backup.restore(quantized) if backup else 0
@@ -151,6 +152,12 @@ def _fit(
     )
     if backup:
         backup.close()
+
+
+def epochs_of(steps: int) -> tuple[int, int]:
+    """How many epochs, and steps of each: those that are asked for, the last epoch filled up."""
+    each = -(-steps // _EPOCHS)
+    return -(-steps // each), each
 
 
 def _require_convergence(quantized: QuantizedModel, config: QuantizationConfig) -> None:

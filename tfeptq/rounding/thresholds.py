@@ -14,7 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.calibrate.thresholds import fitted_grid, largest_weights, of_kernel, settled
+from tfeptq.calibrate.thresholds import (
+    MANY,
+    STEP_OF_MANY,
+    fitted_grid,
+    largest_weights,
+    least_thresholds,
+    of_kernel,
+    settled,
+)
 from tfeptq.canonical import linear
 from tfeptq.canonical.layer_graph import LayerGraph
 from tfeptq.canonical.turns import turns
@@ -26,10 +34,8 @@ from tfeptq.quantized.weight_grid import WeightGrid
 from tfeptq.rounding.gptq import damped
 from tfeptq.rounding.layerwise import fitting_samples, float_moments
 
-#: Candidates as fractions of the channel's largest weight. The error of few weights has a dent for
-#: each of them; that of many is smooth, and each candidate takes a product with their covariance.
-_LOWEST, _HIGHEST = 0.2, 1.2
-_MANY, _STEP_OF_FEW, _STEP_OF_MANY = 128, 0.01, 0.025
+#: Step of candidates where weights are few: each takes a product with their covariance.
+_STEP_OF_FEW = 0.01
 #: Around the best of these, in their step.
 _REFINEMENT = np.linspace(-0.8, 0.8, 9)
 #: Widths with fewer values than that clip enough for thresholds to matter.
@@ -173,17 +179,8 @@ def _by_output(
         found = linear.by_channel(layer, linear.from_groups(layer, rows))[:, 0]
         return found if per_channel else np.full_like(found, found.sum())
 
-    best, least = np.zeros_like(largest), np.full(largest.shape, np.inf)
-    step = _STEP_OF_FEW if weights.shape[1] < _MANY else _STEP_OF_MANY
-    # The positive side is one step short: 2 bits reach a largest weight only at twice its size.
-    highest = max(_HIGHEST, float(kind.holding(1.0, bits=bits).threshold))
-    for fractions in (np.arange(_LOWEST, highest + step / 2, step), step * _REFINEMENT):
-        center = best
-        for fraction in fractions:
-            candidate = center + fraction * largest
-            found = errors(candidate)
-            better = found < least
-            best, least = np.where(better, candidate, best), np.where(better, found, least)
+    step = _STEP_OF_FEW if weights.shape[1] < MANY else STEP_OF_MANY
+    best = least_thresholds(errors, largest, kind, bits=bits, step=step, refinements=(_REFINEMENT,))
     thresholds = best if per_channel else best[:1]
     grid = kind.of_threshold(thresholds[:, None], bits=bits, per_channel=per_channel)
     squares = np.broadcast_to(np.diagonal(matrix, axis1=1, axis2=2)[..., None], weights.shape)

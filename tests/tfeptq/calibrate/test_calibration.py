@@ -12,7 +12,7 @@ from tfeptq.calibrate.histograms import Histogram
 from tfeptq.calibrate.ranges import (
     best_range,
     calibration_histograms,
-    range_errors,
+    squared_errors,
     tensor_histograms,
 )
 from tfeptq.canonical.layer_graph import LayerGraph
@@ -88,8 +88,8 @@ def test_the_range_is_as_good_as_a_grid():
     fractions = np.linspace(0.2, 1, 60)
     lows, highs = np.meshgrid(data.minimum * fractions, data.maximum * fractions)
     counts = data.counts.astype(np.float64)
-    grid = range_errors(data.centers, counts, lows.ravel(), highs.ravel(), bits=8)
-    found = range_errors(data.centers, counts, chosen[:, 0], chosen[:, 1], bits=8)
+    grid = squared_errors(data.centers, lows.ravel(), highs.ravel(), bits=8) @ counts
+    found = squared_errors(data.centers, chosen[:, 0], chosen[:, 1], bits=8) @ counts
     assert found[0] <= grid.min() * 1.05
 
 
@@ -102,9 +102,9 @@ def test_ranges_hold_for_values_that_were_not_seen(kind):
         drawn = Histogram.of(np.abs(getattr(np.random.default_rng(seed), kind)(size=10_000)))
         highs = drawn.maximum * fractions
         counts = drawn.counts.astype(np.float64)
-        seen = range_errors(drawn.centers, counts, 0.0 * highs, highs, bits=8)
+        seen = squared_errors(drawn.centers, 0.0 * highs, highs, bits=8) @ counts
         chosen = np.array([best_range(drawn, bits=8)[1], highs[np.argmin(seen)]])
-        errors = range_errors(new, np.ones(new.size), 0.0 * chosen, chosen, bits=8)
+        errors = squared_errors(new, 0.0 * chosen, chosen, bits=8) @ np.ones(new.size)
         ours.append(errors[0])
         best.append(errors[1])
     assert np.mean(ours) < np.mean(best)

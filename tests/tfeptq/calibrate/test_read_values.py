@@ -12,7 +12,7 @@ from keras import layers as L
 import tfeptq
 import tflite_export
 from tfeptq.calibrate.histograms import Histogram
-from tfeptq.calibrate.ranges import best_range, calibration_histograms, range_errors
+from tfeptq.calibrate.ranges import best_range, calibration_histograms, squared_errors
 from tfeptq.calibrate.read_values import ReadValues
 from tfeptq.canonical import tabulated
 from tfeptq.canonical.layer_graph import Key, LayerGraph
@@ -97,7 +97,7 @@ def test_the_largest_values_keep_their_precision(kind):
     most = values.max(axis=(1, 2)).ravel()
     low = np.array([(-128 - zero_point) * scale, values.min()])
     high = np.array([(127 - zero_point) * scale, values.max()])
-    ours, extremes = range_errors(most, np.ones(most.size), low, high, bits=8)
+    ours, extremes = squared_errors(most, low, high, bits=8) @ np.ones(most.size)
     assert ours <= (1.1 if then else 0.8) * extremes
 
 
@@ -199,7 +199,7 @@ def _compare_with_the_extremes_as_range(
         highest = max(tensors[key].max() for key in quantizer.sources)
         read = np.concatenate([tensors[key].ravel() for key in quantizer.read])
         ranges = np.array([[low, min(lowest, 0.0)], [high, max(highest, 0.0)]])
-        ours, theirs = range_errors(read, np.ones(read.size), *ranges, bits=8)
+        ours, theirs = squared_errors(read, *ranges, bits=8) @ np.ones(read.size)
         alike = all(topology.seen(key) == topology.read(key) for key in quantizer.sources)
         if alike and not quantizer.chosen:
             assert ours <= theirs * 1.05

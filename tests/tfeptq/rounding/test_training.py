@@ -296,3 +296,11 @@ def test_a_model_whose_outputs_are_always_zero_is_trained():
     for layer in quantized.layers:
         assert all(np.isfinite(array).all() for array in layer.get_weights()), layer.name
     assert not quantized.predict(samples, verbose=0).any()
+
+
+@pytest.mark.parametrize("steps", [1, 19, 20, 21, 25, 50, 399, 2000])
+def test_epochs_have_as_many_steps_as_are_asked_for(steps):
+    """The last one is filled up."""
+    epochs, each = distillation.epochs_of(steps)
+    assert epochs <= 20
+    assert steps <= epochs * each < steps + each
