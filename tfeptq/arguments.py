@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tfeptq.config import InputShape, QuantizationConfig
 from tfeptq.data.sample_sizes import sizes_of
-from tfeptq.foreign.in_memory import converted, is_keras2_model
+from tfeptq.foreign.in_memory import converted
 from tfeptq.model import QuantizedModel
 from tfeptq.preparation import open_inputs
-from tfeptq.preparation.received import require_model
+from tfeptq.preparation.received import is_keras2_model, require_model
 from tfeptq.settings import shown
 
 

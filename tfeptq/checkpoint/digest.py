@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib
+import importlib.metadata
 import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy
 import tensorflow as tf
 
 #: Values that their text tells from others.
@@ -57,7 +58,8 @@ def code_version() -> str:
         for path in sorted(home.rglob("*.py")):
             state.update(str(path.relative_to(home)).encode() + path.read_bytes())
     versions = [importlib.import_module("tfeptq").__version__]
-    versions += [module.__version__ for module in (keras, tf, np)]
+    versions += [module.__version__ for module in (keras, tf, np, scipy)]
+    versions.append(importlib.metadata.version("ai-edge-litert"))
     return f"{state.hexdigest()} {versions}"
 
 

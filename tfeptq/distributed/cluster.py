@@ -50,7 +50,7 @@ def distribute(
     """Has worker processes share what `tfeptq` computes inside of the `with` statement.
 
     Shards of samples (ranges, scores, attention, sensitivities, bias correction) and candidates of
-    an accuracy search are computed side by side, by Ray (`pip install 'tfeptq[distributed]'`).
+    an accuracy search are computed side by side, by Ray (`pip install '.[distributed]'`).
     Results are added up in the order of the samples whoever has computed them: files have the bytes
     that one process gives with as many threads as a worker has `cores`.
 
@@ -117,7 +117,7 @@ def _ray() -> ModuleType:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "tfeptq.distribute needs Ray: pip install 'tfeptq[distributed]'"
+            "tfeptq.distribute needs Ray: pip install '.[distributed]'"
         ) from error
 
 
@@ -266,7 +266,7 @@ class Cluster:
             elif not ray.is_initialized():
                 scope.callback(ray.shutdown)
                 # For want of memory too, and not for ever.
-                os.environ["RAY_task_oom_retries"] = str(self._retries)  # noqa: SIM112
+                scope.enter_context(_environment("RAY_task_oom_retries", str(self._retries)))
                 ray.init(
                     # Not one that happens to run on this machine.
                     address="local",
@@ -327,6 +327,20 @@ def _require_answer(address: str) -> None:
             f"tfeptq.distribute: no Ray cluster answers at {address}: {error}; `ray start --head` "
             "says where it does"
         ) from error
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment, for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _last_line(error: Exception) -> str:

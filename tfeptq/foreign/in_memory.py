@@ -13,17 +13,6 @@ from tfeptq.foreign.errors import ForeignModelError
 from tfeptq.foreign.function_model import FunctionModel
 from tfeptq.foreign.hdf5 import load_hdf5
 
-#: Modules of the models of Keras 2.
-_KERAS_2 = ("tf_keras.", "keras.engine.", "keras.src.engine.", "tensorflow.python.keras.")
-
-
-def is_keras2_model(model: Any) -> bool:
-    """Whether it is a model of Keras 2, or of a class derived from one."""
-    return any(
-        kind.__module__.startswith(_KERAS_2) and kind.__name__ == "Model"
-        for kind in type(model).__mro__
-    )
-
 
 def converted(model: Any) -> keras.Model:
     """A Keras 3 model with the weights that a model of Keras 2 has now.

@@ -31,10 +31,11 @@ def load_saved_model(path: Path) -> keras.Model:
     served = _served(path, loaded)
     try:
         model = _rebuilt(path, loaded)
+        return model if _agree(model, served) else served
     except Exception:
-        # Custom layers, or what Keras 3 does not have: what it computes is there all the same.
+        # Custom layers, what Keras 3 does not have, or inputs by other names: what it computes is
+        # there all the same.
         return served
-    return model if _agree(model, served) else served
 
 
 def _rebuilt(path: Path, loaded: Any) -> keras.Model:

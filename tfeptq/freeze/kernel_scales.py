@@ -53,11 +53,13 @@ class Repair:
         name: of the weighted layer, or of the layer whose output it is.
         channels: with widened weight scales; empty: the scale of the output.
         is_saturated: the weights of the channels were made smaller instead.
+        is_input: the scale of the layer's input was moved instead, up or down.
     """
 
     name: str
     channels: tuple[int, ...] = ()
     is_saturated: bool = False
+    is_input: bool = False
 
     def joined(self, other: Repair) -> Repair:
         """Both in one."""
@@ -65,6 +67,11 @@ class Repair:
         return dataclasses.replace(self, channels=channels)
 
     def sentence(self) -> str:
+        if self.is_input:
+            return (
+                f"layer {self.name!r}: the scale of its input was moved to where its kernel, which "
+                "counts in units of its own, can hold it"
+            )
         if not self.channels:
             return (
                 f"layer {self.name!r}: the scale of its output was widened until kernels can hold "
@@ -97,7 +104,7 @@ def settle(model: keras.Model, *, is_trained: bool) -> list[Repair]:
     """
     share = _AFTER_TRAINING if is_trained else _BEFORE_TRAINING
     kernels = Written.of(model).computing()
-    repairs: dict[tuple[str, bool, bool], Repair] = {}
+    repairs: dict[tuple[Any, ...], Repair] = {}
     for _ in range(_ROUNDS):
         found = [
             *_bounded_inputs(kernels, share),
@@ -108,7 +115,7 @@ def settle(model: keras.Model, *, is_trained: bool) -> list[Repair]:
         if not found:
             break
         for repair in found:
-            key = (repair.name, bool(repair.channels), repair.is_saturated)
+            key = (repair.name, bool(repair.channels), repair.is_saturated, repair.is_input)
             repairs[key] = repair.joined(repairs.get(key, repair))
     return list(repairs.values())
 
@@ -129,11 +136,11 @@ def _bounded_inputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable[
             continue
         scale = float(source.parameters()[0])
         if scale * share < bounds.low:
-            source.widen(bounds.low / share * _MARGIN)
-            yield Repair(kernel.layer.name)
+            source.rescale(bounds.low / share * _MARGIN)
+            yield Repair(kernel.layer.name, is_input=True)
         elif scale > bounds.high * share and readers[source] == 1 and row.flat_beyond:
-            source.widen(bounds.high * share / _MARGIN)
-            yield Repair(kernel.layer.name)
+            source.rescale(bounds.high * share / _MARGIN)
+            yield Repair(kernel.layer.name, is_input=True)
 
 
 def _widened_outputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable[Repair]:
@@ -142,7 +149,7 @@ def _widened_outputs(kernels: Sequence[WrittenKernel], share: float) -> Iterable
         least = least_output_scale(kernel, share)
         # Fixed parameters are the kernel's: what they cannot hold is refused when it is frozen.
         if scale < least and kernel.target.fixed is None:
-            kernel.target.widen(least * _MARGIN)
+            kernel.target.rescale(least * _MARGIN)
             yield Repair(kernel.layer.name)
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 #: Samples on which two losses are told apart.
 _PROBES = 32
+#: Values of outputs that labels are checked against at a time.
+_CHECKED_VALUES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +59,18 @@ class LabelledLoss:
                     f"{where}: classes are whole numbers from 0 to {shape[-1] - 1}, received "
                     f"{low:g} to {high:g}"
                 )
-        outputs = np.full((len(self.labels), *shape), 0.5, np.float32)
-        try:
-            loss = float(self([tf.constant(outputs)], tf.constant(self.labels)))
-        except Exception as error:
-            # Losses, custom ones among them, fail with whatever they run into.
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{where} for outputs {shape}: {reason:.160}") from error
-        if not np.isfinite(loss):
-            raise ValueError(f"{where}: it is {loss:g} for them")
+        step = max(1, _CHECKED_VALUES // int(np.prod(shape)))
+        outputs = tf.fill((min(step, len(self.labels)), *shape), 0.5)
+        for begin in range(0, len(self.labels), step):
+            labels = self.labels[begin : begin + step]
+            try:
+                loss = float(self([outputs[: len(labels)]], tf.constant(labels)))
+            except Exception as error:
+                # Losses, custom ones among them, fail with whatever they run into.
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{where} for outputs {shape}: {reason:.160}") from error
+            if not np.isfinite(loss):
+                raise ValueError(f"{where}: it is {loss:g} for them")
 
     def of(self, labels: np.ndarray | None) -> LabelledLoss:
         """The same loss with other labels."""

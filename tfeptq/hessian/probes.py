@@ -78,16 +78,11 @@ class Probe:
         self.graph = LayerGraph.of(model)
         self.calls = calls(self.graph)
         self._logits, self._units = logit_keys(model), units
-        shapes = [tensor.shape for tensor in self._logit_shapes(model)]
-        self.outputs = int(sum(np.prod(shape[1:]) for shape in shapes))
+        shapes = self.graph.shapes(model)
+        self.outputs = int(sum(np.prod(shapes[key][1:]) for key in self._logits))
         self.exact = self.outputs <= EXACT_OUTPUTS
         self.count = self.outputs if self.exact else probes
         self._seed = seed
-
-    def _logit_shapes(self, model: keras.Model) -> list[tf.Tensor]:
-        zeros = [tf.zeros([1, *tensor.shape[1:]]) for tensor in model.inputs]
-        tensors = self.graph.execute(zeros)
-        return [tensors[key] for key in self._logits]
 
     def probe_vectors(self, batch: int, *, index: int = 0) -> np.ndarray:
         """Probes of one batch, (count, batch, outputs): one-hot, or Rademacher +-1 / sqrt(count).

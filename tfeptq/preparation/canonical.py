@@ -222,9 +222,16 @@ def _share(outputs: Sequence[Node], sources: Sequence[Node], shared: Shared) -> 
     """Gives operations with equal weights the same ones: a variable that is read many times."""
     for node in _made(outputs, sources):
         if node.weights is not None:
-            arrays = [(array.shape, array.tobytes()) for array in node.weights.arrays]
-            key = (node.kind, str(node.options), hashlib.sha256(repr(arrays).encode()).digest())
+            key = (node.kind, str(node.options), _digest(node.weights.arrays))
             node.weights = shared.setdefault(key, node.weights)
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> bytes:
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.shape} {array.dtype}".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.digest()
 
 
 def _mark(

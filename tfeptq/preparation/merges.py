@@ -56,10 +56,10 @@ def scale_and_shift(node: Node, name: str, scale: Any, offset: Any) -> Node:
 
 
 def _chain(kind: type, name: str, operands: Sequence[Node]) -> Node:
-    *first, last = operands
-    if not first:
-        return last
-    return pair(kind, name, _chain(kind, f"{name}_{len(first)}", first), last)
+    made, *others = operands
+    for count, operand in enumerate(others, start=2):
+        made = pair(kind, name if count == len(operands) else f"{name}_{count}", made, operand)
+    return made
 
 
 def _combined(kind: type, constants: Sequence[Node]) -> Node:

@@ -20,12 +20,20 @@ def require_model(model: Any) -> None:
     raise ValueError(f"model must be a keras.Model, received {received}: {_way_out(model)}")
 
 
+def is_keras2_model(model: Any) -> bool:
+    """Whether it is a model of Keras 2, or of a class derived from one."""
+    return any(
+        kind.__module__.startswith(_KERAS_2) and kind.__name__ == "Model"
+        for kind in type(model).__mro__
+    )
+
+
 def _way_out(model: Any) -> str:
     if isinstance(model, (str, os.PathLike)):
         return f"load the file with tfeptq.load_model({os.fspath(model)!r}) and pass the result"
     if isinstance(model, type):
         return "pass a model made of it"
-    if type(model).__module__.startswith(_KERAS_2):
+    if is_keras2_model(model):
         return (
             "it is a model of Keras 2 (tf_keras): tfeptq.quantize takes it; elsewhere save it as "
             ".h5 and read that with tfeptq.load_model"

@@ -181,7 +181,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.zero_point.assign(zero_point)
         self.log_scale.assign(0.0)
 
-    def widen(self, scale: float) -> None:
+    def rescale(self, scale: float) -> None:
         """Takes another scale; codes of zero stay where they are."""
         self.base_scale.assign(np.float32(scale))
         self.log_scale.assign(0.0)

@@ -18,7 +18,7 @@ def no_ray(monkeypatch):
 
 
 def test_what_to_install_is_said(no_ray):
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'tfeptq\[distributed\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[distributed\]'"):
         tfeptq.distribute(workers=2)
 
 
@@ -29,9 +29,7 @@ def test_the_command_line_says_it_in_one_line(no_ray, tmp_path, capsys):
     command = ["quantize", str(model), "--calibration", str(samples), "--workers", "2"]
     assert main([*command, "--output", str(tmp_path / "m.tflite")]) == 2
     error = capsys.readouterr().err
-    assert (
-        error == "tfeptq: error: tfeptq.distribute needs Ray: pip install 'tfeptq[distributed]'\n"
-    )
+    assert error == "tfeptq: error: tfeptq.distribute needs Ray: pip install '.[distributed]'\n"
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])

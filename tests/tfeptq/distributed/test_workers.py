@@ -373,7 +373,7 @@ class Start(keras.callbacks.Callback):
 def test_workers_share_a_training(alone, tmp_path):
     """All samples are in every batch: their order does not matter, only that of sums."""
     models, start = [], Start()
-    # Each of them compiles the step: two are as good as four here.
+    # Each of them traces the step: two are as good as four here.
     for count in (1, 2):
         with tfeptq.distribute(workers=count, cores=CORES, training=True):
             models.append(trained(checkpoint_dir=tmp_path if count == 2 else None))

@@ -20,8 +20,9 @@ import tfeptq
 from tests.tfeptq.foreign import tf_keras_zoo
 from tfeptq.cli.main import main
 from tfeptq.foreign.function_model import FunctionModel
-from tfeptq.foreign.in_memory import converted, is_keras2_model
+from tfeptq.foreign.in_memory import converted
 from tfeptq.preparation import as_functional, prepare
+from tfeptq.preparation.received import is_keras2_model
 
 #: What no configuration can bring back: Python code, and layers that Keras 3 does not have.
 WITHOUT_LAYERS = ("anonymous", "removed_layers", "subclassed")

@@ -156,3 +156,10 @@ def test_a_global_policy_of_lower_precision_does_not_reach_the_canonical_model()
         keras.config.set_dtype_policy("float32")
     assert {variable.dtype for variable in canonical.variables} == {"float32"}
     assert canonical.layers[-1].compute_dtype == "float32"
+
+
+def test_a_sum_may_have_any_number_of_parts():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Add(name="sum")([inputs] * 1200))
+    found = check(model)
+    assert [layer.name for layer in found.layers][-1] == "sum"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers as L
 from keras import ops
 
 from tests.tfeptq.preparation.canonical_check import C, H, W, image_model
-from tfeptq.preparation import UnsupportedLayerError, prepare
+from tfeptq.preparation import UnsupportedLayerError, as_functional, prepare
 
 REFUSED = {
     "Activation": (L.Activation("sparsemax", name="culprit"), "keras.activations"),
@@ -105,3 +106,29 @@ def test_a_model_that_overrides_call_is_refused():
     inputs = keras.Input((W,))
     with pytest.raises(ValueError, match=r"overrides call\(\)"):
         prepare(Doubled(inputs, L.Dense(2)(inputs)))
+
+
+def test_a_table_that_is_flattened_is_refused():
+    """NumPy's `take` without an axis."""
+    inputs = keras.Input((W,), dtype="int32")
+    table = np.ones((C, 4), "float32")
+    with pytest.raises(UnsupportedLayerError, match=r"takes along axis None.*rows of a matrix"):
+        prepare(keras.Model(inputs, keras.ops.take(table, inputs)))
+
+
+def test_a_subclassed_model_of_open_sizes_is_told_to_have_them_fixed():
+    class Open(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = L.Conv2D(2, 3)
+
+        def build(self, shape):
+            self.layer.build(shape)
+
+        def call(self, inputs):
+            return self.layer(inputs)
+
+    model = Open()
+    model.build((None, None, None, 3))
+    with pytest.raises(ValueError, match="fixed sizes: give input_shape="):
+        prepare(as_functional(model))

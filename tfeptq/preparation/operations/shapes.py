@@ -229,7 +229,7 @@ def _take(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
     if isinstance(source, Node):
         return _places(operation, source, numbers, config["axis"])
     table = weights(operation, source)
-    if table.ndim != 2 or config["axis"] % 2 or not isinstance(numbers, Node):
+    if table.ndim != 2 or config["axis"] not in (0, -2) or not isinstance(numbers, Node):
         raise UnsupportedLayerError(
             operation, f"takes along axis {config['axis']}", "take rows of a matrix"
         )
