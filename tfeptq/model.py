@@ -27,7 +27,7 @@ class TrainingStep(Protocol):
     """What a model learns by, instead of a loss on labels; see `QuantizedModel.attach`."""
 
     def train_step(self, model: QuantizedModel, data: Any) -> dict[str, Any]:
-        """One step of the model's optimizer, compiled by Keras.
+        """One step of the model's optimizer, traced by Keras.
 
         Args:
             data: a batch of what `fit` is fed.

@@ -138,7 +138,7 @@ class StepProgress(keras.callbacks.Callback):
         self._bar = Bar(self._title, self._steps)
         self._done = int(self.model.optimizer.iterations.numpy())
         self._is_first = True
-        self._bar.update(self._done, "compiling the first step: up to some minutes for deep models")
+        self._bar.update(self._done, "tracing the first step: up to a minute for deep models")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._done += 1

@@ -97,7 +97,9 @@ def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
         pairs = (entry.rsplit("=", 1) for entry in text.split(";"))
         return {name: tuple(int(size) for size in rest.split(",")) for name, rest in pairs}
     except ValueError:
-        raise ValueError(f"{text!r} is neither SIZE,SIZE,... nor INPUT=SIZE,SIZE,...") from None
+        raise ValueError(
+            f"{text!r} is neither SIZE,SIZE,... nor INPUT=SIZE,SIZE,...;INPUT=SIZE,..."
+        ) from None
 
 
 def require_file(path: Path) -> None:

@@ -1,9 +1,9 @@
 """Elementwise parts of a training step as single kernels.
 
-On a CPU, XLA is no help to models with depthwise convolutions, so their steps run operator by
-operator. Fake quantization and the loss would then go through memory a dozen times for every
-tensor, which takes longer than the convolutions. Each is compiled on its own here, with gradients
-that keep nothing but the inputs. Steps that are compiled whole take the same gradients.
+On a CPU a step runs operator by operator. Fake quantization and the loss would then go through
+memory a dozen times for every tensor, which takes longer than the convolutions. Each is compiled on
+its own here, with gradients that keep nothing but the inputs. Steps that are compiled whole, on a
+GPU, take the same gradients.
 
 They multiply by the reciprocal of a scale, as divisions take longer than all else: a value within a
 float32 rounding of a tie may get the other of its two neighbours.

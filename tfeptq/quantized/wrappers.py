@@ -55,7 +55,7 @@ def undecided_shares(soft: Any, beta: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="tfeptq")
 class QuantizedWeights(keras.layers.Wrapper):
-    """Conv2D, DepthwiseConv2D or Dense with learned integer weights (EPTQ, section 4; AdaRound).
+    """A convolution of any kind or Dense with learned integer weights (EPTQ, section 4; AdaRound).
 
     w_q = step * exp(scale_unit * log_scale) * between(place, h'); grids: `quantized.weight_grid`;
     of uniform integers clip(floor(w / step) + h', low, high). h' goes from the soft rounding h(a)

@@ -43,7 +43,7 @@ class Batches(keras.callbacks.Callback):
 
 
 def two_inputs() -> keras.Model:
-    """Several inputs and a shared layer; nothing depthwise: XLA compiles the step."""
+    """Several inputs and a shared layer."""
     keras.utils.set_random_seed(0)
     inputs = [keras.Input((6,), name=name) for name in ("left", "right")]
     shared = keras.layers.Dense(4, "relu", name="shared")
@@ -69,6 +69,11 @@ MODELS = {
 }
 
 
+def compile_whole(patch: pytest.MonkeyPatch, name: str) -> None:
+    """As on a GPU."""
+    patch.setattr(training, "_gains_from_xla", lambda: name == "by XLA")
+
+
 def file_bytes(quantized: tfeptq.QuantizedModel, folder: Path) -> bytes:
     path = folder / "m.tflite"
     tflite_export.export(quantized, path, target="android")
@@ -80,7 +85,9 @@ def uninterrupted(tmp_path_factory):
     """Model -> bytes of the file of a run without a folder that nothing stopped."""
     found = {}
     for name, (build, samples) in MODELS.items():
-        quantized = tfeptq.quantize(build(), samples, CONFIG)
+        with pytest.MonkeyPatch.context() as patch:
+            compile_whole(patch, name)
+            quantized = tfeptq.quantize(build(), samples, CONFIG)
         found[name] = file_bytes(quantized, tmp_path_factory.mktemp("whole"))
     return found
 
@@ -110,6 +117,7 @@ def test_the_file_is_the_same_wherever_the_run_was_stopped(
     monkeypatch.setattr(
         tfeptq.QuantizedModel, "attach", lambda self, d: (made.append(d), attach(self, d))
     )
+    compile_whole(monkeypatch, name)
     build, samples = MODELS[name]
     done = 0
     for steps in dies_at:
