@@ -217,3 +217,30 @@ def test_a_table_of_16_bits_is_exact_where_a_target_has_it(tmp_path):
     graph = quantized.freeze()
     (table,) = (graph.tensors[each.inputs[0]] for each in graph.operators if each.kind == "GATHER")
     assert table.data.shape == (2**15,), "a variance is not negative: half a table"
+
+
+#: Bounds that no value comes near: they cost no code, however far they are.
+DISTANT: dict[str, Callable[[Any, float], Any]] = {
+    "minimum": ops.minimum,
+    "maximum": lambda x, bound: ops.maximum(x, -bound),
+    "clip": lambda x, bound: ops.clip(x, -bound, bound),
+    "by channel": lambda x, bound: ops.clip(x, [-bound, -2 * bound, -bound], bound),
+    "relu": lambda x, bound: L.ReLU(max_value=bound, negative_slope=0.1)(x),
+}
+
+
+@pytest.mark.parametrize("bound", [30.0, 1e6, 1e12, float(np.finfo("float32").max), np.inf])
+@pytest.mark.parametrize("name", DISTANT)
+def test_a_distant_bound_takes_no_codes(name, bound, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 4))
+    x = DISTANT[name](L.Dense(3)(inputs), bound)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    samples = np.random.default_rng(0).normal(size=(33, 5, 4)).astype("float32")
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=33, target="microcontroller")
+    quantized = tfeptq.quantize(model, samples, config)
+    assert quantized.report.quality.outputs[0].sqnr > 30.0
+    if bound == 1e6:
+        tflite_export.export(quantized, tmp_path / "m.tflite")
+        found = tflite_export.run(tmp_path / "m.tflite", samples, runtime="tflm")
+        assert np.square(found - model(samples)).mean() < 1e-3 * np.var(model(samples))

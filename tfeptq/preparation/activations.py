@@ -10,12 +10,18 @@ import keras
 import numpy as np
 
 from tfeptq.canonical.functions import gelu_tanh
+from tfeptq.preparation.constants import constant
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.nodes import Node, affine, primitive, reshape
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.slices import take
 from tfeptq.preparation.tables import tabulated
+from tflite_export.graph import limits
 
+#: Bounds of which a ReLU's shift takes too many codes, where values end far from them.
+_FAR = 4.0
+#: No kernel holds values beyond: a bound there bounds nothing.
+NO_BOUND = 127 * limits.HIGHEST_SCALE
 NEAREST = "use a function of keras.activations, and fine-tune"
 
 
@@ -82,11 +88,50 @@ def softmax_over(operation: Any, node: Node, axis: Any) -> Node:
     return permute(reshape(shares, f"{name}_axes", moved.shape), f"{name}_back", back)
 
 
-def clip(node: Node, name: str, low: float, high: float | None) -> Node:
-    """min(max(x, low), high), by a ReLU between two shifts."""
+def clip(node: Node, name: str, low: float, high: float) -> Node:
+    """min(max(x, low), high); bounds that nothing reaches, or that are infinite, are none.
+
+    A ReLU between two shifts where zero is near: it costs no operator, but its codes begin at the
+    lower bound, whether values come near it or not.
+    """
+    if high >= NO_BOUND:
+        return at_least(node, name, low)
+    if low <= -NO_BOUND:
+        return at_most(node, name, high)
+    if abs(low) > _FAR:
+        raised = _bounded(keras.layers.Maximum, f"{name}_low", node, low)
+        return _bounded(keras.layers.Minimum, name, raised, high)
+    return _shifted_relu(node, name, low, high - low)
+
+
+def at_least(node: Node, name: str, low: float) -> Node:
+    """max(x, low), see `clip`."""
+    if low <= -NO_BOUND:
+        return node
+    if abs(low) > _FAR:
+        return _bounded(keras.layers.Maximum, name, node, low)
+    return _shifted_relu(node, name, low, None)
+
+
+def at_most(node: Node, name: str, high: float) -> Node:
+    """min(x, high), see `clip`: a ReLU of the negative."""
+    if high >= NO_BOUND:
+        return node
+    if abs(high) > _FAR:
+        return _bounded(keras.layers.Minimum, name, node, high)
+    negated = affine(node, f"{name}_negate", -1.0, 0.0)
+    return affine(_shifted_relu(negated, name, -high, None), f"{name}_restore", -1.0, 0.0)
+
+
+def _bounded(kind: type, name: str, node: Node, bound: float) -> Node:
+    """A maximum or minimum with a constant, in whatever codes the tensor has."""
+    value = np.full((1,) * len(node.shape), bound)
+    return primitive(kind, name, [node, constant(f"{name}_bound", value)])
+
+
+def _shifted_relu(node: Node, name: str, low: float, reach: float | None) -> Node:
     shifted = affine(node, f"{name}_shift", 1.0, -low)
-    bounded = relu(shifted, name, None if high is None else high - low)
-    return affine(bounded, f"{name}_unshift", 1.0, low)
+    return affine(relu(shifted, name, reach), f"{name}_unshift", 1.0, low)
 
 
 def _table(function: str, **settings: float) -> Callable[[Node, str], Node]:
@@ -179,9 +224,3 @@ def bounded_relu(
         return leaky_relu(node, name, negative_slope)
     sloped = leaky_relu(node, f"{name}_slope", negative_slope)
     return at_most(sloped, name, float(max_value))
-
-
-def at_most(node: Node, name: str, high: float) -> Node:
-    """min(x, high), as the negative of a maximum."""
-    negated = affine(node, f"{name}_negate", -1.0, 0.0)
-    return affine(clip(negated, name, -high, None), f"{name}_restore", -1.0, 0.0)

@@ -24,6 +24,7 @@ from tfeptq.preparation.finite import check_constants, check_folded, check_weigh
 from tfeptq.preparation.kernels import choose_kernels
 from tfeptq.preparation.long_joins import split_long_joins
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
+from tfeptq.preparation.operations.moved_batch import batch_axis, refuse_moved
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
 from tfeptq.preparation.steps import Step
@@ -77,6 +78,12 @@ def graph_of(model: keras.Model, traced: Trace) -> tuple[Graph, dict[Symbol, Nod
     inputs = [Node(Input, given.name, [], _static(given), is_own=True) for given in traced.inputs]
     values = _translate(traced, inputs, {}, "")
     outputs = [values[symbol] for symbol in traced.outputs]
+    for node in outputs:
+        if axis := batch_axis(node):
+            raise ValueError(
+                f"model {model.name!r}: output {node.name!r} has the batch at axis {axis}; a file "
+                "has it in front: transpose the output back"
+            )
     fill_tables([*values.values()])
     return Graph(model.name, inputs, outputs, traced.structure), values
 
@@ -157,6 +164,9 @@ def _outputs(
     read: Collection[Symbol],
 ) -> list[Node]:
     operation = call.operation
+    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
+    if isinstance(operation, (Step, keras.Layer)):
+        refuse_moved(operation, sources)
     if isinstance(operation, Step):
         given = bound_step_call(call, values)
         inner = _translate(operation.trace, given, shared, scope, (operation,))
@@ -174,16 +184,16 @@ def _outputs(
         outputs = [layers.translate(operation, bound_layer_call(call, values), shared)]
     else:
         outputs = operations.translate(operation, bound_operation_call(call, values))
-        sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
         _share(outputs, sources, shared)
     if len(outputs) != len(call.outputs):
         raise UnsupportedLayerError(
             operation, f"has {len(call.outputs)} outputs", "use a layer with one"
         )
-    sources = [values[symbol] for symbol in symbols((call.arguments, call.keywords))]
     _mark(outputs, sources, scope, operation.name, place)
-    is_constant = all(source.kind is Constant for source in sources)
-    return [computed(node) for node in outputs] if is_constant else outputs
+    if not all(source.kind is Constant for source in sources):
+        return outputs
+    refuse_moved(operation, outputs)
+    return [computed(node) for node in outputs]
 
 
 def _expanded(

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.preparation.activations import at_most, clip
+from tfeptq.preparation.activations import NO_BOUND, at_least, at_most
 from tfeptq.preparation.addition import added_constants
 from tfeptq.preparation.constants import broadcast_constant, constant
 from tfeptq.preparation.nodes import Constant, Node, Shape, affine, primitive, reshape
@@ -75,6 +75,9 @@ def _ranked(value: np.ndarray, rank: int) -> np.ndarray:
 def _with_constant(kind: type, name: str, node: Node, operand: Node, *, is_first: bool) -> Node:
     """A fold where the constant is a number or one value a channel; otherwise an operand."""
     value = _ranked(operand.options["value"], max(len(node.shape), len(operand.shape)))
+    if kind in (_L.Maximum, _L.Minimum):
+        # Bounds that are infinite, or as good as that.
+        value = np.clip(value, -NO_BOUND, NO_BOUND)
     ranked = constant(operand.name, value)
     merged = primitive(kind, name, [ranked, node] if is_first else [node, ranked])
     if kind is _L.Multiply and not np.any(value):
@@ -133,5 +136,5 @@ def _folded(kind: type, name: str, node: Node, value: np.ndarray, *, is_first: b
     if value.ndim:
         return None
     if kind is _L.Maximum:
-        return clip(node, name, float(value), None)
+        return at_least(node, name, float(value))
     return at_most(node, name, float(value))

@@ -32,6 +32,10 @@ class Constant:
     """Node kind: an array, `options["value"]`, float64 in the node's shape."""
 
 
+class MovedBatch:
+    """Node kind: its input with the batch at `options["axis"]`; see `operations.moved_batch`."""
+
+
 @dataclasses.dataclass(eq=False)
 class Weights:
     """Float64 arrays of a layer; nodes of a shared layer hold the same object."""
@@ -44,7 +48,8 @@ class Node:
     """One primitive.
 
     Attributes:
-        kind: Keras layer class that will execute it, or `Affine`, `Input` or `Constant`.
+        kind: Keras layer class that will execute it, or `Affine`, `Input`, `Constant` or
+            `MovedBatch`.
         name: wanted name of the layer; made unique when the model is rebuilt.
         shape: of the output, without the batch dimension.
         options: arguments of the layer's constructor.

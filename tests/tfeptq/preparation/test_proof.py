@@ -15,6 +15,7 @@ from tests.tfeptq.preparation.canonical_check import C, H, W, image_model, rando
 from tests.tfeptq.preparation.random_graphs import RandomGraph
 from tfeptq.preparation import (
     UnsupportedLayerError,
+    activations,
     affine,
     as_functional,
     layers,
@@ -243,3 +244,12 @@ def test_what_a_subclassed_model_draws_is_named():
     model(np.zeros((2, 4), "float32"))
     with pytest.raises(ValueError, match=r"model 'drawing'.*each time, as random numbers do"):
         as_functional(model)
+
+
+def test_a_canonical_model_of_nothing_but_roundings_does_not_excuse_itself(monkeypatch):
+    """The ReLU of x + 1e9, minus 1e9: its own noise is as large as what it gets wrong."""
+    monkeypatch.setattr(activations, "_FAR", np.inf)
+    inputs = keras.Input((H, C))
+    x = ops.maximum(L.Dense(4)(inputs), -1e9)
+    with pytest.raises(UnsupportedLayerError, match=r"\(Maximum\): differs from the model"):
+        proven(keras.Model(inputs, L.Dense(2)(x)))

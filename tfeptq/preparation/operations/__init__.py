@@ -13,6 +13,7 @@ from tfeptq.preparation.operations import (
     contraction,
     functions,
     linear,
+    moved_batch,
     normalization,
     pooling,
     reductions,
@@ -34,6 +35,9 @@ _HANDLERS = {
     **repetition.HANDLERS,
     **shapes.HANDLERS,
 }
+#: Those that read tensors with the batch at any axis.
+_OF_ANY_BATCH = {**moved_batch.HANDLERS, **moved_batch.aware(_HANDLERS)}
+_HANDLERS |= _OF_ANY_BATCH
 
 _NEAREST = {
     "Argmin": "return the scores, and look for the smallest outside of the file",
@@ -64,6 +68,8 @@ def translate(operation: Any, arguments: tuple[Any, ...]) -> list[Node]:
             "is not supported",
             _NEAREST.get(type(operation).__name__, "replace it with supported layers"),
         )
+    if type(operation).__name__ not in _OF_ANY_BATCH:
+        moved_batch.refuse_moved(operation, arguments)
     try:
         outputs = handler(operation, settings(operation), arguments)
     except ConstantError as error:

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.preparation.constants import batched_constant
 from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.lookups import one_hot
 from tfeptq.preparation.merges import scale_and_shift
@@ -17,33 +16,6 @@ from tfeptq.preparation.operations.arguments import Handler, only_tensor
 from tfeptq.preparation.operations.reductions import inner_axes
 from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.slices import joined, rearranged, take
-
-
-def _stack(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    parts = [
-        part if isinstance(part, Node) else batched_constant(operation, part)
-        for part in arguments[0]
-    ]
-    rank = len(parts[0].shape) + 2
-    axis = config["axis"] % rank
-    if axis == 0:
-        raise UnsupportedLayerError(operation, "axis=0 is the batch", "stack another axis")
-    shape = list(parts[0].shape)
-    shape.insert(axis - 1, 1)
-    expanded = [
-        reshape(part, f"{operation.name}_{index}", tuple(shape)) for index, part in enumerate(parts)
-    ]
-    return joined(operation.name, expanded, axis - 1)
-
-
-def _unstack(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> list[Node]:
-    node = arguments[0]
-    (axis,) = inner_axes(operation, config["axis"], node)
-    shape = (*node.shape[:axis], *node.shape[axis + 1 :])
-    return [
-        reshape(part, f"{operation.name}_{index}_flat", shape)
-        for index, part in enumerate(_parts(operation.name, node, axis))
-    ]
 
 
 def _tile(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -179,9 +151,7 @@ HANDLERS: dict[str, Handler] = {
     "Repeat": _repeat,
     "Roll": _roll,
     "Rot90": _rot90,
-    "Stack": _stack,
     "Tile": _tile,
     "Tril": _triangle(np.tril),
     "Triu": _triangle(np.triu),
-    "Unstack": _unstack,
 }

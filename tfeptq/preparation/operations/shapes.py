@@ -8,13 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfeptq.preparation.constants import array_of, batched_constant, constant
+from tfeptq.preparation.constants import array_of, constant
 from tfeptq.preparation.errors import UnsupportedLayerError, check_data_format
 from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.nodes import Node, primitive, reshape
-from tfeptq.preparation.operations.arguments import Handler, axes, weights
+from tfeptq.preparation.operations.arguments import Handler, weights
 from tfeptq.preparation.patches import extract_patches
-from tfeptq.preparation.permutes import permute
 from tfeptq.preparation.resizing import resize
 from tfeptq.preparation.slices import joined, rearranged, take
 
@@ -33,67 +32,6 @@ def _reshape(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ..
 def _filled(target: Sequence[int], elements: int) -> tuple[int, ...]:
     known = int(np.prod([size for size in target if size != -1]))
     return tuple(elements // known if size == -1 else int(size) for size in target)
-
-
-def _expand_dims(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    node = arguments[0]
-    shape = list(node.shape)
-    for axis in axes(config["axis"], len(node.shape) + 1 + np.size(config["axis"])):
-        if axis == 0:
-            raise UnsupportedLayerError(operation, "axis=0 moves the batch", "keep the first axis")
-        shape.insert(axis - 1, 1)
-    return reshape(node, operation.name, tuple(shape))
-
-
-def _squeeze(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    node = arguments[0]
-    if config["axis"] is None:
-        shape = [size for size in node.shape if size != 1]
-    else:
-        dropped = axes(config["axis"], len(node.shape) + 1)
-        shape = [size for index, size in enumerate(node.shape) if index + 1 not in dropped]
-    return reshape(node, operation.name, tuple(shape))
-
-
-def _transpose(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    rank = len(arguments[0].shape) + 1
-    order = config["axes"] or range(rank)[::-1]
-    return _permute(operation, arguments[0], [axis % rank for axis in order])
-
-
-def _swap_axes(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    order = list(range(len(arguments[0].shape) + 1))
-    first, second = config["axis1"], config["axis2"]
-    order[first], order[second] = order[second], order[first]
-    return _permute(operation, arguments[0], order)
-
-
-def _move_axis(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    # The order of the axes is what the same operation does to their numbers.
-    rank = len(arguments[0].shape) + 1
-    numbers = np.empty(range(rank))
-    moved = np.moveaxis(numbers, config["source"], config["destination"])
-    return _permute(operation, arguments[0], list(moved.shape))
-
-
-def _permute(operation: Any, node: Node, order: Sequence[int]) -> Node:
-    if order[0] != 0:
-        raise UnsupportedLayerError(
-            operation, f"axes={tuple(order)} moves the batch", "keep the first axis"
-        )
-    return permute(node, operation.name, [axis - 1 for axis in order[1:]])
-
-
-def _concatenate(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    tensors = [
-        item if isinstance(item, Node) else batched_constant(operation, item)
-        for item in arguments[0]
-    ]
-    if len(tensors) == 1:
-        return tensors[0]
-    if config["axis"] % (len(tensors[0].shape) + 1) == 0:
-        raise UnsupportedLayerError(operation, "axis=0 is the batch", "concatenate another axis")
-    return primitive(keras.layers.Concatenate, operation.name, tensors, axis=config["axis"])
 
 
 def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -169,60 +107,6 @@ def _extract_patches(operation: Any, config: Mapping[str, Any], arguments: tuple
     )
 
 
-def _get_item(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
-    node, key = arguments[:2]
-    keys = list(key) if isinstance(key, (list, tuple)) else [key]
-    if Ellipsis in keys:
-        place = keys.index(Ellipsis)
-        named = sum(item is not None for item in keys) - 1
-        keys[place : place + 1] = [slice(None)] * (len(node.shape) + 1 - named)
-    if keys[0] != slice(None):
-        raise UnsupportedLayerError(operation, "takes part of the batch", "start with ':'")
-    return _indexed(operation, node, keys[1:])
-
-
-def _indexed(operation: Any, node: Node, keys: Sequence[Any]) -> Node:
-    """Integers take one place and drop the axis, slices take a range, None adds an axis."""
-    result, shape, axis = node, [], 0
-    for item in keys:
-        if item is None:
-            shape.append(1)
-            continue
-        name, places = f"{operation.name}_{axis}", _chosen(operation, item, node.shape[axis])
-        if places.step > 0:
-            result = take(result, name, axis, places.start, places.stop, places.step)
-        else:
-            result = rearranged(result, name, axis, list(places))
-        if isinstance(item, slice):
-            shape.append(result.shape[axis])
-        axis += 1
-    return reshape(result, operation.name, (*shape, *node.shape[axis:]))
-
-
-def _chosen(operation: Any, item: Any, size: int) -> range:
-    """The places of an axis that an integer or a slice takes."""
-    if isinstance(item, int):
-        return range(item % size, item % size + 1)
-    places = range(*item.indices(size)) if isinstance(item, slice) else range(0)
-    if not places:
-        raise UnsupportedLayerError(
-            operation, f"takes {item} of an axis", "take integers or ranges of some places"
-        )
-    return places
-
-
-def _split(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> list[Node]:
-    node = arguments[0]
-    axis = config["axis"] % (len(node.shape) + 1) - 1
-    if axis < 0:
-        raise UnsupportedLayerError(operation, "axis=0 is the batch", "split another axis")
-    pieces = np.split(np.arange(node.shape[axis]), config["indices_or_sections"])
-    return [
-        take(node, f"{operation.name}_{index}", axis, int(piece[0]), int(piece[-1]) + 1)
-        for index, piece in enumerate(pieces)
-    ]
-
-
 def _take(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     """Rows of a constant table, or places of a tensor by constant numbers."""
     source, numbers = arguments[:2]
@@ -263,17 +147,9 @@ def _filled_like(number: float) -> Handler:
 HANDLERS: dict[str, Handler] = {
     "OnesLike": _filled_like(1.0),
     "ZerosLike": _filled_like(0.0),
-    "Concatenate": _concatenate,
-    "ExpandDims": _expand_dims,
     "ExtractPatches": _extract_patches,
-    "GetItem": _get_item,
-    "Moveaxis": _move_axis,
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Swapaxes": _swap_axes,
     "Take": _take,
-    "Transpose": _transpose,
 }
