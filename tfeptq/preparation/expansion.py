@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 from tfeptq.preparation import tensorflow_graphs, variable_operators
 from tfeptq.preparation.calls import understood
@@ -20,7 +21,7 @@ from tfeptq.preparation.inlining import inlined
 from tfeptq.preparation.operation_names import name_operations
 from tfeptq.preparation.recurrent import UnrolledError, stepwise
 from tfeptq.preparation.registered import decomposition
-from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols
+from tfeptq.preparation.trace import Symbol, TracedCall, is_symbol, symbols, trace
 
 _Read = TypeVar("_Read")
 
@@ -125,7 +126,45 @@ def called(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
         raise UnreadableCallError(str(error)) from error
     except Exception as error:
         names = {part for variable in layer.variables for part in variable.path.split("/")}
-        return _through_tensorflow(call, arguments, keywords, names, error)
+        try:
+            return _through_tensorflow(call, arguments, keywords, names, error)
+        except UnreadableCallError:
+            found = _function_by_function(call, arguments, keywords, names)
+            if found is None:
+                raise
+            return found
+
+
+def _function_by_function(
+    call: Callable[..., Any], arguments: Any, keywords: Any, names: Collection[str]
+) -> Any:
+    """Outputs where only TensorFlow's own functions are read from graphs; None: it cannot be.
+
+    Layers stay what they are: the graph of a dilated convolution or a recurrent layer is long.
+    """
+
+    def read(function: Callable[..., Any], given: Any, named: Any) -> Any:
+        return _graph_outputs(function, given, named, names)
+
+    try:
+        with (
+            variable_operators.reflected(),
+            inlined(_as_model),
+            tensorflow_graphs.read_by(read),
+        ):
+            outputs = call(*arguments, **keywords)
+            return None if _counts_samples((arguments, keywords), outputs) else outputs
+    except Exception:
+        # Of all reasons, that of the whole graph says most.
+        return None
+
+
+def _counts_samples(given: Any, outputs: Any) -> bool:
+    """Whether arrays have a row a sample, of which there are as many as graphs are read with."""
+    tensors = [leaf for leaf in keras.tree.flatten(outputs) if is_symbol(leaf)]
+    calls = trace(keras.Model(symbols(given), tensors)).calls
+    read = keras.tree.flatten([(call.arguments, call.keywords) for call in calls])
+    return any(tensorflow_graphs.BATCH in np.shape(leaf) for leaf in read if not is_symbol(leaf))
 
 
 def _as_model(layer: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
@@ -155,6 +194,21 @@ def _through_tensorflow(
     refusal: Exception,
 ) -> Any:
     """Outputs of what takes no symbolic tensors, from its TensorFlow graph."""
+    try:
+        return _graph_outputs(call, arguments, keywords, names)
+    except tensorflow_graphs.UnreadableGraphError as error:
+        reason = str(error)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    first, second = _in_line(f"{type(refusal).__name__}: {refusal}"), _in_line(reason)
+    # That TensorFlow takes no symbolic tensors is why its graph was read.
+    said = second if "A KerasTensor cannot be used" in first else f"{first}; traced: {second}"
+    raise UnreadableCallError(said) from refusal
+
+
+def _graph_outputs(
+    call: Callable[..., Any], arguments: Any, keywords: Any, names: Collection[str]
+) -> Any:
     leaves = keras.tree.flatten((arguments, keywords))
     given = [leaf for leaf in leaves if is_symbol(leaf)]
 
@@ -164,16 +218,7 @@ def _through_tensorflow(
         positional, named = keras.tree.pack_sequence_as((arguments, keywords), filled)
         return call(*positional, **named)
 
-    try:
-        return tensorflow_graphs.read(function, given, names)
-    except tensorflow_graphs.UnreadableGraphError as error:
-        reason = str(error)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    first, second = _in_line(f"{type(refusal).__name__}: {refusal}"), _in_line(reason)
-    # That TensorFlow takes no symbolic tensors is why its graph was read.
-    said = second if "A KerasTensor cannot be used" in first else f"{first}; traced: {second}"
-    raise UnreadableCallError(said) from refusal
+    return tensorflow_graphs.read(function, given, names)
 
 
 def _in_line(message: str) -> str:

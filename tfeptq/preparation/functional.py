@@ -87,10 +87,10 @@ def _require_equal(model: keras.Model, functional: keras.Model) -> None:
         return values.astype(tensor.dtype)
 
     inputs = keras.tree.map_structure(sample, functional.input)
-    wanted = _arrays(model(inputs))
-    if _are_equal(wanted, _arrays(functional(inputs))):
+    wanted = _arrays(model(inputs, training=False))
+    if _are_equal(wanted, _arrays(functional(inputs, training=False))):
         return
-    if not _are_equal(wanted, _arrays(model(inputs))):
+    if not _are_equal(wanted, _arrays(model(inputs, training=False))):
         raise UnreadableCallError(
             "it computes other values from the same samples each time, as random numbers do: make "
             "what is drawn an input of the model"

@@ -6,5 +6,7 @@ What computes with TensorFlow itself takes no symbolic Keras tensors. It is trac
 
 from tfeptq.preparation.tensorflow_graphs.reading import UnreadableGraphError, read
 from tfeptq.preparation.tensorflow_graphs.scope import NAMELESS
+from tfeptq.preparation.tensorflow_graphs.symbolic_calls import read_by
+from tfeptq.preparation.tensorflow_graphs.values import BATCH
 
-__all__ = ["NAMELESS", "UnreadableGraphError", "read"]
+__all__ = ["BATCH", "NAMELESS", "UnreadableGraphError", "read", "read_by"]

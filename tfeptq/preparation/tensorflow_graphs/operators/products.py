@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase
 from typing import Any
 
 import keras
@@ -50,6 +51,9 @@ def _batch_matmul(operation: tf.Operation, read: list[Any], scope: Scope) -> Any
 
 def _einsum(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
     equation = operation.get_attr("equation").decode()
+    # Symbolic tensors of Keras take small letters only.
+    letters = dict.fromkeys(letter for letter in equation if letter.isalpha())
+    equation = equation.translate(str.maketrans(dict(zip(letters, ascii_lowercase, strict=False))))
     return ops.einsum(equation, *(symbol(per_sample(value)) for value in read))
 
 
