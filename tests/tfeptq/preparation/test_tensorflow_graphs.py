@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
+import tfeptq
 from tests.tfeptq.preparation.canonical_check import C, H, N, W, check, image_model, randomize
 from tfeptq.preparation import UnsupportedLayerError, as_functional, prepare, tensorflow_graphs
 from tfeptq.preparation.tensorflow_graphs.frozen import frozen
@@ -28,6 +29,10 @@ ROW, TABLE = constants(C), constants(1, H, W, C)
 FUNCTIONS = {
     "conv2d": lambda x: tf.nn.conv2d(x, KERNEL, strides=2, padding="SAME"),
     "dilated": lambda x: tf.nn.conv2d(x, KERNEL, strides=1, padding="VALID", dilations=2),
+    "phases": lambda x: tf.nn.convolution(x, KERNEL, padding="SAME", dilations=[3, 2]),
+    "phases_of_rows": lambda x: tf.nn.conv1d(
+        tf.reshape(x, (-1, H * W, C)), KERNEL[:, 0], 1, "SAME", dilations=2
+    ),
     "explicit": lambda x: tf.nn.conv2d(
         x, KERNEL, strides=1, padding=[[0, 0], [1, 2], [0, 1], [0, 0]]
     ),
@@ -218,6 +223,30 @@ def test_the_private_name_of_tensorflow_still_gives_a_flat_graph():
     types = {operation.type for operation in graph.get_operations()}
     assert "Mul" in types
     assert not types & {"PartitionedCall", "StatefulPartitionedCall", "ReadVariableOp"}
+
+
+def test_functions_that_xla_compiles_are_a_part_of_the_graph():
+    """Keras compiles convolutions of groups, in files that it exports too."""
+    compiled = tf.function(lambda x: tf.nn.relu(x) + ROW, jit_compile=True)
+    check(image_model(L.Lambda(lambda x: compiled(2.0 * x), output_shape=(H, W, C))))
+
+
+EXPORTED = {
+    "groups": lambda: L.Conv2D(2 * C, 2, groups=C),
+    "dilated": lambda: L.Conv2D(3, 2, padding="same", dilation_rate=(2, 3)),
+    "depthwise": lambda: L.DepthwiseConv2D(2, dilation_rate=2),
+    "normalized": L.UnitNormalization,
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_saved_models_that_keras_exports_are_read(name, tmp_path):
+    model = image_model(EXPORTED[name]())
+    model.export(tmp_path / "saved", verbose=False)
+    found = as_functional(tfeptq.load_model(tmp_path / "saved"))
+    images = np.random.default_rng(0).normal(size=(N, H, W, C)).astype("float32")
+    np.testing.assert_allclose(found(images), model(images), rtol=1e-4, atol=1e-5)
+    check(found)
 
 
 def test_a_trace_holds_no_more_than_its_function():

@@ -42,6 +42,19 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Phases:
+    """A tensor of which every n-th place is seen as a sample, as dilated convolutions do.
+
+    Attributes:
+        tensor: (samples, ..., features), as it was before.
+        rates: n of each axis between samples and features.
+    """
+
+    tensor: Any
+    rates: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ErrorFunction:
     """offset + erf(x / sqrt(2)), of which GELU is made: x / 2 * (1 + erf(x / sqrt(2))).
 
@@ -59,7 +72,7 @@ class ErrorFunction:
 
 
 def is_tensor(value: Any) -> bool:
-    return isinstance(value, (keras.KerasTensor, Rows, ErrorFunction))
+    return isinstance(value, (keras.KerasTensor, Rows, Phases, ErrorFunction))
 
 
 def symbol(value: Any) -> Any:
@@ -70,6 +83,8 @@ def symbol(value: Any) -> Any:
     """
     if isinstance(value, Rows):
         raise UnreadableGraphError("it computes on the samples' axis joined with another")
+    if isinstance(value, Phases):
+        raise UnreadableGraphError("between SpaceToBatchND and BatchToSpaceND is no convolution")
     return value.value() if isinstance(value, ErrorFunction) else value
 
 

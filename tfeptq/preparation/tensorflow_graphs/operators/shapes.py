@@ -19,6 +19,7 @@ from tfeptq.preparation.tensorflow_graphs.operators.handler import (
 from tfeptq.preparation.tensorflow_graphs.scope import Scope
 from tfeptq.preparation.tensorflow_graphs.values import (
     BATCH,
+    Phases,
     Rows,
     UnreadableGraphError,
     per_sample,
@@ -53,6 +54,11 @@ def _shape(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
 
 
 def _expand_dims(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    if isinstance(read[0], Phases):
+        (axis,), rates = integers(operation, read[1]), read[0].rates
+        axis %= len(read[0].tensor.shape) + 1
+        expanded = _expand_dims(operation, [read[0].tensor, axis], scope)
+        return Phases(expanded, (*rates[: axis - 1], 1, *rates[axis - 1 :]))
     tensor, (axis,) = symbol(read[0]), integers(operation, read[1])
     axis %= len(tensor.shape) + 1
     if axis == 0:
@@ -61,6 +67,11 @@ def _expand_dims(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
 
 
 def _squeeze(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    if isinstance(read[0], Phases):
+        tensor, rates = read[0].tensor, read[0].rates
+        dropped = {axis % len(tensor.shape) for axis in operation.get_attr("squeeze_dims")}
+        kept = tuple(rate for axis, rate in enumerate(rates, start=1) if axis not in dropped)
+        return Phases(_squeeze(operation, [tensor], scope), kept)
     tensor = symbol(read[0])
     axes = [axis % len(tensor.shape) for axis in operation.get_attr("squeeze_dims")]
     axes = axes or [axis for axis, size in enumerate(tensor.shape) if axis and size == 1]
