@@ -18,11 +18,11 @@ from tflite_export.file.writer import write
 from tflite_export.graph.case import Case
 from tflite_export.graph.codes import is_narrow, lowest_code
 from tflite_export.graph.kinds import tolerance
-from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.read_back import VerificationError, read_back
 from tflite_export.runtimes import reference
 from tflite_export.runtimes.culprit import culprit
+from tflite_export.runtimes.input_ranges import random_samples
 from tflite_export.runtimes.sessions import RuntimeUnavailableError, open_session
 from tflite_export.targets import capabilities
 from tflite_export.targets.left_out import beside, left_out
@@ -147,14 +147,7 @@ def _check_all_are_proven(graph: IntegerGraph, reports: Sequence[RuntimeReport])
 
 def random_inputs(graph: IntegerGraph, *, count: int = RANDOM_SAMPLES) -> list[np.ndarray]:
     """Integers over the whole range of each graph input, the same in every run."""
-    generator = np.random.default_rng(0)
-    arrays = []
-    for _, name in graph.inputs:
-        tensor = graph.tensors[name]
-        low, high = input_range(graph, name)
-        shape = (count, *tensor.shape[1:])
-        arrays.append(generator.integers(low, high + 1, shape).astype(tensor.dtype))
-    return arrays
+    return random_samples(graph, count, np.random.default_rng(0))
 
 
 @dataclasses.dataclass(frozen=True)

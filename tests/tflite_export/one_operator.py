@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tflite_export.file.writer import write
-from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.graph.validation import validated
+from tflite_export.runtimes import input_ranges
 from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.forbidden import forbidden
 from tflite_export.targets.left_out import left_out
@@ -41,14 +41,7 @@ def graph_of(
 
 
 def random_samples(graph: IntegerGraph, *, count: int = 3, seed: int = 0) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    samples = []
-    for _, name in graph.inputs:
-        tensor = graph.tensors[name]
-        low, high = input_range(graph, name)
-        values = generator.integers(low, high + 1, (count, *tensor.shape[1:]))
-        samples.append(values.astype(tensor.dtype))
-    return samples
+    return input_ranges.random_samples(graph, count, np.random.default_rng(seed))
 
 
 def in_runtime(

@@ -36,6 +36,8 @@ class Draw:
     def activation(
         self, name: str, shape: tuple[int, ...], scale: float, zero: int | None = None
     ) -> Tensor:
+        if self.dtype == "int32":
+            return Tensor(name, shape, self.dtype, one.quantization(1.0), bits=32)
         zero = self.integer(-128, 127) if zero is None else zero
         return one.activation(name, shape, self.dtype, scale, zero)
 
@@ -377,10 +379,11 @@ def cast(draw: Draw) -> IntegerGraph:
 
 
 def places(draw: Draw) -> IntegerGraph:
-    """Numbers of places, and what is added to all of them."""
+    """Numbers of places, and what is added to them."""
     shape, unit = draw.image(), one.quantization(1.0)
-    shift = np.full([1] * len(shape), draw.integer(-1000, 1000), np.int32)
-    given, made = (Tensor(name, shape, "int32", unit, bits=32) for name in "xy")
+    amounts = draw.choice([1] * len(shape), (1, 1, 1, shape[3]), shape)
+    shift = draw.generator.integers(-1000, 1001, amounts).astype(np.int32)
+    given, made = (draw.activation(name, shape, 1.0) for name in "xy")
     constant = Tensor("z", shift.shape, "int32", unit, shift, 32)
     return one.graph_of("ADD", [given, constant], made, {"activation": "NONE"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfeptq.canonical.own_dtype import DTYPE
@@ -18,11 +19,13 @@ class Lookup(keras.layers.Layer):
 
     Args:
         rows, depth: shape of the table.
+        added: to the numbers of a sample, place by place; None: nothing.
     """
 
-    def __init__(self, rows: int, depth: int, **kwargs: Any) -> None:
+    def __init__(self, rows: int, depth: int, added: Any = None, **kwargs: Any) -> None:
         super().__init__(**{"dtype": DTYPE, **kwargs})
         self.rows, self.depth = rows, depth
+        self.added = np.asarray(0 if added is None else added, np.int32)
 
     def build(self, input_shape: Any) -> None:
         self.table = self.add_weight(
@@ -30,10 +33,11 @@ class Lookup(keras.layers.Layer):
         )
 
     def call(self, inputs: Any) -> Any:
-        return ops.take(self.table, ops.cast(inputs, "int32"), axis=0)
+        return ops.take(self.table, ops.cast(inputs, "int32") + self.added, axis=0)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape, self.depth)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rows": self.rows, "depth": self.depth}
+        added = self.added.tolist() if self.added.any() else None
+        return {**super().get_config(), "rows": self.rows, "depth": self.depth, "added": added}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Hashable, Mapping
 
@@ -216,10 +217,21 @@ class Topology:
 
     def is_index(self, key: Key) -> bool:
         """Whether a tensor numbers rows of tables, or places: it is read and written as it is."""
-        if self.makes_indices(self.producers.get(key)):
-            return True
-        readers = [find_primitive(call.layer) for call in self.consumers.get(key, ())]
-        return any(row is not None and row.looks_up for row in readers)
+        return key in self._indices
+
+    @functools.cached_property
+    def _indices(self) -> set[Key]:
+        """Numbers of places, what tables read, and what moves numbers on the way there."""
+        found = {call.output for call in self.graph.calls if self.makes_indices(call)}
+        for call in reversed(self.graph.calls):
+            row = find_primitive(call.layer)
+            is_read = call.output in found and not self.makes_indices(call)
+            if is_read or (row is not None and row.looks_up):
+                found.update(call.inputs)
+        for call in self.graph.calls:
+            if keeps_grid(call.layer) and not found.isdisjoint(call.inputs):
+                found.add(call.output)
+        return found
 
     def makes_indices(self, call: Call | None) -> bool:
         """Whether the output of a call numbers places."""

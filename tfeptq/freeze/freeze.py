@@ -42,7 +42,7 @@ from tflite_export.graph.validation import validated
 from tflite_export.operators import nonlinear
 from tflite_export.operators.elementwise import MAXIMUM
 from tflite_export.operators.rescaling import QUANTIZE
-from tflite_export.operators.tables import integers, place_operators
+from tflite_export.operators.tables import integers, place_operators, shift_operator
 
 #: An input that nothing reads stays one of the file: integers from -1 to 1, whatever is passed.
 _UNREAD = Tensor("", (), "int8", Quantization(np.array([1 / 128], np.float32)))
@@ -119,7 +119,7 @@ class _Freezer:
         if kernel.moves:
             like = next(t for t in map(self._tensors.__getitem__, inputs) if not t.is_constant)
         if isinstance(kernel.layer, Lookup):
-            inputs.insert(0, self._table(kernel.layer, like))
+            inputs = [self._table(kernel.layer, like), self._rows(kernel.layer, inputs[0])]
         elif isinstance(kernel.layer, Table):
             source = self._tensors[inputs[0]]
             inputs = [self._results(kernel.layer, source, like), self._places(source)]
@@ -158,6 +158,16 @@ class _Freezer:
 
     def _table(self, layer: Lookup, like: Tensor) -> str:
         return self._array(f"{layer.name}/table", ops.convert_to_numpy(layer.table), like)
+
+    def _rows(self, layer: Lookup, numbers: str) -> str:
+        """The numbers of rows that a table reads."""
+        if not layer.added.any():
+            return numbers
+        amounts, name = layer.added[None], f"{layer.name}/added"
+        source = self._tensors[numbers]
+        tensors, operator = shift_operator(source, amounts, name, layer.name, self._unique)
+        self._operators.append(operator)
+        return [self._add(tensor) for tensor in tensors][-1]
 
     def _results(self, layer: Table, source: Tensor, like: Tensor) -> str:
         """A function at all integers of a tensor, computed in float32 as in Keras."""

@@ -104,7 +104,7 @@ class _Resolver:
 
     def _width(self, call: Call) -> int:
         name = call.layer.name
-        if self._topology.makes_indices(call):
+        if self._topology.is_index(call.output):
             # Whole numbers, whatever was asked for.
             return INDEX_BITS
         if has_fixed_parameters(call.layer):

@@ -27,6 +27,7 @@ from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
 from tfeptq.preparation.operations.moved_batch import batch_axis, refuse_moved
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
+from tfeptq.preparation.row_numbers import refuse_values
 from tfeptq.preparation.steps import Step
 from tfeptq.preparation.tables import merge_tables
 from tfeptq.preparation.token_functions import fill_tables
@@ -102,6 +103,7 @@ def canonical_model(graph: Graph, config: QuantizationConfig | None = None) -> k
     fold_affine(graph)
     sink_reshapes(graph)
     merge_zero_paddings(graph)
+    refuse_values(graph)
     check_folded(graph)
     return rebuild(graph)
 

@@ -1,39 +1,36 @@
-"""Rows of constant tables by numbers that are inputs of the model."""
+"""Rows of constant tables by numbers that are inputs of the model, or parts of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfeptq.canonical.layer_graph import LayerGraph
+from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.canonical.lookup_layer import Lookup
+from tfeptq.canonical.topology import Topology
 from tfeptq.preparation.errors import UnsupportedLayerError
-from tfeptq.preparation.nodes import Input, Node, primitive, reshape
-from tfeptq.preparation.token_functions import source
+from tfeptq.preparation.nodes import Node, primitive, reshape
+from tfeptq.preparation.permutes import permute
+from tfeptq.preparation.row_numbers import row_numbers
 
 #: Classes of one number; a table of 1 MiB.
 _MOST = 1024
 
 
 def look_up(operation: Any, node: Node, table: np.ndarray, name: str) -> Node:
-    """The rows that a model input numbers.
+    """The rows that a tensor numbers; as in Keras, negative numbers count from the last one.
 
     Raises:
         UnsupportedLayerError: the numbers are computed: a file holds them as integers of a scale.
     """
-    if node.kind is not Input:
-        raise UnsupportedLayerError(
-            operation, "takes computed numbers of rows", "make them an input of the model"
-        )
-    rows, depth = table.shape
-    return primitive(Lookup, name, [node], weights=[table], rows=rows, depth=depth)
+    return _rows(operation, node, table, name, lambda amount: table[-amount:])
 
 
 def one_hot(operation: Any, node: Node, count: int, name: str = "") -> Node:
-    """Ones where a model input numbers them and zeros elsewhere: rows of a unit matrix.
+    """Ones where a tensor numbers them and zeros elsewhere: rows of a unit matrix.
 
     Raises:
         UnsupportedLayerError: the numbers are computed, or there are so many that the matrix is
@@ -46,8 +43,48 @@ def one_hot(operation: Any, node: Node, count: int, name: str = "") -> Node:
             f"{_MOST} are taken",
             "use an Embedding, which is the product of it and the weights behind it",
         )
-    found = look_up(operation, source(node), np.eye(count), name or operation.name)
-    return reshape(found, f"{name or operation.name}_places", (*node.shape, count))
+
+    def below(amount: int) -> np.ndarray:
+        return np.zeros((amount, count))
+
+    return _rows(operation, node, np.eye(count), name or operation.name, below)
+
+
+def _rows(
+    operation: Any, node: Node, table: np.ndarray, name: str, below: Callable[[int], np.ndarray]
+) -> Node:
+    """The rows that a tensor numbers.
+
+    Args:
+        below: the rows of as many numbers below zero, the lowest first.
+    """
+    if node.kind is keras.layers.Permute:
+        # Not every runtime transposes numbers.
+        found = _rows(operation, node.inputs[0], table, f"{name}_rows", below)
+        order = [*(axis - 1 for axis in node.options["dims"]), len(node.shape)]
+        return permute(found, name, order)
+    numbers = row_numbers(operation, node)
+    added = numbers.added
+    if added is not None and np.all(added == added.flat[0]) and abs(added.flat[0]) < len(table):
+        table, added = _counted_from(table, int(added.flat[0]), below), None
+    rows, depth = table.shape
+    found = primitive(
+        Lookup,
+        name,
+        [numbers.node],
+        weights=[table],
+        rows=rows,
+        depth=depth,
+        added=None if added is None else added.astype(int).tolist(),
+    )
+    return reshape(found, f"{name}_places", (*node.shape, depth))
+
+
+def _counted_from(table: np.ndarray, first: int, below: Callable[[int], np.ndarray]) -> np.ndarray:
+    """A table whose row 0 is another one's row `first`."""
+    if first >= 0:
+        return table[first:]
+    return np.concatenate([below(-first), table])
 
 
 def require_rows(model: keras.Model, samples: Sequence[np.ndarray]) -> None:
@@ -62,16 +99,30 @@ def require_rows(model: keras.Model, samples: Sequence[np.ndarray]) -> None:
     Raises:
         ValueError: names the input, the number, the layer and its rows.
     """
-    graph = LayerGraph.of(model)
-    given = dict(zip(graph.inputs, samples, strict=True))
-    for call in graph.calls:
-        if not isinstance(call.layer, Lookup) or call.inputs[0] not in given:
-            continue
-        numbers, last = given[call.inputs[0]], call.layer.rows - 1
-        odd = (numbers < 0) | (numbers > last) | (numbers != np.floor(numbers))
-        if odd.any():
-            raise ValueError(
-                f"calibration of input {call.inputs[0][0]!r} holds {numbers[odd].flat[0]:g}; layer "
-                f"{call.layer.name!r} takes whole numbers from 0 to {last}, of the rows of its "
-                "table: tokenize the samples as in training"
-            )
+    topology = Topology(LayerGraph.of(model))
+    sources: dict[Key, str] = {key: key[0] for key in topology.graph.inputs}
+    given = dict(zip(topology.graph.inputs, samples, strict=True))
+    for call in topology.graph.calls:
+        if topology.is_index(call.output) and all(key in given for key in call.inputs):
+            given[call.output] = _moved(call, [given[key] for key in call.inputs])
+            sources[call.output] = sources[call.inputs[0]]
+        if isinstance(call.layer, Lookup):
+            _require(call.layer, given[call.inputs[0]], sources[call.inputs[0]])
+
+
+def _moved(call: Call, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    made = call.layer(list(arrays) if call.takes_list else arrays[0])
+    return np.asarray(keras.ops.convert_to_numpy(made))
+
+
+def _require(layer: Lookup, numbers: np.ndarray, name: str) -> None:
+    low, high = (end - layer.added for end in (0, layer.rows - 1))
+    odd = (numbers < low) | (numbers > high) | (numbers != np.floor(numbers))
+    if odd.any():
+        place = tuple(np.argwhere(odd)[0])
+        low, high = (np.broadcast_to(end, numbers.shape)[place] for end in (low, high))
+        raise ValueError(
+            f"calibration of input {name!r} holds {numbers[place]:g}; layer {layer.name!r} takes "
+            f"whole numbers from {low} to {high}, of the rows of its table: tokenize the samples "
+            "as in training"
+        )

@@ -6,7 +6,7 @@ of a number below the count of an embedding's rows is a table, which GATHER read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import numpy as np
 
 from tfeptq.canonical.lookup_layer import Lookup
 from tfeptq.preparation.nodes import Graph, Input, Node, primitive
+from tfeptq.preparation.row_numbers import identity, unshaped
 
 #: Numbers -> values, element by element.
 Function = Callable[[np.ndarray], np.ndarray]
@@ -38,45 +39,36 @@ def of_tokens(
     return Node(TokenFunction, operation.name, [node], node.shape, options)
 
 
-def is_input(node: Node) -> bool:
-    """Whether a tensor is an input of the model, in whatever shape."""
-    return source(node).kind is Input
-
-
-def source(node: Node) -> Node:
-    """What a tensor is a copy of, in whatever shape."""
-    while node.row is not None and node.row.copies and len(node.inputs) == 1:
-        node = node.inputs[0]
-    return node
-
-
 def fill_tables(outputs: Sequence[Node]) -> None:
     """Makes look-ups of all functions of tokens behind the given tensors, one for equal tables.
 
     An embedding that reads the same input bounds its numbers; where none does, they are values.
     """
     nodes = Graph("", [], list(outputs)).nodes()
-    rows: dict[Node, int] = {}
+    rows: dict[Hashable, int] = {}
     for node in nodes:
         if node.kind is Lookup:
-            tokens = source(node.inputs[0])
-            rows[tokens] = min(node.options["rows"], rows.get(tokens, node.options["rows"]))
-    made: dict[tuple[Node, bytes], Node] = {}
+            tokens = identity(unshaped(node.inputs[0]))
+            most = node.options["rows"] - int(np.min(node.options.get("added") or 0))
+            rows[tokens] = min(most, rows.get(tokens, most))
+    made: dict[Hashable, Node] = {}
     for node in nodes:
         if node.kind is TokenFunction:
             _fill(node, rows, made)
 
 
-def _fill(node: Node, rows: dict[Node, int], made: dict[tuple[Node, bytes], Node]) -> None:
-    tokens = source(node.inputs[0])
-    if tokens not in rows:
+def _fill(node: Node, rows: Mapping[Hashable, int], made: dict[Hashable, Node]) -> None:
+    tokens = unshaped(node.inputs[0])
+    if identity(tokens) not in rows:
         _become(node, node.options["otherwise"]())
         return
-    table = node.options["function"](np.arange(rows[tokens])).astype(np.float64)[:, None]
-    key = (tokens, table.tobytes())
+    table = node.options["function"](np.arange(rows[identity(tokens)]))
+    table = table.astype(np.float64)[:, None]
+    numbers = tokens if tokens.kind is Input else node.inputs[0]
+    key = (identity(numbers), table.tobytes())
     if key not in made:
         made[key] = primitive(
-            Lookup, f"{node.name}_table", [tokens], weights=[table], rows=len(table), depth=1
+            Lookup, f"{node.name}_table", [numbers], weights=[table], rows=len(table), depth=1
         )
     found = Node(keras.layers.Reshape, node.name, [made[key]], node.shape)
     found.options = {"target_shape": node.shape}

@@ -21,7 +21,7 @@ from tfeptq.canonical.primitives import primitive_of
 from tfeptq.plan.quantization_plan import Kernel, QuantizationPlan
 from tflite_export.graph.structure import IntegerGraph, Operator, Quantization, Tensor
 from tflite_export.operators.rescaling import QUANTIZE
-from tflite_export.operators.tables import integers, place_operators
+from tflite_export.operators.tables import integers, place_operators, shift_operator
 
 
 def outline(plan: QuantizationPlan) -> IntegerGraph:
@@ -69,7 +69,8 @@ class _Outline:
         as_they_are = row.looks_up or row.makes_indices
         inputs = read if as_they_are else [self._read(name, dtype) for name in read]
         if row.looks_up:
-            inputs = [self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype), *read]
+            table = self._constant(f"{layer.name}/table", tuple(layer.table.shape), dtype)
+            inputs = [table, self._rows(layer, read[0])]
         elif row.tabulates:
             count = len(self._integers(inputs[0]))
             table = self._constant(f"{layer.name}/table", (count,), dtype)
@@ -77,6 +78,18 @@ class _Outline:
         inputs += self._parameters(layer, dtype)
         output = self._write(kernel.result, layer.name)
         self._operators.append(Operator(kind, tuple(inputs), (output,), layer.name, attributes))
+
+    def _rows(self, layer: Any, numbers: str) -> str:
+        if not layer.added.any():
+            return numbers
+        amounts, name = layer.added[None], f"{layer.name}/added"
+        source = self._tensors[numbers]
+        tensors, operator = shift_operator(
+            source, amounts, name, layer.name, lambda wanted: free_name(wanted, self._tensors)
+        )
+        self._tensors.update({tensor.name: tensor for tensor in tensors})
+        self._operators.append(operator)
+        return tensors[-1].name
 
     def _operator(self, call: Call) -> tuple[str, dict[str, Any]]:
         shapes = self._shapes[call.output], self._shapes[call.inputs[0]]

@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.file import packing
 from tflite_export.file.options import arranged, encode
 from tflite_export.graph.kinds import kind_of
-from tflite_export.graph.ranges import counted
+from tflite_export.graph.places import counted
 from tflite_export.graph.structure import IntegerGraph, Operator, Tensor
 
 _ALIGNMENT = 16

@@ -109,7 +109,7 @@ class OperatorKind:
         fixes: type -> scale and zero point of the output that kernels demand.
         converts: the input may have another type than the output.
         makes_indices: it writes int32 numbers of places, which nothing reads as activations.
-        counts: it also computes with int32 numbers of places, as they are.
+        counts: it also moves, or computes with, int32 numbers of places, as they are.
         makes_shares: its int16 results of int8 are `tflite_export.graph.structure.SHARES`.
         clamp: activation function that the operator itself is.
         keeps_codes: whether results are not below a code, see `tflite_export.graph.codes`.

@@ -129,6 +129,7 @@ CONCATENATION = register(
         roles=("parts",),
         repeats=True,
         ties=True,
+        counts=True,
     )
 )
 RESHAPE = register(
@@ -140,6 +141,7 @@ RESHAPE = register(
         options="ReshapeOptions",
         attributes={"new_shape": OPERAND},
         ties=True,
+        counts=True,
     )
 )
 TRANSPOSE = register(

@@ -58,6 +58,7 @@ SLICE = register(
         options="SliceOptions",
         attributes={"begin": OPERAND, "size": OPERAND},
         ties=True,
+        counts=True,
     )
 )
 STRIDED_SLICE = register(

@@ -67,9 +67,25 @@ def place_operators(
     if first == 0:
         return [whole], [widened]
     lowest = np.full([1] * len(source.shape), -first, np.int32)
-    shift = Tensor(unique(f"{layer}/lowest"), lowest.shape, INDEX, one, lowest, 32)
+    tensors, shifted = shift_operator(whole, lowest, f"{layer}/lowest", layer, unique)
+    return [whole, *tensors], [widened, shifted]
+
+
+def shift_operator(
+    source: Tensor, amounts: np.ndarray, name: str, layer: str, unique: Callable[[str], str]
+) -> tuple[list[Tensor], Operator]:
+    """What counts places from others on.
+
+    Args:
+        amounts: that are added, int32, with the axes of the source.
+        name: of their tensor.
+        unique: makes a name one that no tensor has.
+
+    Returns:
+        The amounts and the places, and the operator.
+    """
+    one = Quantization(np.ones(1, np.float32))
+    shift = Tensor(unique(name), amounts.shape, INDEX, one, amounts, 32)
     places = Tensor(unique(f"{layer}/places"), source.shape, INDEX, one, bits=32)
-    return [whole, shift, places], [
-        widened,
-        Operator(ADD.name, (whole.name, shift.name), (places.name,), layer, {ACTIVATION: NONE}),
-    ]
+    names = source.name, shift.name
+    return [shift, places], Operator(ADD.name, names, (places.name,), layer, {ACTIVATION: NONE})

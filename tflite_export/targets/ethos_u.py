@@ -20,6 +20,7 @@ import numpy as np
 from tflite_export.file.options import decode, parted
 from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import WEIGHTS, is_known, kind_of
+from tflite_export.graph.operand_rules import INDEX
 from tflite_export.targets.findings import Finding
 
 _ADVICE = "change the layer, or accept a slower part of the model"
@@ -112,6 +113,11 @@ def _narrow_product(place: _Place, limits: Mapping[str, Any]) -> str | None:
 
 def _none_of_its_kind(place: _Place, limits: Mapping[str, Any]) -> str | None:
     return "it has no such operator"
+
+
+def _moved_numbers(place: _Place, limits: Mapping[str, Any]) -> str | None:
+    kind = place.output.type
+    return f"it moves {kind} numbers of rows" if kind == INDEX else None
 
 
 def _outer_strides(place: _Place, limits: Mapping[str, Any]) -> str | None:
@@ -255,6 +261,7 @@ _RULES: Mapping[str, _Rule] = {
     "depthwise_stride": _depthwise_stride,
     "filter": _filter,
     "mean": _mean,
+    "moved_numbers": _moved_numbers,
     "narrow_product": _narrow_product,
     "none_of_its_kind": _none_of_its_kind,
     "outer_strides": _outer_strides,

@@ -18,11 +18,11 @@ from tflite_export.graph import limits
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import kind_of, known, tolerance
 from tflite_export.graph.proofs import prove
-from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.operators.sums import accumulators
 from tflite_export.operators.windows import windows
 from tflite_export.runtimes import reference
+from tflite_export.runtimes.input_ranges import input_ranges
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 
 INSTALLED = [
@@ -59,8 +59,8 @@ def is_proven(graph: IntegerGraph) -> bool:
 
 def extreme_samples(graph: IntegerGraph) -> list[np.ndarray]:
     samples = one.random_samples(graph, count=4)
-    for array, (_, name) in zip(samples, graph.inputs, strict=True):
-        array[0], array[1] = input_range(graph, name)
+    for array, (low, high) in zip(samples, input_ranges(graph), strict=True):
+        array[:1], array[1:2] = low, high
     return samples
 
 

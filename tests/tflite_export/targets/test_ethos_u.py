@@ -130,6 +130,10 @@ def blocks(kind: str) -> Case:
     return kind, *shapes, {"block_size": 2}, "int8", []
 
 
+def slice_of(begin: tuple[int, ...], size: tuple[int, ...]) -> dict[str, Any]:
+    return {"begin": begin, "size": size}
+
+
 def gather() -> Case:
     return "GATHER", (9, 3), (1, 4, 3), {}, "int8", [constant(np.zeros((1, 4), np.int32))]
 
@@ -258,6 +262,12 @@ CASES: dict[str, list[Case]] = {
         ("CAST", (1, 4, 4, 2), (1, 4, 4, 2), {}, "int8", []),
         mirror("int8"),
         mirror("int16"),
+    ],
+    "numbers of rows": [
+        ("RESHAPE", (1, 6), (1, 2, 3), {"new_shape": (1, 2, 3)}, "int32", []),
+        ("SLICE", (1, 1, 6, 1), (1, 1, 2, 1), slice_of((0, 0, 3, 0), (1, 1, 2, 1)), "int32", []),
+        ("SLICE", (1, 1, 6, 1), (1, 1, 2, 1), slice_of((0, 0, 3, 0), (1, 1, 2, 1)), "int8", []),
+        ("CONCATENATION", (1, 6), (1, 6), {"axis": 1}, "int32", []),
     ],
     "functions that it alone has": [
         (kind, (1, 4, 4, 2), (1, 4, 4, 2), attributes, "int8", [])

@@ -16,11 +16,11 @@ from tflite_export import targets
 from tflite_export.file.writer import write
 from tflite_export.graph.case import Case
 from tflite_export.graph.kinds import is_weighted, tolerance
-from tflite_export.graph.ranges import input_range
 from tflite_export.graph.structure import SHARES, IntegerGraph, Operator
 from tflite_export.graph.validation import validated
 from tflite_export.operators.softmax import SOFTMAX
 from tflite_export.runtimes import reference
+from tflite_export.runtimes.input_ranges import input_ranges
 from tflite_export.runtimes.sessions import RUNTIMES, open_session
 from tflite_export.targets.left_out import beside
 from tflite_export.targets.wide_softmax import doomed, executable
@@ -254,9 +254,9 @@ def test_flat_inputs_are_inputs_like_others(kind, dtype, seed, code):
     """Of all operators, for data-dependent checks of kernels that random inputs never meet."""
     graph = random_graph(kind, dtype, seed)
     flat = []
-    for (_, name), array in zip(graph.inputs, one.random_samples(graph, count=1), strict=True):
-        value = np.clip(code if dtype == "int16" else code >> 8, *input_range(graph, name))
-        flat.append(np.full_like(array, value))
+    for (_, name), ends in zip(graph.inputs, input_ranges(graph), strict=True):
+        values = np.clip(code if dtype == "int16" else code >> 8, *ends)
+        flat.append(values.astype(graph.tensors[name].dtype))
     expected = reference.run(graph, flat)[graph.outputs[0][1]].astype(np.int64)
     for runtime in INSTALLED:
         if not executes(runtime, kind, dtype) or not one.executes(runtime, graph):

@@ -14,8 +14,9 @@ from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Constant, Node, affine
 from tfeptq.preparation.operations.arguments import Handler, only_tensor
 from tfeptq.preparation.operations.arithmetic import operands
+from tfeptq.preparation.row_numbers import is_part_of_inputs
 from tfeptq.preparation.tables import tabulated
-from tfeptq.preparation.token_functions import is_input, of_tokens
+from tfeptq.preparation.token_functions import of_tokens
 
 _L = keras.layers
 
@@ -52,10 +53,8 @@ def _exact(function: np.ufunc, otherwise: Handler) -> Handler:
     def handler(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Any:
         left, right = arguments[:2]
         tokens, other = (left, right) if isinstance(left, Node) else (right, left)
-        tensors = keras.tree.flatten(operation.input)
-        is_whole = all("int" in str(tensor.dtype) for tensor in tensors)
         number = None if isinstance(other, Node) else array_of(other)
-        if number is None or number.size != 1 or not is_whole or not is_input(tokens):
+        if number is None or number.size != 1 or not is_part_of_inputs(tokens):
             return otherwise(operation, config, arguments)
         value = number.item()
 

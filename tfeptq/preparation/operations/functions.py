@@ -15,8 +15,8 @@ from tfeptq.preparation.merges import pair
 from tfeptq.preparation.nodes import Node
 from tfeptq.preparation.operations.arguments import Handler
 from tfeptq.preparation.operations.reductions import inner_axes
+from tfeptq.preparation.row_numbers import are_rows
 from tfeptq.preparation.tables import tabulated
-from tfeptq.preparation.token_functions import is_input
 
 
 def _unary(function: Callable[[Node, str], Node]) -> Handler:
@@ -85,7 +85,7 @@ def _cast(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...])
     dtype = str(operation.output.dtype)
     given = str(operation.input.dtype)
     is_number = "int" in dtype and not keras.backend.is_float_dtype(given)
-    if given == "bool" or (is_input(arguments[0]) and (is_number or dtype == "bool")):
+    if given == "bool" or (are_rows(arguments[0]) and (is_number or dtype == "bool")):
         # Numbers of rows are whole already; that a mask is of ones and zeros, prepare's proof says.
         return arguments[0]
     if not dtype.startswith(("float", "bfloat")):
