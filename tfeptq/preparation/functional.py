@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +24,8 @@ from tfeptq.preparation.trace import input_names, shows_its_graph, symbolic_endp
 
 #: Of the largest value: half precision and long sums included, another function is not.
 _SHARE = 1e-2
+#: Most inputs of which some are tried as integers and others as floats.
+_MIXED = 3
 
 
 def as_functional(
@@ -52,7 +56,7 @@ def _as_functional(model: keras.Model, input_shape: InputShape | None) -> keras.
     if has_graph and input_shape is None:
         return model
     try:
-        found = of_any_batch(lambda batch: _read(model, input_shape, batch, has_graph=has_graph))
+        found = _of_any_types(model, input_shape, has_graph=has_graph)
         # What leaves a size open cannot be called on samples, nor will it get into a file.
         if not has_graph and not open_inputs(found):
             _require_equal(model, found)
@@ -116,10 +120,59 @@ def open_inputs(model: keras.Model) -> list[tuple[int | None, ...]]:
     return shapes if any(None in shape for shape in shapes) else []
 
 
+def _of_any_types(
+    model: keras.Model, input_shape: InputShape | None, *, has_graph: bool
+) -> keras.Model:
+    """What is read of floats, or of int32 where a `call` takes no floats, as `tf.gather` does.
+
+    Raises:
+        UnreadableCallError: nothing can be read; says why not of floats.
+    """
+
+    def read(types: Sequence[str] | None) -> keras.Model:
+        return of_any_batch(
+            lambda batch: _read(model, input_shape, batch, types, has_graph=has_graph)
+        )
+
+    try:
+        return read(None)
+    except UnreadableCallError:
+        for types in _other_types(model, input_shape):
+            with contextlib.suppress(UnreadableCallError):
+                return read(types)
+        raise
+
+
+def _other_types(model: keras.Model, input_shape: InputShape | None) -> Iterator[tuple[str, ...]]:
+    """Types of the inputs to try where Keras, which keeps shapes, does not know them."""
+    if symbolic_endpoints(model)[0] or getattr(model, "input_specs", None) is not None:
+        return
+    count = len(keras.tree.flatten(_inputs(model, input_shape, None)))
+    choices = ("int32", "float32") if count <= _MIXED else ("int32",)
+    for types in itertools.product(choices, repeat=count):
+        if "int32" in types:
+            yield types
+
+
+def _typed(inputs: Any, types: Sequence[str]) -> Any:
+    """Inputs in other types, in their order."""
+    made = [
+        keras.Input(batch_shape=leaf.shape, dtype=dtype, name=leaf.name)
+        for leaf, dtype in zip(keras.tree.flatten(inputs), types, strict=True)
+    ]
+    return keras.tree.pack_sequence_as(inputs, made)
+
+
 def _read(
-    model: keras.Model, input_shape: InputShape | None, batch: int | None, *, has_graph: bool
+    model: keras.Model,
+    input_shape: InputShape | None,
+    batch: int | None,
+    types: Sequence[str] | None,
+    *,
+    has_graph: bool,
 ) -> keras.Model:
     inputs = _inputs(model, input_shape, batch)
+    inputs = inputs if types is None else _typed(inputs, types)
     # A functional model may be called; what is inside any other would be hidden by that.
     outputs = model(inputs, training=False) if has_graph else called(model, inputs)
     return functional(inputs, outputs, model)

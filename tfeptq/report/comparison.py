@@ -20,7 +20,7 @@ from tfeptq.arguments import given_model
 from tfeptq.canonical.layer_graph import Call, Key, LayerGraph
 from tfeptq.data.memory import fitting_batch
 from tfeptq.data.samples import take
-from tfeptq.preparation import as_functional, prepare
+from tfeptq.preparation import as_functional, open_inputs, prepare
 from tfeptq.progress import Verbosity, check_verbose, is_silent, progress
 from tfeptq.progress import shown as shown_by
 from tfeptq.quantized.correspondence import corresponding_tensors
@@ -171,8 +171,8 @@ def _require_quantized(quantized: Any) -> None:
 
 def _open_sizes(model: keras.Model, quantized: keras.Model) -> Any:
     """Sizes that the quantization has fixed of inputs which the model leaves open."""
-    shapes = [tensor.shape[1:] for tensor in getattr(model, "inputs", None) or []]
-    if shapes and all(None not in shape for shape in shapes):
+    known = getattr(model, "inputs", None) or (model.get_build_config() or {}).get("input_shape")
+    if known and not open_inputs(model):
         return None
     fixed = [tuple(tensor.shape[1:]) for tensor in quantized.inputs]
     return fixed[0] if len(fixed) == 1 else fixed

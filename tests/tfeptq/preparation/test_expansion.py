@@ -250,6 +250,29 @@ def test_subclassed_models_are_read_with_the_sizes_they_were_built_with():
     assert prepare(functional).inputs[0].name == prepare(as_functional(model)).inputs[0].name
 
 
+class Tabular(keras.Model):
+    """Classes that TensorFlow takes as integers only, beside quantities."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = L.Dense(2, name="head")
+
+    def call(self, inputs):
+        ones = tf.one_hot(inputs["classes"], 5)
+        return self.head(tf.concat([tf.reduce_mean(ones, axis=1), inputs["values"]], axis=1))
+
+
+def test_numbers_of_classes_are_read_as_integers():
+    generator, model = np.random.default_rng(0), Tabular()
+    values = generator.normal(size=(9, 4)).astype("float32")
+    samples = {"classes": generator.integers(0, 5, (9, 3)).astype("int32"), "values": values}
+    model(samples)
+    found = as_functional(model)
+    types = {tensor.name: tensor.dtype for tensor in found.inputs}
+    assert types == {"classes": "int32", "values": "float32"}
+    np.testing.assert_allclose(prepare(found)(samples), model(samples), atol=1e-5)
+
+
 def test_nested_subclassed_models_are_read():
     inner = Network()
     inputs = keras.Input((H, W, C))

@@ -117,6 +117,24 @@ def test_no_ablation_where_none_is_asked_for():
     assert found.breaks_at is None
 
 
+def test_a_subclassed_model_keeps_the_names_of_its_inputs():
+    class Summed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = L.Dense(2, name="head")
+
+        def call(self, inputs):
+            return self.head(inputs["left"] + inputs["right"])
+
+    generator, model = np.random.default_rng(0), Summed()
+    given = {name: generator.normal(size=(33, 3)).astype("float32") for name in ("left", "right")}
+    model(given)
+    config = tfeptq.QuantizationConfig(rounding="nearest", samples=33)
+    quantized = tfeptq.quantize(model, given, config, verbose=0)
+    found = tfeptq.compare(model, quantized, given, restored=0, verbose=0)
+    assert "head" in [layer.layer for layer in found.layers]
+
+
 def test_other_models_are_refused_by_name():
     model, images = plain(), small_models.images(8)
     copy = quantized(model)
