@@ -203,7 +203,9 @@ def _warning(
         shown = ", ".join(map(str, lost[:4])) + (", ..." if len(lost) > 4 else "")
         kept = min(output.channel_codes[index] for index in lost)
         what += f", channels {shown} of its last axis keep {kept} codes"
-    where, cause = _where(key, producers, lost_by)
+    # Which channels a join leaves without codes, the SQNR of all hardly tells.
+    is_all = output.sqnr < LEAST_SQNR
+    where, cause = _where(key, producers, lost_by, by_loss=is_all)
     return (
         f"{what}; {where}{cause}: give what has its own range an output of its own, or "
         "activation_bits=16 there"
@@ -221,9 +223,13 @@ def _lost_channels(output: OutputQuality) -> list[int]:
 
 
 def _where(
-    key: Key, producers: Mapping[Key, Call], lost_by: Mapping[str, float]
+    key: Key, producers: Mapping[Key, Call], lost_by: Mapping[str, float], *, by_loss: bool
 ) -> tuple[str, str]:
-    """The layer that loses most among those that the output is computed from, and why."""
+    """The layer that loses most among those that the output is computed from, and why.
+
+    Args:
+        by_loss: also where a join makes the output; otherwise that is where.
+    """
     seen: list[Call] = []
     stack = [key]
     while stack:
@@ -235,18 +241,27 @@ def _where(
     worst = max(seen, key=lambda call: lost_by.get(call.layer.name, 0.0), default=None)
     if worst is None:
         return "it comes from the input", ""
-    if worst in joins or (joins and joins[0].output == key):
+    is_joined = bool(joins) and joins[0].output == key and not by_loss
+    if worst in joins or is_joined:
         join = worst if worst in joins else joins[0]
         return (
             f"it happens in layer {join.layer.name!r}",
             ", which joins unequal ranges in one scale; outputs='parts' leaves them apart",
         )
-    return f"most is lost in layer {worst.layer.name!r}", ""
+    where = f"most is lost in layer {worst.layer.name!r}"
+    if _makes_shares(worst):
+        return where, ", whose shares are 1/256 apart in 8 bits, so that the smallest vanish"
+    return where, ""
 
 
 def _makes_indices(call: Call) -> bool:
     row = find_primitive(call.layer)
     return row is not None and row.makes_indices
+
+
+def _makes_shares(call: Call) -> bool:
+    row = find_primitive(call.layer)
+    return row is not None and row.squashes == "softmax" and not row.makes_indices
 
 
 def _has_fixed_codes(layer: keras.Layer) -> bool:

@@ -60,6 +60,21 @@ def test_the_ways_out_are_silent():
     assert min(quantized.report.quality.outputs[0].channel_sqnr) > 25
 
 
+def test_shares_that_vanish_are_not_blamed_on_the_join_behind_them():
+    """Where a keypoint is on a line and across it: sums over places, weighted by a softmax."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((700, 2), name="image")
+    shares = keras.ops.softmax(L.Dense(3, name="heat")(inputs), axis=1)
+    places = np.linspace(0.0, 1.0, 700, dtype="float32")[:, None]
+    ends = [keras.ops.sum(shares * each, axis=1) for each in (places, 3.0 * places**2)]
+    model = keras.Model(inputs, keras.ops.stack(ends, axis=-1))
+    samples = np.random.default_rng(0).normal(0.0, 0.1, (33, 700, 2)).astype("float32")
+    with pytest.warns(
+        UserWarning, match=r"lost in layer '\w*softmax\w*', whose shares are"
+    ):
+        tfeptq.quantize(model, samples, tfeptq.QuantizationConfig(**NEAREST))
+
+
 def test_a_good_model_is_silent_and_measured_on_what_is_left():
     model = small_models.residual_network()
     data = small_models.images(40)
