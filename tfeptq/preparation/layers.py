@@ -24,7 +24,7 @@ from tfeptq.preparation.nodes import (
     reshape,
 )
 from tfeptq.preparation.permutes import permute
-from tfeptq.preparation.resizing import resize
+from tfeptq.preparation.resizing import resized
 from tfeptq.preparation.weighted import Shared
 
 Handler = Callable[[Any, list[Node], Shared], Node]
@@ -302,13 +302,13 @@ def _enlarged(layer: Any, node: Node, interpolation: str) -> Node:
 
 def _resizing(layer: Any, node: Node, shared: Shared) -> Node:
     check_layout(layer)
-    asked = [name for name in ("antialias", *_KEEPS_ASPECT) if getattr(layer, name)]
-    if asked:
-        raise UnsupportedLayerError(layer, f"{asked[0]}=True", "leave it out")
-    return resize(layer, node, layer.name, (layer.height, layer.width), layer.interpolation)
+    options = {name: getattr(layer, name) for name in _RESIZING}
+    return resized(layer, node, {**options, "size": (layer.height, layer.width)})
 
 
-_KEEPS_ASPECT = ("crop_to_aspect_ratio", "pad_to_aspect_ratio")
+_RESIZING = (
+    *("interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "fill_value"),
+)
 
 #: Active in training only; RandomCrop is not among them, as it also resizes at inference.
 _AUGMENTATIONS = (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tfeptq.preparation.constants import constant
 from tfeptq.preparation.nodes import Node, Shape, primitive, reshape
 
 
@@ -53,6 +54,16 @@ def rearranged(node: Node, name: str, axis: int, places: Sequence[int]) -> Node:
         take(node, f"{name}_{index}", axis, run[0], run[-1] + 1) for index, run in enumerate(runs)
     ]
     return joined(name, parts, axis)
+
+
+def bordered(name: str, node: Node, axis: int, before: int, behind: int, filling: float) -> Node:
+    """A concatenation with constants."""
+
+    def border(width: int) -> list[Node]:
+        shape = (*node.shape[:axis], width, *node.shape[axis + 1 :])
+        return [constant(f"{name}_constant", np.full(shape, filling))] if width else []
+
+    return joined(name, [*border(before), node, *border(behind)], axis)
 
 
 def _every(node: Node, name: str, axis: int, start: int, count: int, step: int) -> Node:

@@ -115,6 +115,8 @@ HONOURED_BY_LAYER = {
     (L.Activation, "activation"): "sigmoid",
     (L.CenterCrop, "height"): 7,
     (L.CenterCrop, "width"): 2,
+    (L.Resizing, "crop_to_aspect_ratio"): True,
+    (L.Resizing, "pad_to_aspect_ratio"): True,
     (L.Rescaling, "scale"): [1.0, 2.0, 3.0],
     (L.Conv2D, "filters"): 6,
     (L.Conv1D, "filters"): 6,
@@ -133,8 +135,6 @@ REFUSED = {
 REFUSED_BY_LAYER = {
     (L.Softmax, "axis"): ((0, 1), "axes of a sample"),
     (L.Resizing, "antialias"): (True, "leave it out"),
-    (L.Resizing, "crop_to_aspect_ratio"): (True, "leave it out"),
-    (L.Resizing, "pad_to_aspect_ratio"): (True, "leave it out"),
     (L.UpSampling2D, "interpolation"): ("bicubic", "bilinear"),
     (L.Concatenate, "axis"): (0, "the batch"),
 }
@@ -287,7 +287,7 @@ OPERATIONS = {
     "ReLU": {"negative_slope", "max_value", "threshold"},
     "Repeat": {"repeats", "axis"},
     "Reshape": {"newshape"},
-    # Values for the frame of a padding resize, which is refused.
+    # Keras fills the frame of a padding resize with one value only.
     "Resize": {
         *("size", "interpolation", "antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio"),
         *("fill_mode", "fill_value", "data_format"),

@@ -69,9 +69,7 @@ def test_shares_that_vanish_are_not_blamed_on_the_join_behind_them():
     ends = [keras.ops.sum(shares * each, axis=1) for each in (places, 3.0 * places**2)]
     model = keras.Model(inputs, keras.ops.stack(ends, axis=-1))
     samples = np.random.default_rng(0).normal(0.0, 0.1, (33, 700, 2)).astype("float32")
-    with pytest.warns(
-        UserWarning, match=r"lost in layer '\w*softmax\w*', whose shares are"
-    ):
+    with pytest.warns(UserWarning, match=r"lost in layer '\w*softmax\w*', whose shares are"):
         tfeptq.quantize(model, samples, tfeptq.QuantizationConfig(**NEAREST))
 
 

@@ -14,8 +14,8 @@ from tfeptq.preparation.lookups import look_up
 from tfeptq.preparation.nodes import Node, primitive, reshape
 from tfeptq.preparation.operations.arguments import Handler, weights
 from tfeptq.preparation.patches import extract_patches
-from tfeptq.preparation.resizing import resize
-from tfeptq.preparation.slices import joined, rearranged, take
+from tfeptq.preparation.resizing import resized
+from tfeptq.preparation.slices import bordered, joined, rearranged, take
 
 
 def _reshape(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
@@ -53,7 +53,7 @@ def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) 
         padding = tuple(tuple(pair) for pair in widths[1:3])
         return primitive(keras.layers.ZeroPadding2D, operation.name, [node], padding=padding)
     for axis, (before, behind) in enumerate(widths[1:]):
-        node = _bordered(f"{operation.name}_{axis}", node, axis, before, behind, filling)
+        node = bordered(f"{operation.name}_{axis}", node, axis, before, behind, filling)
     return node
 
 
@@ -61,27 +61,9 @@ def _pad(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) 
 _MIRRORS = ("edge", "reflect", "symmetric", "wrap")
 
 
-def _bordered(name: str, node: Node, axis: int, before: int, behind: int, filling: float) -> Node:
-    """A concatenation with constants."""
-
-    def border(width: int) -> list[Node]:
-        shape = (*node.shape[:axis], width, *node.shape[axis + 1 :])
-        return [constant(f"{name}_constant", np.full(shape, filling))] if width else []
-
-    parts = [*border(before), node, *border(behind)]
-    return joined(name, parts, axis)
-
-
 def _resize(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
     check_data_format(operation, config["data_format"])
-    asked = [name for name in _RESIZE_OPTIONS if config[name]]
-    if asked:
-        raise UnsupportedLayerError(operation, f"resizes with {asked[0]}", "leave it out")
-    size, interpolation = config["size"], config["interpolation"]
-    return resize(operation, arguments[0], operation.name, size, interpolation)
-
-
-_RESIZE_OPTIONS = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
+    return resized(operation, arguments[0], config)
 
 
 def _extract_patches(operation: Any, config: Mapping[str, Any], arguments: tuple[Any, ...]) -> Node:
