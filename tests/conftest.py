@@ -15,7 +15,7 @@ import pytest
 hypothesis.settings.register_profile("tfeptq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tfeptq")
 
-# Models are full of cycles, and TensorFlow of objects that stay: looking for garbage after every 700
+# Models are full of cycles, TensorFlow of objects that stay: looking for garbage after every 700
 # new ones took a twentieth of the time.
 gc.set_threshold(20_000, 20, 20)
 
