@@ -511,6 +511,8 @@ def folder(tmp_path_factory):
     np.savez(path / "bare.npz", x=IMAGES)
     np.save(path / "x.npy", IMAGES)
     keras.Sequential([keras.Input((4,)), Unregistered()]).save(path / "own.keras")
+    keras.Sequential([keras.Input(SHAPE), L.RandomFlip()]).save(path / "a.keras")
+    (path / "s.json").write_text('{"steps": 7}')
     (path / "text.txt").write_text("hello")
     (path / "t.csv").write_text("operator,bits\nfirst,8\n")
     return path
@@ -552,7 +554,9 @@ COMMANDS = {
     f"{QUANTIZE} --validation nan.npz": "hold NaN",
     f"{QUANTIZE} --validation small.npz": r"small.npz: inputs has shape \(8, 5, 6, 3\)",
     f"{QUANTIZE} --validation high.npz": "labels 7 to 7 do not fit 4 classes",
-    f"{QUANTIZE} --save-keras ./m.keras": "is the float model itself",
+    f"{QUANTIZE} --save-keras ./m.keras": "--save-keras: m.keras is a file that this command reads",
+    f"{QUANTIZE} --save-keras a.keras --augmentation a.keras": "a.keras is a file that this",
+    f"{QUANTIZE} --config s.json --report s.json": "--report: s.json is a file that this command",
     "latency m.keras --output m.keras": "must end in .csv",
     f"{QUANTIZE} --save-keras m.h5": "must end in .keras",
     f"{QUANTIZE} --report no/r.html": "the folder no does not exist",

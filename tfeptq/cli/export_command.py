@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from tfeptq.cli.ends import EndType
 from tfeptq.cli.exit_codes import DONE
+from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.results import show_file
 from tfeptq.cli.source import source_model
 from tfeptq.cli.values import Json, require_file
@@ -38,6 +39,7 @@ def export(
     """
     require_file(quantized)
     destination(output, suffix=".tflite")
+    require_kept((quantized,), {"--output": output})
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         model = source_model(quantized)
         from tfeptq.model import QuantizedModel

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE
+from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.source import source_model
 from tfeptq.cli.values import Model, one_of, sizes, typed, widths
 from tfeptq.config import TARGETS, QuantizationConfig
@@ -59,6 +60,7 @@ def latency(
     )
     destination(output, suffix=".csv")
     require_model_file(model)
+    require_kept((model,), {"--output": output})
     source = source_model(model)
     from tfeptq.preparation import as_functional, prepare
     from tfeptq.report.tables import show_latencies

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE, NO
+from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.results import print_json
 from tfeptq.cli.values import File, Json, Target, require_file
 from tfeptq.config import TARGETS
@@ -102,6 +103,14 @@ def _require_taken(job: _Job) -> None:
             )
 
 
+def _new(job: _Job, name: str) -> Path:
+    """The path of a file to write, which is none of those that are read."""
+    assert job.options.output is not None
+    path = job.options.output / name
+    require_kept((job.file, job.options.labels), {"--output": path})
+    return path
+
+
 def _for_android(job: _Job) -> int:
     from tflite_export.targets.android import android_report
 
@@ -137,8 +146,10 @@ def _classifier(job: _Job) -> int:
         raise ValueError("--labels writes a file: give --output DIR")
     require_file(job.options.labels)
     labels = job.options.labels.read_text("utf-8").splitlines()
-    path = job.options.output / f"{job.file.stem}_classifier.tflite"
+    path = _new(job, f"{job.file.stem}_classifier.tflite")
     with_metadata = job.target == "android"
+    if not with_metadata:
+        _new(job, f"{path.stem}.labels.txt")
     made = write_image_classifier(
         job.file,
         path,
@@ -163,7 +174,7 @@ def _for_boards(job: _Job) -> int:
         raise ValueError("--target microcontroller writes sources: give --output DIR")
     source = job.file
     if job.options.compress:
-        source = job.options.output / "model.tflite"
+        source = _new(job, "model.tflite")
         packed = compress(job.file, source)
     package = write_c_source(source, job.options.output)
     if job.json:
@@ -198,7 +209,7 @@ def _show_sources(package: CSource) -> None:
 def _for_ethos_u(job: _Job) -> int:
     from tflite_export.packaging import vela_report
 
-    compiled = job.options.output / f"{job.file.stem}_vela.tflite" if job.options.output else None
+    compiled = _new(job, f"{job.file.stem}_vela.tflite") if job.options.output else None
     report = vela_report(
         job.file,
         accelerator=job.options.accelerator,

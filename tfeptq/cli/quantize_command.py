@@ -24,6 +24,7 @@ from tfeptq.cli.augmentation import (
 from tfeptq.cli.ends import Ends, EndType
 from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.npz import Npz, fits, require_one_end
+from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.request import (
     ConfigFile,
     Goal,
@@ -104,11 +105,10 @@ def quantize(
     require_folder("--resume", resume)
     ends = Ends(input_type=input_type, output_type=output_type)
     _check_outputs(output, save_keras, report, asked.config.target, ends)
-    if save_keras is not None and save_keras.exists() and save_keras.samefile(model):
-        raise ValueError(
-            f"--save-keras {save_keras} is the float model itself, which would be lost; give "
-            "another name"
-        )
+    require_kept(
+        (model, calibration, validation, config, *asked.files),
+        {"--output": output, "--save-keras": save_keras, "--report": report},
+    )
     shared = sharing(workers, ray)
 
     # Standard output is the result's alone where a program reads it.

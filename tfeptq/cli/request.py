@@ -77,6 +77,11 @@ class Request:
     goal: Mapping[str, Any] | None = None
     augmentation: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """What is read besides the model and data."""
+        return self.augmentation, _latency_table(self.config)
+
     def with_metric(self, metric: Callable[[Any], Any]) -> QuantizationConfig:
         """The configuration with its accuracy target. Raises ValueError for a bad target."""
         assert self.goal is not None
@@ -120,8 +125,15 @@ def _goal_flag(name: str) -> str:
 
 
 def _require_files(config: QuantizationConfig) -> None:
-    if config.budget is not None and config.budget.latency_table is not None:
-        require_file(latency_file(config.budget.latency_table, config.target))
+    table = _latency_table(config)
+    if table is not None:
+        require_file(table)
+
+
+def _latency_table(config: QuantizationConfig) -> Path | None:
+    if config.budget is None or config.budget.latency_table is None:
+        return None
+    return latency_file(config.budget.latency_table, config.target)
 
 
 def _existing(name: str, path: Any) -> Path:

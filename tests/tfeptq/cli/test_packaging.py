@@ -60,6 +60,31 @@ def test_sources_for_a_board(file, tmp_path, capsys, compress):
     assert (f"flash {file.stat().st_size} to {package['flash_bytes']} bytes" in printed) == compress
 
 
+@pytest.mark.parametrize(
+    ("target", "own", "name"),
+    [
+        (["microcontroller", "--compress"], "file", "model.tflite"),
+        (["ethos-u"], "file", "m_vela.tflite"),
+        (["coral", "--labels", "app/m_classifier.labels.txt"], "labels", "m_classifier.labels.txt"),
+    ],
+)
+def test_a_file_that_is_read_is_not_written_over(
+    file, tmp_path, monkeypatch, capsys, target, own, name
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app").mkdir()
+    read = tmp_path / "app" / name
+    if own == "labels":
+        read.write_text("ant\nbee\n")
+    else:
+        # One file by two names.
+        read.hardlink_to(file)
+    before = {path: path.read_bytes() for path in (file, read)}
+    assert main(["package", "m.tflite", "--target", *target, "--output", "app"]) == 2
+    assert f"--output: app/{name} is a file that this command reads" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_coral_has_nothing_to_package(file, capsys):
     assert main(["package", str(file), "--target", "coral"]) == 2
     assert "tfeptq check --target coral" in capsys.readouterr().err
