@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json as json_text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE, NO
 from tfeptq.cli.npz import Npz
 from tfeptq.cli.results import print_findings, print_json
 from tfeptq.cli.values import File, InputKey, Json, LabelKey, Target, one_of, require_file
-
-if TYPE_CHECKING:
-    from tflite_export import Inspection
+from tflite_export.file.ends import dequantized
+from tflite_export.file.reader import content_of, parse
+from tflite_export.file.stored import StoredModel
 
 _RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference")
 
@@ -43,16 +42,17 @@ def evaluate(
     """Score a file on labelled data.
 
     Args:
-        data: Inputs and labels; int8 inputs are taken for the file's own integers.
+        data: Inputs and labels. Integers of the type that the file takes are its own; uint8 pixels
+            of an int8 or int16 file are values, as floats are.
     """
     import tflite_export
     from tfeptq.report.scores import score
 
     require_file(data)
-    inspection = tflite_export.inspect(file)
+    stored = parse(content_of(file))
     inputs, labels = Npz(data, input_key, label_key).arrays
-    outputs = tflite_export.run(file, _floats(inputs, inspection), runtime=runtime)
-    value = score(outputs, labels)
+    outputs = tflite_export.run(file, inputs, runtime=runtime)
+    value = score(_real(outputs, stored), labels)
     if json:
         print(json_text.dumps({"runtime": runtime, **dataclasses.asdict(value)}))
     else:
@@ -60,13 +60,11 @@ def evaluate(
     return DONE
 
 
-def _floats(inputs: np.ndarray, inspection: Inspection) -> np.ndarray:
-    """Real values of inputs: int8 ones are the file's own integers, others are what they say."""
-    floats = inputs.astype("float32")
-    tensor = next(t for t in inspection.tensors if t.name == inspection.inputs[0])
-    if inputs.dtype.name != "int8" or tensor.scale is None or tensor.zero_point is None:
-        return floats
-    return (floats - tensor.zero_point) * np.float32(tensor.scale)
+def _real(outputs: Any, stored: StoredModel) -> Any:
+    """Real values of what a file returns, which are its own integers where it was given such."""
+    if isinstance(outputs, list):
+        return outputs
+    return dequantized(outputs, stored.tensors[stored.outputs[0]])
 
 
 def check(file: File, /, *, target: Target, json: Json = False) -> int:

@@ -202,15 +202,38 @@ def test_fewer_samples_than_asked_for_are_one_warning(folder, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_int8_data_are_the_integers_of_the_file(folder, quantized, capsys):
+@pytest.mark.parametrize(("kind", "other"), [("int8", "int16"), ("uint8", "int8")])
+def test_data_of_the_type_of_a_file_are_its_integers(folder, quantized, capsys, kind, other):
     images, labels = (np.load(folder / "data.npz")[name] for name in "xy")
-    inspection = tflite_export.inspect(quantized)
-    tensor = next(t for t in inspection.tensors if t.name == "image")
-    integers = np.clip(np.round(images / tensor.scale) + tensor.zero_point, -128, 127)
-    np.savez(folder / "integers.npz", x=integers.astype(np.int8), y=labels)
+    file = str(folder / f"{kind}.tflite")
+    export = ["export", str(folder / "q.keras"), "--output", file]
+    assert main([*export, "--input-type", kind, "--output-type", kind]) == 0
+    inspection = tflite_export.inspect(file)
+    tensor = next(t for t in inspection.tensors if t.name == inspection.inputs[0])
+    integers = np.round(images / tensor.scale) + tensor.zero_point
+    integers = np.clip(integers, np.iinfo(kind).min, np.iinfo(kind).max)
+    np.savez(folder / "integers.npz", x=integers.astype(kind), y=labels)
+    # Labels like outputs are compared as numbers, which are no integers of a file.
+    values = np.asarray(tflite_export.run(file, images))
+    np.savez(folder / "values.npz", x=integers.astype(kind), y=values)
+    np.savez(folder / "other.npz", x=integers.astype(other), y=labels)
     found = []
-    for name in ("data.npz", "integers.npz"):
-        assert main(["evaluate", str(quantized), "--data", str(folder / name), "--json"]) == 0
+    capsys.readouterr()
+    for name in ("data.npz", "integers.npz", "values.npz"):
+        assert main(["evaluate", file, "--data", str(folder / name), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert (found[2]["metric"], found[2]["value"]) == ("mean_squared_error", 0.0)
+    assert main(["evaluate", file, "--data", str(folder / "other.npz")]) == 2
+    assert f"takes {kind} or floats, received {other}" in capsys.readouterr().err
+
+
+def test_pixels_of_a_file_of_signed_integers_are_values(folder, quantized, capsys):
+    pixels, labels = np.arange(40 * 9 * 7 * 3, dtype=np.uint8).reshape(40, 9, 7, 3), np.zeros(40)
+    data, found = folder / "pixels.npz", []
+    for images in (pixels, pixels.astype("float32")):
+        np.savez(data, x=images, y=labels)
+        assert main(["evaluate", str(quantized), "--data", str(data), "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0] == found[1]
 
