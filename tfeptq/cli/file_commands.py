@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_text
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,9 +13,9 @@ from tfeptq.cli.exit_codes import DONE, NO
 from tfeptq.cli.npz import Npz
 from tfeptq.cli.results import print_findings, print_json
 from tfeptq.cli.values import File, InputKey, Json, LabelKey, Target, one_of, require_file
-from tflite_export.file.ends import dequantized
-from tflite_export.file.reader import content_of, parse
-from tflite_export.file.stored import StoredModel
+
+if TYPE_CHECKING:
+    from tflite_export.file.stored import StoredModel
 
 _RUNTIMES = ("litert", "litert-reference", "tflite-runtime", "tflm", "reference")
 
@@ -47,6 +47,7 @@ def evaluate(
     """
     import tflite_export
     from tfeptq.report.scores import score
+    from tflite_export.file.reader import content_of, parse
 
     require_file(data)
     stored = parse(content_of(file))
@@ -62,6 +63,8 @@ def evaluate(
 
 def _real(outputs: Any, stored: StoredModel) -> Any:
     """Real values of what a file returns, which are its own integers where it was given such."""
+    from tflite_export.file.ends import dequantized
+
     if isinstance(outputs, list):
         return outputs
     return dequantized(outputs, stored.tensors[stored.outputs[0]])
