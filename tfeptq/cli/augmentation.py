@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from tfeptq.cli.request import Request
 from tfeptq.cli.values import one_of
 from tfeptq.settings import real
 
@@ -46,22 +47,24 @@ def check_augmentation(
 
 def augmentation(
     model: keras.Model,
-    file: Path | None,
+    asked: Request,
     flip: str | None,
     translation: tuple[float, float] | None,
 ) -> keras.Layer | None:
-    """The layer that the options ask for, or None.
+    """The layer that a request and the options ask for, or None.
 
     Raises:
         ValueError: it would take samples without height, width and channels for something else.
     """
-    if file is not None:
+    if asked.augmentation is not None:
         from tfeptq.loading import load_model
 
-        return load_model(file)
+        return load_model(asked.augmentation)
     if not flip and translation is None:
         return None
-    shape = model.inputs[0].shape
+    from tfeptq.preparation import as_functional
+
+    shape = as_functional(model, asked.config.input_shape).inputs[0].shape
     if len(shape) != 4:
         raise ValueError(
             f"--random-flip, --random-translation: samples have shape {tuple(shape[1:])}; "

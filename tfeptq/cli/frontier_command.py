@@ -65,7 +65,7 @@ def frontier(
     shared = sharing(workers, ray)
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source = source_model(model, trace_loss)
-        copies = augmentation(source, asked.augmentation, random_flip, random_translation)
+        copies = augmentation(source, asked, random_flip, random_translation)
         samples = Npz(calibration, input_key, label_key, is_labelled=trace_loss is not None)
         from tfeptq.pareto import pareto_frontier
 

@@ -114,12 +114,16 @@ def quantize(
     # Standard output is the result's alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source = source_model(model, trace_loss)
-        copies = augmentation(source, asked.augmentation, random_flip, random_translation)
+        copies = augmentation(source, asked, random_flip, random_translation)
         samples = Npz(calibration, input_key, label_key, is_labelled=trace_loss is not None)
         scored = None
         if validation is not None:
-            require_one_end(source, validation)
-            check = fits(source, validation)
+            from tfeptq.preparation import as_functional
+
+            # A SavedModel and a subclassed model do not tell their ends themselves.
+            functional = as_functional(source, asked.config.input_shape)
+            require_one_end(functional, validation)
+            check = fits(functional, validation)
             scored = Npz(validation, input_key, label_key, check=check)
         job = _Job(source, samples, scored, resume, verbose)
         with shared:

@@ -52,6 +52,26 @@ def test_quantize_writes_both_files(folder, quantized):
     assert quantized.stat().st_size > 1000
 
 
+def test_a_saved_model_is_scored_and_augmented_too(folder, capsys):
+    """It has no layers, and does not tell its ends."""
+    tfeptq.load_model(folder / "chain.keras").export(folder / "saved", verbose=False)
+    options = [
+        "--calibration", str(folder / "data.npz"), "--validation", str(folder / "data.npz"),
+        "--output", str(folder / "saved.tflite"), "--rounding", "nearest", "--samples", "64",
+        "--random-flip", "horizontal", "--json",
+    ]  # fmt: skip
+    found = []
+    for name in ("chain.keras", "saved"):
+        capsys.readouterr()
+        assert main(["quantize", str(folder / name), *options]) == 0
+        found.append(json.loads(capsys.readouterr().out)["scores"]["float Keras"])
+    assert found[0]["value"] == pytest.approx(found[1]["value"])
+    np.savez(folder / "small.npz", x=np.zeros((4, 5, 5, 3)), y=np.zeros(4))
+    again = ["quantize", str(folder / "saved"), *options, "--validation", str(folder / "small.npz")]
+    assert main(again) == 2
+    assert "small.npz: inputs has shape (4, 5, 5, 3)" in capsys.readouterr().err
+
+
 def test_export_writes_another_file_of_what_was_saved(folder, quantized, capsys):
     saved, again, pixels = (str(folder / name) for name in ("q.keras", "b.tflite", "u.tflite"))
     assert main(["export", saved, "--output", again]) == 0
