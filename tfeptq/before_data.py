@@ -25,6 +25,7 @@ from tflite_export import targets
 from tflite_export.file.reader import parse
 from tflite_export.file.writer import write
 from tflite_export.graph.structure import IntegerGraph
+from tflite_export.packaging.end_types import require_convertible
 from tflite_export.targets.checks import static_findings
 from tflite_export.targets.containers import plan_storage
 
@@ -60,10 +61,45 @@ def plan_request(
     Raises:
         ValueError: see `look_ahead`, or a model that cannot be prepared.
     """
+    functional, plan = _planned(model, calibration, config)
+    return PlannedRequest(functional, plan, look_ahead(plan, config, cost=cost))
+
+
+def require_ends(
+    model: keras.Model,
+    calibration: Any,
+    config: QuantizationConfig,
+    *,
+    input_type: str | None,
+    output_type: str | None,
+) -> None:
+    """Refuses types of a file's ends that its export would refuse after the work.
+
+    Candidates of activation widths leave open which type an end will have.
+
+    Args:
+        calibration: see `plan_request`.
+        input_type, output_type: see `tflite_export.export`.
+
+    Raises:
+        ValueError: an end of 16 bits as bytes, or a model that cannot be prepared.
+    """
+    # Every other type of end suits every width.
+    if not {"int8", "uint8"} & {input_type, output_type} or isinstance(
+        config.activation_bits, tuple
+    ):
+        return
+    _, plan = _planned(model, calibration, config)
+    require_convertible(outline(plan), input_type, output_type)
+
+
+def _planned(
+    model: keras.Model, calibration: Any, config: QuantizationConfig
+) -> tuple[keras.Model, QuantizationPlan]:
+    """The float model as it is deployed, and the plan of its canonical form."""
     shape = deployed_shape(model, calibration, config)
     functional = as_functional(model, shape, config.outputs)
-    plan = QuantizationPlan.of(prepare(functional, config), config, original=functional)
-    return PlannedRequest(functional, plan, look_ahead(plan, config, cost=cost))
+    return functional, QuantizationPlan.of(prepare(functional, config), config, original=functional)
 
 
 def look_ahead(

@@ -21,7 +21,7 @@ from tflite_export.graph.kinds import is_weighted, weights_of
 from tflite_export.graph.proofs import prove
 from tflite_export.graph.structure import IntegerGraph, Operator
 from tflite_export.graph.validation import validated
-from tflite_export.packaging.end_types import check_ends, with_ends
+from tflite_export.packaging.end_types import check_ends, require_convertible, with_ends
 from tflite_export.runtimes import isolation
 from tflite_export.targets import wide_softmax
 from tflite_export.targets.checks import static_findings
@@ -119,6 +119,7 @@ def export(
     if verify:
         isolation.start(*runtimes)
     graph = validated(model if isinstance(model, IntegerGraph) else model.freeze())
+    require_convertible(graph, input_type, output_type)
     graph = prove(validated(wide_softmax.executable(graph, target)), runtimes=runtimes)
     storage = plan_storage(graph, target)
     content = write(graph, storage)

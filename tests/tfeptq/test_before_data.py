@@ -13,7 +13,7 @@ from keras import ops
 import tfeptq
 import tflite_export
 from tests.tfeptq import small_models
-from tfeptq.before_data import look_ahead
+from tfeptq.before_data import look_ahead, require_ends
 from tfeptq.config import QuantizationConfig
 from tfeptq.goals import AccuracyTarget, Budget
 from tfeptq.plan.quantization_plan import QuantizationPlan
@@ -130,6 +130,28 @@ def test_budgets_that_nothing_meets_are_refused_with_the_least_and_where_it_come
     with pytest.raises(ValueError, match=message) as refusal:
         tfeptq.quantize(network(), untouchable(), config)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("bits", "ends", "refused"),
+    [
+        (16, ("uint8", None), "input 'image' is int16 and cannot be uint8"),
+        (16, ("float32", "int8"), "output 'head' is int16 and cannot be int8"),
+        ({"image": 16}, ("uint8", None), "input 'image' is int16"),
+        ({"image": 16}, ("float32", "uint8"), None),
+        ((8, 16), ("uint8", "uint8"), None),
+        (8, ("uint8", "uint8"), None),
+        (16, ("float32", None), None),
+    ],
+)
+def test_ends_that_the_export_would_refuse_are_refused_before(bits, ends, refused):
+    config = QuantizationConfig(activation_bits=bits)
+    types = dict(zip(("input_type", "output_type"), ends, strict=True))
+    if refused is None:
+        require_ends(network(), untouchable(), config, **types)
+        return
+    with pytest.raises(ValueError, match=refused):
+        require_ends(network(), untouchable(), config, **types)
 
 
 @pytest.mark.parametrize("cost", ["weight_bytes", "bit_operations", "activation_bytes"])

@@ -539,6 +539,10 @@ COMMANDS = {
     f"{QUANTIZE} --weight-bits frist=4": "did you mean 'first'",
     f"{QUANTIZE} --activation-bits 3": "activation_bits=3",
     f"{QUANTIZE} --activation-bits haed=16": "did you mean 'head'",
+    f"{QUANTIZE} --activation-bits 16 --input-type uint8": "input 'image' is int16 and cannot",
+    f"{QUANTIZE} --activation-bits head=16 --output-type uint8 --save-keras q.keras": (
+        "output 'head' is int16 and cannot"
+    ),
     f"{QUANTIZE} --first-last-bits x": "neither a whole number nor none",
     f"{QUANTIZE} --weight-bits 4 --target coral": "layer 'middle'",
     f"{QUANTIZE} --steps 1.5": "--steps: '1.5' is no whole number",

@@ -127,7 +127,7 @@ def quantize(
             scored = Npz(validation, input_key, label_key, check=check)
         job = _Job(source, samples, scored, resume, verbose)
         with shared:
-            quantized = job.quantized(asked, copies)
+            quantized = job.quantized(asked, copies, ends)
         result = _write(quantized, output, save_keras, ends)
         job.score_results(quantized, result)
         if report is not None:
@@ -154,11 +154,13 @@ class _Job:
         self._resume, self._verbose = resume, verbose
         self.scores: dict[str, Score] = {}
 
-    def quantized(self, asked: Request, copies: keras.Layer | None) -> QuantizedModel:
+    def quantized(self, asked: Request, copies: keras.Layer | None, ends: Ends) -> QuantizedModel:
+        from tfeptq.before_data import require_ends
         from tfeptq.data.later import Later
         from tfeptq.pipeline import quantize as quantize_model
 
         config = asked.config
+        require_ends(self._source, self._samples.inputs, config, **ends)
         if asked.goal is not None and self._scored is not None:
             config = asked.with_metric(_accuracy_on(self._scored))
         return quantize_model(
@@ -242,17 +244,20 @@ def _accuracy_on(data: Npz) -> Callable[[Any], np.ndarray]:
 def _write(
     quantized: QuantizedModel, output: Path, save_keras: Path | None, ends: Ends
 ) -> ExportResult:
-    """Writes the file and, if asked, the Keras model; neither where one of them fails."""
+    """Writes the Keras model, if asked, and the file; a refused file leaves what was learned."""
     import tflite_export
 
-    if save_keras is None:
+    if save_keras is not None:
+        with tempfile.TemporaryDirectory(dir=save_keras.parent) as folder:
+            saved = Path(folder) / save_keras.name
+            quantized.save(saved)
+            os.replace(saved, save_keras)
+    try:
         return tflite_export.export(quantized, output, **ends)
-    with tempfile.TemporaryDirectory(dir=save_keras.parent) as folder:
-        saved = Path(folder) / save_keras.name
-        quantized.save(saved)
-        result = tflite_export.export(quantized, output, **ends)
-        os.replace(saved, save_keras)
-    return result
+    except (ValueError, RuntimeError):
+        if save_keras is not None:
+            print(f"{save_keras} holds what was learned: `tfeptq export` writes a file of it")
+        raise
 
 
 def _write_report(

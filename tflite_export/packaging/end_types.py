@@ -17,6 +17,7 @@ from tflite_export.file.reader import parse
 from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.file.writer import serialize
 from tflite_export.graph.operand_rules import INDEX
+from tflite_export.graph.structure import IntegerGraph
 from tflite_export.operators.rescaling import DEQUANTIZE, QUANTIZE
 from tflite_export.packaging.end_operators import OFFSET, add_code, add_tensor, conversion
 from tflite_export.runtimes.isolation import guarded
@@ -46,6 +47,22 @@ def check_ends(target: str, input_type: str | None, output_type: str | None) -> 
                 "converted outside of the accelerator or cost floating-point code; use 'int8' or "
                 "'uint8' and convert with the scale and zero point that `inspect` shows"
             )
+
+
+def require_convertible(
+    graph: IntegerGraph, input_type: str | None, output_type: str | None
+) -> None:
+    """Refuses ends of 16 bits as bytes, of a graph whose values need not be known yet.
+
+    Raises:
+        ValueError: names the end.
+    """
+    for role, ends, kind in (
+        ("input", graph.inputs, input_type),
+        ("output", graph.outputs, output_type),
+    ):
+        for _, name in ends:
+            _require_convertible(role, name, graph.tensors[name].dtype, kind)
 
 
 def with_ends(
@@ -78,20 +95,22 @@ def _changes(content: bytes, input_type: str | None, output_type: str | None) ->
         ("output", stored.outputs, output_type),
     ):
         for tensor in (stored.tensors[index] for index in indices):
-            if not _is_converted(tensor, kind):
-                continue
-            if kind != "float32" and tensor.type != "int8":
-                raise ValueError(
-                    f"{role} {tensor.name!r} is {tensor.type} and cannot be {kind} without loss: "
-                    "give its layer 8 activation bits"
-                )
-            changed = True
+            _require_convertible(role, tensor.name, tensor.type, kind)
+            changed |= _is_converted(tensor.type, kind)
     return changed
 
 
-def _is_converted(tensor: StoredTensor, kind: str | None) -> bool:
+def _require_convertible(role: str, name: str, dtype: str, kind: str | None) -> None:
+    if _is_converted(dtype, kind) and kind != "float32" and dtype != "int8":
+        raise ValueError(
+            f"{role} {name!r} is {dtype} and cannot be {kind} without loss: give its layer 8 "
+            "activation bits"
+        )
+
+
+def _is_converted(dtype: str, kind: str | None) -> bool:
     """Numbers of places are no quantities: they stay as they are."""
-    return tensor.type != INDEX and kind not in (None, tensor.type)
+    return dtype != INDEX and kind not in (None, dtype)
 
 
 def _converted(content: bytes, input_type: str | None, output_type: str | None) -> bytes:
@@ -119,7 +138,7 @@ def _added_ends(
     return {
         index: _add_end(subgraph, stored.tensors[index], str(kind))
         for index in dict.fromkeys(indices)
-        if _is_converted(stored.tensors[index], kind)
+        if _is_converted(stored.tensors[index].type, kind)
     }
 
 

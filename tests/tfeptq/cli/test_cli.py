@@ -174,7 +174,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(folder, capsys, name):
     assert set(folder.iterdir()) == before
 
 
-def test_a_refused_export_leaves_neither_file(folder, capsys, monkeypatch):
+def test_a_refused_export_leaves_what_was_learned(folder, capsys, monkeypatch):
     def refuse(*_, **__):
         raise tflite_export.VerificationError("operator 'stem' differs")
 
@@ -186,8 +186,12 @@ def test_a_refused_export_leaves_neither_file(folder, capsys, monkeypatch):
         "--save-keras", str(folder / "refused.keras"),
     ]  # fmt: skip
     assert main(arguments) == 2
-    assert "operator 'stem' differs" in capsys.readouterr().err
-    assert set(folder.iterdir()) == before
+    said = capsys.readouterr()
+    assert "operator 'stem' differs" in said.err
+    assert "refused.keras holds what was learned" in said.out
+    saved = folder / "refused.keras"
+    assert set(folder.iterdir()) == before | {saved}
+    assert tfeptq.load_model(saved).bit_widths["stem"] == (8, 8)
 
 
 def test_errors_in_a_new_process_are_one_line_too(folder):
