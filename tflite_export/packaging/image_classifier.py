@@ -25,7 +25,7 @@ from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import content_of, parse
 from tflite_export.file.stored import StoredModel
 from tflite_export.file.writer import serialize
-from tflite_export.packaging.unsigned_ends import with_unsigned_ends
+from tflite_export.packaging.unsigned_ends import require_signed_ends, with_unsigned_ends
 from tflite_export.runtimes.isolation import MEDIAPIPE, guarded
 from tflite_export.runtimes.sessions import RuntimeUnavailableError
 
@@ -78,8 +78,9 @@ def write_image_classifier(
         raise RuntimeUnavailableError("metadata needs MediaPipe: install the extra 'metadata'")
     content = content_of(model)
     stored = parse(content)
-    unsigned = with_unsigned_ends(content, mean=mean, std=std)
+    require_signed_ends(stored)
     _check(stored, labels)
+    unsigned = with_unsigned_ends(content, mean=mean, std=std)
     path = Path(output)
     if metadata:
         unsigned = _with_metadata(unsigned, stored, labels, mean, std)

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.file.damage import names_damage
 from tflite_export.file.reader import parse
-from tflite_export.file.stored import StoredModel
+from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.file.writer import serialize
 from tflite_export.operators.rescaling import QUANTIZE
 from tflite_export.packaging.end_operators import OFFSET, add_code, add_tensor, conversion
@@ -20,6 +20,9 @@ from tflite_export.runtimes.sessions import open_session
 from tflite_export.targets.forbidden import executes
 
 _SAMPLES = 4
+_BRIGHTEST = 255
+#: Of normalized pixels so much lies in the input's range, and of that range so much has pixels.
+_LEAST_KEPT, _LEAST_FILLED = 1 / 4, 1 / 16
 #: What proves the file: exact kernels, or where these lack an operator, the others.
 _RUNTIMES = ("litert-reference", "litert")
 
@@ -34,17 +37,20 @@ def with_unsigned_ends(content: bytes, *, mean: float, std: float) -> bytes:
             mean is rounded, because a zero point is an integer.
 
     Raises:
-        ValueError: other ends, a mean outside of 0..255, or the new file computes something else.
+        ValueError: other ends, a mean outside of 0..255, normalized pixels in another unit than
+            the input has, or the new file computes something else.
     """
     stored = parse(content)
-    _check(stored, mean, std)
+    require_signed_ends(stored)
+    _require_pixels(stored.tensors[stored.inputs[0]], mean, std)
     unsigned = _unsigned(content, stored, float(np.float32(1.0 / std)), round(mean))
     runtime = next(name for name in _RUNTIMES if executes(stored, name))
     guarded(unsigned, runtime, _compare, content, unsigned, mean, std, runtime)
     return unsigned
 
 
-def _check(model: StoredModel, mean: float, std: float) -> None:
+def require_signed_ends(model: StoredModel) -> None:
+    """Raises ValueError for a file without one int8 input and one int8 output."""
     if (len(model.inputs), len(model.outputs)) != (1, 1):
         raise ValueError(
             f"the file has {len(model.inputs)} inputs and {len(model.outputs)} outputs, need one "
@@ -54,9 +60,24 @@ def _check(model: StoredModel, mean: float, std: float) -> None:
         tensor = model.tensors[index]
         if tensor.type != "int8" or tensor.scale is None:
             raise ValueError(f"{role} {tensor.name!r} is {tensor.type}, need quantized int8")
+
+
+def _require_pixels(image: StoredTensor, mean: float, std: float) -> None:
+    """Refuses normalized pixels most of which the file would clip, or take for one value."""
     if not 0 <= mean <= 255 or not std > 0:
         raise ValueError(
             f"mean={mean:g}, std={std:g}: need 0 to 255 and more than 0, in units of pixels"
+        )
+    assert image.scale is not None
+    low, high = ((code - image.offset) * float(image.scale[0]) for code in (-128, 127))
+    first, last = ((pixel - mean) / std for pixel in (0, _BRIGHTEST))
+    common = max(min(high, last) - max(low, first), 0.0)
+    if common < _LEAST_KEPT * (last - first) or common < _LEAST_FILLED * (high - low):
+        fitting = _BRIGHTEST / (high - low)
+        raise ValueError(
+            f"mean={mean:g}, std={std:g} make {first:.4g} to {last:.4g} of pixels, and input "
+            f"{image.name!r} reaches from {low:.4g} to {high:.4g}: give those that the model was "
+            f"trained with; mean={max(-low * fitting, 0.0):.3g}, std={fitting:.3g} fill the input"
         )
 
 

@@ -126,6 +126,9 @@ def test_labels_make_an_image_classifier(tmp_path, capsys, target):
     file.write_bytes(write(graph))
     labels.write_text("ant\nbee\ncat")
     arguments = ["package", str(file), "--target", target, "--labels", str(labels)]
+    assert main([*arguments, "--output", str(folder)]) == 2
+    assert "input 'x' reaches from -64 to 63.5" in capsys.readouterr().err
+    assert not list(folder.iterdir())
     assert main([*arguments, "--output", str(folder), "--std", "2"]) == 0
     assert "uint8 pixels in, 3 labels" in capsys.readouterr().out
     made = folder / "m_classifier.tflite"

@@ -103,6 +103,17 @@ def test_other_ends_are_refused(graph, mean, message):
         with_unsigned_ends(write(graph()), mean=mean, std=1.0)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.0, 1e4), (120.0, 4.0), (250.0, 255.0)])
+def test_pixels_in_another_unit_are_refused_with_what_would_fit(mean, std):
+    """The input of the file reaches from -5.24 to 4.96."""
+    message = f"mean={mean:g}, std={std:g} make .* from -5.24 to 4.96: .*mean=131, std=25 fill"
+    if std == 255.0:
+        with_unsigned_ends(write(classifier()), mean=mean, std=std)
+        return
+    with pytest.raises(ValueError, match=message):
+        with_unsigned_ends(write(classifier()), mean=mean, std=std)
+
+
 def test_a_missing_mediapipe_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeUnavailableError, match="extra 'metadata'"):
@@ -135,10 +146,11 @@ def test_mediapipe_stays_out_of_this_process(tmp_path):
         f"""
         import sys
         sys.path[:] = {sys.path!r}
-        from tests.tflite_export.packaging.test_image_classifier import LABELS, classifier
+        from tests.tflite_export.packaging.test_image_classifier import *
         from tflite_export.file.writer import write
         from tflite_export.packaging import write_image_classifier
-        write_image_classifier(write(classifier()), sys.argv[1], labels=LABELS)
+        made = write(classifier())
+        write_image_classifier(made, sys.argv[1], labels=LABELS, mean=MEAN, std=STD)
         print({{"mediapipe", "tensorflow", "ai_edge_litert.interpreter"}} & set(sys.modules))
         """
     )
