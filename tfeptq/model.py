@@ -17,7 +17,7 @@ from tfeptq.quantized.quantizers import ActivationQuantizer
 from tfeptq.quantized.wrappers import QuantizedWeights
 
 if TYPE_CHECKING:
-    from tfeptq.config import QuantizationConfig
+    from tfeptq.config import Outputs, QuantizationConfig
     from tfeptq.selection.choice import Choice
     from tfeptq.selection.search import SearchReport
     from tflite_export import IntegerGraph
@@ -47,9 +47,12 @@ class QuantizedModel(keras.Model):
 
     Args:
         target: what it is quantized for.
+        asked_outputs: see the attribute.
 
     Attributes:
         target: `tflite_export.export` writes for nothing else unless told; saved with the model.
+        asked_outputs: `QuantizationConfig.outputs`; saved with the model, so that `tfeptq.compare`
+            knows where the float model is to end.
         report: what `tfeptq.quantize` was asked, decided, found and measured. It stays with the
             object that `quantize` returned and is not saved.
 
@@ -59,11 +62,19 @@ class QuantizedModel(keras.Model):
         True
     """
 
-    def __init__(self, *args: Any, target: str | None = None, **kwargs: Any) -> None:
+    asked_outputs: Outputs | None
+
+    def __init__(
+        self,
+        *args: Any,
+        target: str | None = None,
+        asked_outputs: Outputs | None = None,
+        **kwargs: Any,
+    ) -> None:
         with followed_to_the_end():
             super().__init__(*args, **kwargs)
         self.dtype_policy = DTYPE
-        self.target = target
+        self.target, self.asked_outputs = target, asked_outputs
         self.report = QuantizationReport()
         self._training_step: TrainingStep | None = None
 
@@ -127,17 +138,20 @@ class QuantizedModel(keras.Model):
         super().export(filepath, *options, **named)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "target": self.target}
+        asked = self.asked_outputs
+        listed = asked if asked is None or isinstance(asked, str) else list(asked)
+        return {**super().get_config(), "target": self.target, "asked_outputs": listed}
 
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> QuantizedModel:
-        """Also reads models that were saved without their target."""
+        """Also reads models that were saved without what they were quantized for."""
         settings = dict(config)
-        target = settings.pop("target", None)
+        target, asked = (settings.pop(name, None) for name in ("target", "asked_outputs"))
         model = super().from_config(settings, custom_objects)
         model.target = target
+        model.asked_outputs = tuple(asked) if isinstance(asked, list) else asked
         return model
 
     def freeze(self) -> IntegerGraph:

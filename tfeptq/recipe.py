@@ -70,7 +70,7 @@ def quantized_by(
     """
     with watch("calibrate"):
         plan = plan.with_ranges(means.scores.ranges)
-        quantized = _calibrated(means, plan)
+        quantized = _calibrated(means, plan, config)
     with watch("thresholds"):
         set_thresholds(quantized, plan.model, means.samples, means.scores, config)
         repairs = settle(quantized, is_trained=False)
@@ -90,9 +90,11 @@ def quantized_by(
     return quantized
 
 
-def _calibrated(means: Means, plan: QuantizationPlan) -> QuantizedModel:
+def _calibrated(means: Means, plan: QuantizationPlan, config: QuantizationConfig) -> QuantizedModel:
     """Quantized layers in the place of float ones, with ranges and the report's first facts."""
-    quantized = QuantizedModel(*wrap(plan), name=plan.model.name, target=plan.target)
+    quantized = QuantizedModel(
+        *wrap(plan), name=plan.model.name, target=plan.target, asked_outputs=config.outputs
+    )
     require_equal(plan.model, quantized, means.samples)
     set_activation_ranges(quantized, plan, means.scores.histograms)
     report = quantized.report

@@ -87,6 +87,19 @@ def content():
         return tflite_export.export(quantized(), f"{folder}/m.tflite").path.read_bytes()
 
 
+@functools.cache
+def exported():
+    """What the export of that said."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tflite_export.export(quantized(), f"{folder}/m.tflite", verify=False)
+
+
+@functools.cache
+def quantized_otherwise():
+    model = keras.Sequential([keras.Input(SHAPE), L.Conv2D(2, 3, name="other"), L.Flatten()])
+    return quantize(model, IMAGES, NEAREST)
+
+
 def tokens():
     inputs = keras.Input((5,), name="tokens")
     x = L.GlobalAveragePooling1D()(L.Embedding(10, 4, name="words")(inputs))
@@ -312,6 +325,14 @@ FILES = {
     "report without a file": (
         lambda: tfeptq.write_report("r.json", quantized(), "m.tflite"),
         r"must be what tflite_export\.export\(quantized, path\) returned",
+    ),
+    "report of another file": (
+        lambda: tfeptq.write_report("r.json", of(weight_bits={"middle": 4}), exported()),
+        r"layer 'middle' has the widths \(4, 8\) and is \(8, 8\) there; pass what",
+    ),
+    "report of another model's file": (
+        lambda: tfeptq.write_report("r.json", quantized_otherwise(), exported()),
+        "layer 'other' has .* and is not there",
     ),
     "compare with another": (
         lambda: tfeptq.compare(keras.Sequential([keras.Input((4,)), L.Dense(2)]), quantized(), 0),

@@ -134,6 +134,7 @@ OTHERS = {
     "canonical/walk.py": "a copy of itself",
     "cli/": "the module of warnings",
     "model.py: model.target": "a class method",
+    "model.py: model.asked_outputs": "a class method",
     "pipeline.py: report": "the report",
     "pipeline.py: quantized.report": "the report",
     "recipe.py: report": "the report",

@@ -43,6 +43,7 @@ class Validation:
         batch = next(iter(self), None)
         if batch is None:
             raise ValueError("validation_data yields no batch")
+        _require_equal_counts(batch)
         beginning: Any = keras.tree.map_structure(_beginning, batch)
         if any(len(array) == 0 for array in keras.tree.flatten(beginning[0])):
             raise ValueError("validation_data holds no sample")
@@ -88,6 +89,17 @@ def _require_end(data: Any) -> None:
         )
     elif isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("validation_data repeats without an end; end it with take(batches)")
+
+
+def _require_equal_counts(batch: Batch) -> None:
+    """Refuses what is found in the last samples otherwise, and so when training has ended."""
+    counts = {
+        name: sorted({len(array) for array in keras.tree.flatten(part) if array is not None})
+        for name, part in zip(("inputs", "labels", "sample weights"), batch, strict=True)
+    }
+    if len({count for of_part in counts.values() for count in of_part}) > 1:
+        found = ", ".join(f"{name} {counts[name]}" for name in counts if counts[name])
+        raise ValueError(f"validation_data holds unequal numbers of samples: {found}")
 
 
 def _beginning(array: Any) -> Any:

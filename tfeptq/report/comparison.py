@@ -134,7 +134,9 @@ def compare(
     samples, restored = whole("samples", samples, 1), whole("restored", restored, 0)
     check_verbose(verbose)
     _require_quantized(quantized)
-    sizes, outputs = _open_sizes(model, quantized), _outputs(quantized)
+    # Where the quantization has the file end.
+    outputs = getattr(quantized, "asked_outputs", None)
+    sizes = _open_sizes(model, quantized)
     canonical = prepare(as_functional(model, sizes, outputs))
     both = _Both(canonical, quantized)
     arrays = take(data, canonical.inputs, samples=samples, seed=0, may_be_fewer=True).arrays
@@ -176,12 +178,6 @@ def _open_sizes(model: keras.Model, quantized: keras.Model) -> Any:
         return None
     fixed = [tuple(tensor.shape[1:]) for tensor in quantized.inputs]
     return fixed[0] if len(fixed) == 1 else fixed
-
-
-def _outputs(quantized: keras.Model) -> Any:
-    """Where the quantization has the file end; what was saved does not tell."""
-    report = getattr(quantized, "report", None)
-    return None if report is None or report.config is None else report.config.outputs
 
 
 def _of_noise(noise: float) -> float:

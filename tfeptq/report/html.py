@@ -79,6 +79,23 @@ def _require_results(quantized: Any, result: Any) -> None:
         raise ValueError(
             f"result={shown(result)} must be what tflite_export.export(quantized, path) returned"
         )
+    _require_same(quantized, result)
+
+
+def _require_same(quantized: QuantizedModel, result: ExportResult) -> None:
+    """Refuses the file of another quantization, as far as widths tell."""
+    written: dict[str, tuple[int | None, int]] = {}
+    for layer in result.layers:
+        bits = max(layer.activation_bits, written.get(layer.name, (None, 0))[1])
+        written[layer.name] = (layer.weight_bits, bits)
+    for name, widths in quantized.bit_widths.items():
+        if widths[0] is not None and written.get(name) != widths:
+            found = f"{written[name]} there" if name in written else "not there"
+            raise ValueError(
+                f"result is of {result.path}, which is no file of quantized: layer {name!r} has "
+                f"the widths {widths} and is {found}; pass what tflite_export.export(quantized, "
+                "path) returned"
+            )
 
 
 def _labelled(validation_data: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -310,6 +310,12 @@ def test_training_that_diverged_returns_and_says_which_layer(tmp_path):
             r"cannot be scored with .*: [^{}]*Label values: 100|: the loss",
         ),
         (lambda x, y: (x,), "cannot be scored .* it has no labels"),
+        (
+            lambda x, y: (x.repeat(2, 0), y.repeat(2)[:-1]),
+            r"unequal numbers of samples: inputs \[64\], labels \[63\]",
+        ),
+        (lambda x, y: (x, y, y[:30]), r"labels \[32\], sample weights \[30\]"),
+        (lambda x, y: iter([(x, y[:31]), (x, y)]), r"inputs \[32\], labels \[31\]"),
         (lambda x, y: (x[:0], y[:0]), "holds no sample"),
         (lambda x, y: iter(()), "yields no batch"),
         (lambda x, y: tf.data.Dataset.from_tensors((x, y)).take(0), "yields no batch"),

@@ -109,6 +109,24 @@ def test_shared_layers_several_outputs_and_saved_copies(tmp_path):
     assert {e.layer for e in found[0].restorations if e.won > 1.0} == {"shared"}
 
 
+@pytest.mark.parametrize("outputs", [("conv2", "conv1"), "parts"])
+def test_saved_copies_know_where_they_end(tmp_path, capsys, outputs):
+    model = plain()
+    joined = L.Concatenate(name="joined")([model.get_layer(f"conv{i}").output for i in (2, 3)])
+    model = keras.Model(model.inputs, L.Dropout(0.1)(joined) if outputs != "parts" else joined)
+    copy = quantized(model, outputs=outputs)
+    images = small_models.images(8)
+    model.save(tmp_path / "m.keras")
+    copy.save(tmp_path / "q.keras")
+    np.savez(tmp_path / "x.npz", x=images)
+    names = [str(tmp_path / name) for name in ("m.keras", "q.keras", "x.npz")]
+    assert main(["compare", *names[:2], "--data", names[2], "--restored", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = tfeptq.compare(model, copy, images, restored=0, verbose=0)
+    assert found["sqnr"] == pytest.approx(expected.sqnr)
+    assert [each["layer"] for each in found["layers"]] == [each.layer for each in expected.layers]
+
+
 def test_no_ablation_where_none_is_asked_for():
     model = plain()
     found = tfeptq.compare(model, quantized(model), small_models.images(8), restored=0, samples=4)
