@@ -86,8 +86,10 @@ def _require_same(quantized: QuantizedModel, result: ExportResult) -> None:
     """Refuses the file of another quantization, as far as widths tell."""
     written: dict[str, tuple[int | None, int]] = {}
     for layer in result.layers:
-        bits = max(layer.activation_bits, written.get(layer.name, (None, 0))[1])
-        written[layer.name] = (layer.weight_bits, bits)
+        weights, bits = written.get(layer.name, (None, 0))
+        # A layer may have several operators, of which one has its weights.
+        weights = layer.weight_bits if weights is None else weights
+        written[layer.name] = (weights, max(bits, layer.activation_bits))
     for name, widths in quantized.bit_widths.items():
         if widths[0] is not None and written.get(name) != widths:
             found = f"{written[name]} there" if name in written else "not there"

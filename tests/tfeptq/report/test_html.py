@@ -122,6 +122,16 @@ def test_the_json_file_says_the_same(work, text, tmp_path):
         tfeptq.write_report(tmp_path / "r.pdf", quantized, result)
 
 
+def test_a_layer_may_have_operators_that_clamp_its_output(tmp_path):
+    config = tfeptq.QuantizationConfig(activation_bits=6, rounding="nearest", samples=16)
+    images = small_models.images(16)
+    quantized = tfeptq.quantize(small_models.residual_network(), images, config)
+    result = tflite_export.export(quantized, tmp_path / "m.tflite", verify=False)
+    names = [layer.name for layer in result.layers]
+    assert len(set(names)) < len(names)
+    assert tfeptq.write_report(tmp_path / "r.json", quantized, result).exists()
+
+
 def test_accuracies_sizes_seconds_and_settings_are_told(work, text):
     model, quantized, result = work
     found = {row[0]: row[1:] for row in rows(text)}
