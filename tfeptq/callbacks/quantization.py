@@ -134,6 +134,7 @@ class QuantizationCallback(keras.callbacks.Callback):
         prove(functional, canonical, self._taken.arrays)
         if self._validation is not None:
             names = self._validation.require_scorable(self.model)
+            self._validation.doubt_unit(self._taken.arrays)
             if self._best is not None:
                 self._best.forget()
                 member("save_best", self._best.monitored, [f"{EPOCH}_{name}" for name in names])

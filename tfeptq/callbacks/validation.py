@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfeptq.data.units import bounds_of, doubt_unit
 
 #: Samples of a batch on which scoring is tried.
 _TRIED = 32
@@ -59,6 +61,18 @@ class Validation:
         ):
             raise ValueError(f"{_UNFIT}: the loss is NaN; are there labels out of range?")
         return list(scores)
+
+    def doubt_unit(self, calibration: Sequence[np.ndarray]) -> None:
+        """Warns where the first batch of the one input is in another unit than samples of it."""
+        batch = next(iter(self), None)
+        inputs = [] if batch is None else keras.tree.flatten(batch[0])
+        if len(inputs) == len(calibration) == 1:
+            doubt_unit(
+                np.asarray(inputs[0]),
+                bounds_of(calibration[0]),
+                what="validation_data: inputs",
+                beside="calibration samples",
+            )
 
     def scores(self, model: keras.Model, quantized: keras.Model) -> dict[str, float]:
         """The float model's own loss and metrics, also custom ones, of the quantized outputs."""

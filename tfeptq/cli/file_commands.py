@@ -46,12 +46,14 @@ def evaluate(
             of an int8 or int16 file are values, as floats are.
     """
     import tflite_export
+    from tfeptq.data.units import warn_of_another_unit
     from tfeptq.report.scores import score
     from tflite_export.file.reader import content_of, parse
 
     require_file(data)
     stored = parse(content_of(file))
     inputs, labels = Npz(data, input_key, label_key).arrays
+    warn_of_another_unit(inputs, stored, what=f"{data}: samples")
     outputs = tflite_export.run(file, inputs, runtime=runtime)
     value = score(_real(outputs, stored), labels)
     if json:

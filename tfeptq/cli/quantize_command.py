@@ -153,6 +153,7 @@ class _Job:
         self._source, self._samples, self._scored = source, samples, scored
         self._resume, self._verbose = resume, verbose
         self.scores: dict[str, Score] = {}
+        self._doubts: list[str] = []
 
     def quantized(self, asked: Request, copies: keras.Layer | None, ends: Ends) -> QuantizedModel:
         from tfeptq.before_data import require_ends
@@ -163,7 +164,7 @@ class _Job:
         require_ends(self._source, self._samples.inputs, config, **ends)
         if asked.goal is not None and self._scored is not None:
             config = asked.with_metric(_accuracy_on(self._scored))
-        return quantize_model(
+        quantized = quantize_model(
             self._source,
             Later(self._read),
             dataclasses.replace(config, augmentation=copies),
@@ -171,12 +172,26 @@ class _Job:
             labels=self._samples.labels if self._samples.is_labelled else None,
             verbose=self._verbose,
         )
+        quantized.report.add_warnings(self._doubts)
+        return quantized
 
     def _read(self) -> np.ndarray:
         """Calibration samples. Before the work scores the float model, which finds bad labels."""
         if self._scored is not None and not self.scores:
             self._score("float Keras", lambda x: self._source.predict(x, verbose=0))
+            self._doubt_units(self._scored)
         return self._samples.arrays[0]
+
+    def _doubt_units(self, scored: Npz) -> None:
+        from tfeptq.data.given_arrays import as_array
+        from tfeptq.data.units import bounds_of, doubt_unit
+
+        path = self._samples.path
+        known = bounds_of(as_array(self._samples.arrays[0], f"{path}: inputs"))
+        inputs, _ = scored.arrays
+        self._doubts = doubt_unit(
+            inputs, known, what=f"{scored.path}: samples", beside=f"those of {path}"
+        )
 
     def score_results(self, quantized: QuantizedModel, result: ExportResult) -> None:
         import tflite_export

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfeptq.data.given_arrays import as_array, check_shape
+from tfeptq.data.units import warn_of_another_unit
 from tfeptq.quantization_report import QuantizationReport
 from tfeptq.report.content import Content, content
 from tfeptq.report.destination import check_destination
@@ -20,6 +21,7 @@ from tfeptq.report.tables import quality_table
 from tfeptq.settings import shown
 from tflite_export import ExportResult
 from tflite_export.file.atomic import write_atomically
+from tflite_export.file.reader import content_of, parse
 
 if TYPE_CHECKING:
     import keras
@@ -121,6 +123,8 @@ def all_scores(
 
     inputs, labels = _labelled(validation_data)
     check_shape(inputs, quantized.inputs[0].shape[1:], "validation_data: inputs")
+    stored = parse(content_of(result.path))
+    warn_of_another_unit(inputs, stored, what="validation_data: inputs")
     scores = {}
     if model is not None:
         scores["float Keras"] = score(model.predict(inputs, verbose=0), labels)

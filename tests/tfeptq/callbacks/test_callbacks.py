@@ -338,6 +338,15 @@ def test_validation_data_that_cannot_be_scored_are_refused_before_training(valid
         np.testing.assert_array_equal(left, right)
 
 
+def test_validation_data_in_another_unit_are_doubted_before_training():
+    model, features, labels = tiny()
+    data = (features * 255, labels)
+    callback = tfeptq.QuantizationCallback(features, NEAREST, validation_data=data)
+    callback.set_model(model)
+    with pytest.warns(UserWarning, match="validation_data: inputs reach .*, calibration samples"):
+        callback.on_train_begin()
+
+
 class Subclassed(keras.Model):
     """One that its first training step builds."""
 

@@ -226,6 +226,33 @@ def test_fewer_samples_than_asked_for_are_one_warning(folder, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+UNITS = [(255.0, "0 to 255", True), (0.01, "0 to 0.01", True), (2.0, "0 to 2", False)]
+
+
+@pytest.mark.parametrize(("factor", "reach", "is_doubted"), UNITS)
+def test_data_in_another_unit_are_doubted(folder, capsys, factor, reach, is_doubted):
+    """Dark pictures, and pixels that are brighter than those of the calibration, are not."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 2, (40, 9, 7, 3)) * generator.uniform(0, 1, (40, 9, 7, 3))
+    images[0, 0, 0], labels = [0, 1, 1], np.zeros(40)
+    paths = [str(folder / name) for name in ("unit.npz", "other.npz", "unit.tflite")]
+    np.savez(paths[0], x=images, y=labels)
+    np.savez(paths[1], x=images * factor, y=labels)
+    options = ["--calibration", paths[0], "--validation", paths[1], "--output", paths[2]]
+    settings = ["--rounding", "nearest", "--samples", "40", "--report", str(folder / "u.json")]
+    assert main(["quantize", str(folder / "chain.keras"), *options, *settings]) == 0
+    sentence = f"other.npz: samples reach from {reach}, those of {paths[0]} from 0 to 1: are both"
+    assert (sentence in capsys.readouterr().err) == is_doubted
+    report = json.loads((folder / "u.json").read_text())
+    assert (sentence in str(report["warnings"])) == is_doubted
+    assert main(["evaluate", paths[2], "--data", paths[1]]) == 0
+    said = capsys.readouterr().err
+    assert (f"other.npz: samples reach from {reach}, input 'image' of the" in said) == is_doubted
+    for data in (paths[0], str(folder / "data.npz")):
+        assert main(["evaluate", paths[2], "--data", data]) == 0
+        assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("kind", "other"), [("int8", "int16"), ("uint8", "int8")])
 def test_data_of_the_type_of_a_file_are_its_integers(folder, quantized, capsys, kind, other):
     images, labels = (np.load(folder / "data.npz")[name] for name in "xy")
