@@ -535,6 +535,17 @@ def folder(tmp_path_factory):
     keras.Sequential([keras.Input(SHAPE), L.RandomFlip()]).save(path / "a.keras")
     (path / "s.json").write_text('{"steps": 7}')
     (path / "text.txt").write_text("hello")
+    (path / "hello.keras").write_text("hello")
+    whole = (path / "m.keras").read_bytes()
+    (path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    middle = whole.index(b"model.weights.h5") + 400
+    (path / "bad.keras").write_bytes(whole[:middle] + b"!" + whole[middle + 1 :])
+    (path / "empty.keras").touch()
+    network().save(path / "hdf5.h5")
+    (path / "hdf5.h5").rename(path / "hdf5.keras")
+    (path / "cut.npz").write_bytes((path / "x.npz").read_bytes()[:900])
+    np.savez(path / "objects.npz", x=np.array([{}, None], object))
+    (path / "latin.txt").write_text("caf\xe9\n", "latin-1")
     (path / "t.csv").write_text("operator,bits\nfirst,8\n")
     return path
 
@@ -603,7 +614,21 @@ COMMANDS = {
     f"{LABELLED} {CLASSES} --calibration high.npz": "classes are whole numbers from 0 to 3",
     "quantize absent.keras --calibration x.npz --output m.tflite": "absent.keras: no such file",
     "quantize . --calibration x.npz --output m.tflite": "is a directory without a SavedModel",
-    "quantize text.txt --calibration x.npz --output m.tflite": "Keras cannot load it",
+    "quantize text.txt --calibration x.npz --output m.tflite": (
+        "text.txt: no Keras model has the ending '.txt'; pass a file that ends in .keras, .h5"
+    ),
+    "quantize x.npz --calibration x.npz --output m.tflite": "x.npz is data, not a model; pass the",
+    "quantize cut.keras --calibration x.npz --output m.tflite": "cut.keras: .* it is cut off: save",
+    "quantize bad.keras --calibration x.npz --output m.tflite": "it is damaged, in .*: save or",
+    "quantize empty.keras --calibration x.npz --output m.tflite": "it is empty: save or copy",
+    "quantize hello.keras --calibration x.npz --output m.tflite": "it is no .keras archive",
+    "quantize hdf5.keras --calibration x.npz --output m.tflite": "a name that ends in .h5",
+    "quantize m.keras --calibration cut.npz --output m.tflite": "cut.npz: not .* or a damaged one",
+    "quantize m.keras --calibration empty.keras --output m.tflite": "not an .npz file but empty",
+    "quantize m.keras --calibration objects.npz --output m.tflite": "objects, which are never load",
+    "export text.txt --output m.tflite": "no Keras model has the ending '.txt'",
+    "compare m.keras x.npz --data x.npz": "x.npz is data, not a model",
+    f"{CHOICE} --max-latency-ms 1 --latency-table latin.txt": r"latin.txt: no text .*0xe9 at 3",
     "quantize two.keras --calibration x.npz --output m.tflite": "the model takes the inputs",
     "quantize m.keras --calibration x.npy --output m.tflite": "one bare array",
     "quantize m.keras --calibration text.txt --output m.tflite": "not an .npz file",

@@ -38,9 +38,9 @@ def compare(
         samples: At most so many are looked at.
         restored: So many layers get more bits, one at a time; 0 for none.
     """
-    require_model_file(model)
-    for path in (quantized, data):
-        require_file(path)
+    for path in (model, quantized):
+        require_model_file(path)
+    require_file(data)
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):
         source, copy = source_model(model), source_model(quantized)
         from tfeptq.report.comparison import compare as compared

@@ -16,7 +16,8 @@ from tfeptq.cli.exit_codes import DONE
 from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.results import show_file
 from tfeptq.cli.source import source_model
-from tfeptq.cli.values import Json, require_file
+from tfeptq.cli.values import Json
+from tfeptq.foreign.files import require_model_file
 from tflite_export.file.atomic import destination
 
 
@@ -37,7 +38,7 @@ def export(
     Args:
         output: The file to write, for the target that the model was quantized for.
     """
-    require_file(quantized)
+    require_model_file(quantized)
     destination(output, suffix=".tflite")
     require_kept((quantized,), {"--output": output})
     with contextlib.redirect_stdout(sys.stderr if json else sys.stdout):

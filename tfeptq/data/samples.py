@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: What NumPy raises on damaged files, and on pickled objects, which are never loaded.
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-
-
+#: What files of several arrays, and of one, begin with.
+_ZIP, _ARRAY = b"PK", b"\x93NUMPY"
 #: Of a stream without a known end, so many times the samples that are asked for are read.
 ENDLESS_FACTOR = 16
 #: Samples that are kept for `tfeptq.report.quality` where more are given than asked for.
@@ -365,10 +365,19 @@ def load_npz(
 def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
+    with path.open("rb") as file:
+        beginning = file.read(len(_ARRAY))
+    if not beginning.startswith((_ZIP, _ARRAY)):
+        # NumPy takes anything else for a pickle, and recommends to load that.
+        what = "something else" if beginning else "empty"
+        raise ValueError(
+            f"{path}: not an .npz file but {what}; write one with numpy.savez('x.npz', x=inputs, "
+            "y=labels)"
+        )
     try:
         stored = np.load(path)
     except _UNREADABLE as error:
-        raise ValueError(f"{path}: not an .npz file: {error}") from error
+        raise ValueError(f"{path}: not an .npz file, or a damaged one: {error}") from error
     if not isinstance(stored, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: one bare array, not an .npz file; write it with numpy.savez")
     if stored.zip is not None and any(not n.endswith(".npy") for n in stored.zip.namelist()):
@@ -384,4 +393,9 @@ def _read(stored: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
     try:
         return stored[name]
     except _UNREADABLE as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path}: array {name!r} holds Python objects, which are never loaded; numbers are "
+                "needed, as array.astype('float32') makes them"
+            ) from error
         raise ValueError(f"{path}: array {name!r} cannot be read: {error}") from error

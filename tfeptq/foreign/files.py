@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 _BY_ONNX = "export it to ONNX, make a Keras model of that with onnx2tf, and pass that"
+_DATA = "data, not a model; pass the .keras file of the model"
+#: Endings of files that hold a Keras model.
+_OWN = (".keras", ".h5", ".hdf5")
 #: Ending of the file -> what it is, and what to pass instead.
 _ELSEWHERE = {
     ".json": "a configuration without weights; build the model, load its weights, save it as "
     ".keras and pass that",
+    ".npy": _DATA,
+    ".npz": _DATA,
     ".onnx": "an ONNX model; make a Keras model of it with onnx2tf and pass that",
     ".pb": "a frozen graph, or one file of a SavedModel; pass the folder of a SavedModel",
     ".pt": f"a PyTorch model; {_BY_ONNX}",
@@ -33,6 +38,11 @@ def require_model_file(path: Path) -> None:
         return
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    known = _ELSEWHERE.get(path.suffix.lower())
-    if known is not None:
-        raise ValueError(f"{path} is {known}")
+    suffix = path.suffix.lower()
+    if suffix in _ELSEWHERE:
+        raise ValueError(f"{path} is {_ELSEWHERE[suffix]}")
+    if suffix not in _OWN:
+        raise ValueError(
+            f"{path}: no Keras model has the ending {suffix!r}; pass a file that "
+            f"ends in {', '.join(_OWN)}, or the folder of a SavedModel"
+        )

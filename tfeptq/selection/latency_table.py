@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tflite_export.file.atomic import write_atomically
+from tflite_export.file.text import text_of
 
 _COLUMNS = ("operator", "bits", "ms")
 #: Integer type in which kernels compute; a table of one type only has no such column.
@@ -89,14 +90,13 @@ def read_latencies(path: str | Path) -> LatencyTable:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"latency table {path}: no such file")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        missing = set(_COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"latency table {path}: no column {sorted(missing)}; it needs {', '.join(_COLUMNS)}"
-            )
-        rows = [_entry(row, f"latency table {path}, line {reader.line_num}") for row in reader]
+    reader = csv.DictReader(io.StringIO(text_of(path)), skipinitialspace=True)
+    missing = set(_COLUMNS) - set(reader.fieldnames or ())
+    if missing:
+        raise ValueError(
+            f"latency table {path}: no column {sorted(missing)}; it needs {', '.join(_COLUMNS)}"
+        )
+    rows = [_entry(row, f"latency table {path}, line {reader.line_num}") for row in reader]
     types = {dtype for dtype, *_ in rows if dtype}
     by_type = {dtype: _table([r for r in rows if r[0] in ("", dtype)]) for dtype in sorted(types)}
     return dataclasses.replace(_table(rows), by_type=by_type) if types else _table(rows)
