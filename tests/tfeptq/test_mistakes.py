@@ -528,6 +528,7 @@ def folder(tmp_path_factory):
     np.savez(path / "few.npz", x=IMAGES, y=np.zeros(7))
     np.savez(path / "none.npz", x=IMAGES[:0], y=np.zeros(0))
     np.savez(path / "nan.npz", x=IMAGES * np.nan, y=np.zeros(8))
+    np.savez(path / "nan_label.npz", x=IMAGES, y=np.full(8, np.nan))
     np.savez(path / "small.npz", x=IMAGES[:, :5], y=np.zeros(8))
     np.savez(path / "bare.npz", x=IMAGES)
     np.save(path / "x.npy", IMAGES)
@@ -587,9 +588,10 @@ COMMANDS = {
     f"{QUANTIZE} --validation words.npz": "words.npz: labels has dtype",
     f"{QUANTIZE} --validation few.npz": r"few.npz: inputs of shape \(8, 6, 6, 3\) and labels of",
     f"{QUANTIZE} --validation none.npz": "at least one",
-    f"{QUANTIZE} --validation nan.npz": "hold NaN",
+    f"{QUANTIZE} --validation nan.npz": "nan.npz: inputs hold NaN",
+    f"{QUANTIZE} --validation nan_label.npz": "nan_label.npz: labels hold NaN",
     f"{QUANTIZE} --validation small.npz": r"small.npz: inputs has shape \(8, 5, 6, 3\)",
-    f"{QUANTIZE} --validation high.npz": "labels 7 to 7 do not fit 4 classes",
+    f"{QUANTIZE} --validation high.npz": "high.npz: labels 7 to 7 do not fit 4 classes",
     f"{QUANTIZE} --save-keras ./m.keras": "--save-keras: m.keras is a file that this command reads",
     f"{QUANTIZE} --save-keras a.keras --augmentation a.keras": "a.keras is a file that this",
     f"{QUANTIZE} --config s.json --report s.json": "--report: s.json is a file that this command",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from tfeptq.cli.exit_codes import DONE, NO
-from tfeptq.cli.npz import Npz
+from tfeptq.cli.npz import Npz, names_file
 from tfeptq.cli.results import print_findings, print_json
 from tfeptq.cli.values import File, InputKey, Json, LabelKey, Target, one_of, require_file
 
@@ -48,14 +48,15 @@ def evaluate(
     import tflite_export
     from tfeptq.data.units import warn_of_another_unit
     from tfeptq.report.scores import score
-    from tflite_export.file.reader import content_of, parse
+    from tflite_export.file.reader import stored_model
 
     require_file(data)
-    stored = parse(content_of(file))
+    stored = stored_model(file)
     inputs, labels = Npz(data, input_key, label_key).arrays
     warn_of_another_unit(inputs, stored, what=f"{data}: samples")
     outputs = tflite_export.run(file, inputs, runtime=runtime)
-    value = score(_real(outputs, stored), labels)
+    with names_file(data):
+        value = score(_real(outputs, stored), labels)
     if json:
         print(json_text.dumps({"runtime": runtime, **dataclasses.asdict(value)}))
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,19 @@ def _both(path: Path, inputs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]
             f"{path}: inputs of shape {inputs.shape} and labels of shape {labels.shape}; as many "
             "of both are needed, at least one"
         )
-    if not (np.all(np.isfinite(inputs)) and np.all(np.isfinite(labels))):
-        raise ValueError(f"{path}: inputs or labels hold NaN or infinity")
+    for name, array in (("inputs", inputs), ("labels", labels)):
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{path}: {name} hold NaN or infinity")
     return inputs, labels
+
+
+@contextlib.contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """What is refused of the values of a file has its name in front."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def require_one_end(model: keras.Model, path: Path) -> None:

@@ -14,6 +14,7 @@ from tfeptq.cli.results import print_json
 from tfeptq.cli.values import File, Json, Target, require_file
 from tfeptq.config import TARGETS
 from tflite_export.file.atomic import require_folder
+from tflite_export.file.text import text_of
 
 if TYPE_CHECKING:
     from tflite_export.packaging import CSource, VelaReport
@@ -140,24 +141,28 @@ def _for_android(job: _Job) -> int:
 
 def _classifier(job: _Job) -> int:
     from tflite_export.packaging import write_image_classifier
+    from tflite_export.packaging.image_classifier import LabelsError
 
     assert job.options.labels is not None
     if job.options.output is None:
         raise ValueError("--labels writes a file: give --output DIR")
     require_file(job.options.labels)
-    labels = job.options.labels.read_text("utf-8").splitlines()
+    labels = text_of(job.options.labels).rstrip().splitlines()
     path = _new(job, f"{job.file.stem}_classifier.tflite")
     with_metadata = job.target == "android"
     if not with_metadata:
         _new(job, f"{path.stem}.labels.txt")
-    made = write_image_classifier(
-        job.file,
-        path,
-        labels=labels,
-        mean=job.options.mean,
-        std=job.options.std,
-        metadata=with_metadata,
-    )
+    try:
+        made = write_image_classifier(
+            job.file,
+            path,
+            labels=labels,
+            mean=job.options.mean,
+            std=job.options.std,
+            metadata=with_metadata,
+        )
+    except LabelsError as error:
+        raise ValueError(f"{job.options.labels}: {error}") from error
     if job.json:
         print_json(made)
         return DONE

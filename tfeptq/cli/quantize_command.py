@@ -23,7 +23,7 @@ from tfeptq.cli.augmentation import (
 )
 from tfeptq.cli.ends import Ends, EndType
 from tfeptq.cli.exit_codes import DONE
-from tfeptq.cli.npz import Npz, fits, require_one_end
+from tfeptq.cli.npz import Npz, fits, names_file, require_one_end
 from tfeptq.cli.own_files import require_kept
 from tfeptq.cli.request import (
     ConfigFile,
@@ -205,7 +205,9 @@ class _Job:
 
         assert self._scored is not None
         inputs, labels = self._scored.arrays
-        self.scores[name] = score(run(inputs.astype("float32")), labels)
+        outputs = run(inputs.astype("float32"))
+        with names_file(self._scored.path):
+            self.scores[name] = score(outputs, labels)
 
 
 def _check_goal(asked: Request, validation: Path | None) -> None:

@@ -21,7 +21,7 @@ from tfeptq.report.tables import quality_table
 from tfeptq.settings import shown
 from tflite_export import ExportResult
 from tflite_export.file.atomic import write_atomically
-from tflite_export.file.reader import content_of, parse
+from tflite_export.file.reader import stored_model
 
 if TYPE_CHECKING:
     import keras
@@ -123,7 +123,7 @@ def all_scores(
 
     inputs, labels = _labelled(validation_data)
     check_shape(inputs, quantized.inputs[0].shape[1:], "validation_data: inputs")
-    stored = parse(content_of(result.path))
+    stored = stored_model(result.path)
     warn_of_another_unit(inputs, stored, what="validation_data: inputs")
     scores = {}
     if model is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.file.damage import damaged
 from tflite_export.file.stored import StoredModel, StoredTensor
 from tflite_export.graph.kinds import is_known, kind_of
 
@@ -150,9 +151,8 @@ def _only_scale(tensor: StoredTensor, where: str) -> np.float32 | None:
     if tensor.scale is None:
         return None
     if tensor.scale.size != 1 or not (np.isfinite(tensor.scale[0]) and tensor.scale[0] > 0):
-        raise ValueError(
-            f"damaged TensorFlow Lite file: {where} has the scales {tensor.scale.tolist()[:3]}, "
-            "need one, positive and finite"
+        raise damaged(
+            f"{where} has the scales {tensor.scale.tolist()[:3]}, need one, positive and finite"
         )
     return tensor.scale[0]
 

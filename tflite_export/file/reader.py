@@ -66,6 +66,12 @@ def _check_identifier(content: bytes, what: str) -> None:
 
 
 @names_damage
+def stored_model(model: str | Path | bytes) -> StoredModel:
+    """`parse` of a file that callers name by its path, or hold."""
+    return parse(content_of(model))
+
+
+@names_damage
 def parse(content: bytes) -> StoredModel:
     """Tables of a file's first subgraph.
 

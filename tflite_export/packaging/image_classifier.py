@@ -36,6 +36,10 @@ _PARSER_VERSION = "1.0.0"
 _RGB = 3
 
 
+class LabelsError(ValueError):
+    """Names of classes that are none, or do not fit the file."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageClassifier:
     """A written file.
@@ -71,7 +75,8 @@ def write_image_classifier(
             compiler drops metadata.
 
     Raises:
-        ValueError: another kind of model, another number of labels, see `with_unsigned_ends`.
+        LabelsError: another number of labels than of classes, or names that are empty or equal.
+        ValueError: another kind of model, see `with_unsigned_ends`.
         RuntimeUnavailableError: the extra `metadata` is not installed.
     """
     if metadata and importlib.util.find_spec("mediapipe") is None:
@@ -96,7 +101,19 @@ def _check(model: StoredModel, labels: Sequence[str]) -> None:
     if len(image.shape) != 4 or image.shape[-1] != _RGB:
         raise ValueError(f"input {image.name!r} is {image.shape}, need pictures (1, H, W, {_RGB})")
     if scores.shape[-1] != len(labels) or int(np.prod(scores.shape)) != len(labels):
-        raise ValueError(f"{len(labels)} labels for an output of {scores.shape}")
+        raise LabelsError(f"{len(labels)} labels for an output of {scores.shape}")
+    _check_names(labels)
+
+
+def _check_names(labels: Sequence[str]) -> None:
+    for place, label in enumerate(labels, 1):
+        if not label.strip():
+            raise LabelsError(f"label {place} of {len(labels)} is empty: every class needs a name")
+        first = labels.index(label) + 1
+        if first < place:
+            raise LabelsError(
+                f"labels {first} and {place} are both {label!r}: every class needs its own name"
+            )
 
 
 def _with_metadata(

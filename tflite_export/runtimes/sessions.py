@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tflite_export.file.as_graph import to_graph
-from tflite_export.file.damage import names_damage
+from tflite_export.file.damage import names_damage, names_path
 from tflite_export.file.ends import dequantized, ordered, taken
 from tflite_export.file.reader import content_of, parse
 from tflite_export.graph.operand_rules import INDEX
@@ -58,6 +58,7 @@ class Runtime:
     missing: Callable[[], str | None]
 
 
+@names_path
 def run(
     model: str | Path | bytes,
     inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray],

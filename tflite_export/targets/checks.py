@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 
 from tflite_export import targets
-from tflite_export.file.damage import names_damage
+from tflite_export.file.damage import names_damage, names_path
 from tflite_export.file.reader import parse, read_bytes
 from tflite_export.file.stored import StoredModel, StoredOperator, StoredTensor
 from tflite_export.graph.kinds import WEIGHTS
@@ -35,6 +35,7 @@ class CheckResult:
     compiler: edgetpu_compiler.EdgeTpuReport | None = None
 
 
+@names_path
 def check(path: str | Path, *, target: str) -> CheckResult:
     """Compares a file with the rules of a target.
 

@@ -317,6 +317,7 @@ def test_damaged_files_are_one_line(folder, quantized, tmp_path, capfd, seed):
             lines = capfd.readouterr().err.splitlines()
             errors = [line for line in lines if line.startswith("tfeptq: error: ")]
             assert (code, len(errors)) in ((0, 0), (1, 0), (2, 1))
+            assert "damaged TensorFlow" not in "".join(errors) or str(path) in errors[0]
 
 
 def test_demo(tmp_path, capsys, monkeypatch):

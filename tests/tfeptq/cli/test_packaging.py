@@ -110,6 +110,14 @@ def test_options_that_a_target_would_ignore_are_refused(
     assert list(tmp_path.iterdir()) == [file]
 
 
+BAD_LABELS = {
+    "ant\nbee\n": "2 labels for an output of (1, 3)",
+    "ant\n\ncat": "label 2 of 3 is empty: every class",
+    "ant\nbee\nant\n": "labels 1 and 3 are both 'ant'",
+    "ant\nbee\ncaf\xe9": "no text in UTF-8 (byte 0xe9",
+}
+
+
 @pytest.mark.parametrize("target", ["android", "coral"])
 def test_labels_make_an_image_classifier(tmp_path, capsys, target):
     if target == "android":
@@ -124,8 +132,12 @@ def test_labels_make_an_image_classifier(tmp_path, capsys, target):
     graph = validated(IntegerGraph("test", tensors, (operator,), (("x", "x"),), (("y", "y"),)))
     file, labels, folder = (tmp_path / name for name in ("m.tflite", "l.txt", "app"))
     file.write_bytes(write(graph))
-    labels.write_text("ant\nbee\ncat")
     arguments = ["package", str(file), "--target", target, "--labels", str(labels)]
+    for text, message in BAD_LABELS.items():
+        labels.write_bytes(text.encode("latin-1"))
+        assert main([*arguments, "--output", str(folder)]) == 2
+        assert f"{labels}: {message}" in capsys.readouterr().err
+    labels.write_text("ant\nbee\ncat\n\n")
     assert main([*arguments, "--output", str(folder)]) == 2
     assert "input 'x' reaches from -64 to 63.5" in capsys.readouterr().err
     assert not list(folder.iterdir())
