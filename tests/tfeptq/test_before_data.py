@@ -207,7 +207,7 @@ REFUSED = {
     "a width that is not stored": ({"target": "coral", "weight_bits": 4}, "layer 'middle'"),
     "an unknown layer": ({"weight_bits": {"frist": 4}}, "did you mean 'first'"),
     "an unknown tensor": ({"activation_bits": {"maen": 16}}, "did you mean 'mean'"),
-    "operators without 16 bits": ({"target": "coral", "activation_bits": 16}, "int8 only"),
+    "operators without 16 bits": ({"target": "coral", "activation_bits": 16}, "8 bits only"),
     "no latency table": (
         {"weight_bits": (2, 8), "budget": Budget(latency_ms=1, latency_table="absent.csv")},
         "absent.csv: no such file",

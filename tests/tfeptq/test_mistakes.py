@@ -208,11 +208,13 @@ ARGUMENTS = {
         "'size' is no cost to choose by",
     ),
 }
+EDGE_TPU = "=16 of 'image' on target 'coral': the Edge TPU stores and computes 8 bits only: set "
 REQUESTS = {
     "unknown layer": (lambda: of(weight_bits={"frist": 4}), "did you mean 'first'"),
     "unknown tensor": (lambda: of(activation_bits={"haed": 8}), "did you mean 'head'"),
     "4 bits on coral": (lambda: of(weight_bits=4, target="coral"), "layer 'middle'.*received 4"),
-    "16 bits on coral": (lambda: of(activation_bits=16, target="coral"), "int8 only"),
+    "16 bits on coral": (lambda: of(activation_bits=16, target="coral"), EDGE_TPU),
+    "16 bits of an input": (lambda: of(activation_bits={"image": 16}, target="coral"), EDGE_TPU),
     "small budget": (
         lambda: of(weight_bits=(2, 8), budget=Budget(weight_bytes=10)),
         "the smallest possible is .*first",
@@ -534,6 +536,7 @@ def folder(tmp_path_factory):
     np.save(path / "x.npy", IMAGES)
     keras.Sequential([keras.Input((4,)), Unregistered()]).save(path / "own.keras")
     keras.Sequential([keras.Input(SHAPE), L.RandomFlip()]).save(path / "a.keras")
+    (path / "twice.yaml").write_text("steps: 7\nsteps: 8\n")
     (path / "s.json").write_text('{"steps": 7}')
     (path / "text.txt").write_text("hello")
     (path / "hello.keras").write_text("hello")
@@ -576,6 +579,14 @@ COMMANDS = {
     f"{QUANTIZE} --activation-bits head=16 --output-type uint8 --save-keras q.keras": (
         "output 'head' is int16 and cannot"
     ),
+    f"{QUANTIZE} --weight-bits first=4,first=8": "--weight-bits: 'first' is named twice",
+    f"{QUANTIZE} --activation-bits first=4,head=8,first=4": "'first' is named twice",
+    f"{QUANTIZE} --stage-samples quality=4,quality=8": "'quality' is named twice",
+    f"{QUANTIZE} --states a=b,a=c": "'a' is named twice",
+    f"{QUANTIZE} --input-shape image=6,6,3;image=6,6,3": "'image' is named twice",
+    f"{QUANTIZE} --config twice.yaml": "twice.yaml .*'steps' is given twice.*line 2",
+    f"{QUANTIZE} --input-range 0": "--input-range takes 2 values, received 1: 0",
+    f"{QUANTIZE} --random-translation 0.5": "--random-translation takes 2 values, received 1: 0.5",
     f"{QUANTIZE} --first-last-bits x": "neither a whole number nor none",
     f"{QUANTIZE} --weight-bits 4 --target coral": "layer 'middle'",
     f"{QUANTIZE} --steps 1.5": "--steps: '1.5' is no whole number",

@@ -114,6 +114,10 @@ def _run(tokens: list[str]) -> int:
 def _missing(error: MissingArgumentError) -> str:
     command = " ".join(error.command_chain or ())
     name = error.keyword or (error.argument.name if error.argument is not None else "an argument")
+    if error.argument is not None and error.tokens_so_far:
+        wanted, _ = error.argument.token_count()
+        given = " ".join(error.tokens_so_far)
+        return f"{name} takes {wanted} values, received {len(error.tokens_so_far)}: {given}"
     return f"{name} is missing, or has no value; `tfeptq {command} --help` explains it"
 
 

@@ -147,7 +147,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Settings of a YAML file by field name, unchecked but for their names."""
     require_file(file)
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = yaml.load(file.read_text("utf-8"), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no YAML file: {' '.join(str(error).split())}") from None
     known = {"": QuantizationConfig, "budget": Budget, "accuracy_target": AccuracyTarget}
@@ -158,6 +158,19 @@ def _read(file: Path) -> dict[str, Any]:
         else:
             found[name] = _mapping(file, f"{name}: ", found[name], known[name])
     return found
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses settings that are given twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _mapping(file: Path, place: str, content: Any, kind: type) -> dict[str, Any]:

@@ -59,29 +59,44 @@ def widths(text: str) -> int | tuple[int, ...] | dict[str, int]:
         if "=" not in text:
             candidates = tuple(int(bits) for bits in text.split(","))
             return candidates if len(candidates) > 1 else candidates[0]
-        pairs = (entry.rsplit("=", 1) for entry in text.split(","))
-        return {name: int(bits) for name, bits in pairs}
+        pairs = [entry.rsplit("=", 1) for entry in text.split(",")]
+        found = {name: int(bits) for name, bits in pairs}
     except ValueError:
         raise ValueError(
             f"{text!r} is neither a width, nor WIDTH,WIDTH, nor LAYER=WIDTH,LAYER=WIDTH"
         ) from None
+    _require_once(pairs)
+    return found
+
+
+def _require_once(pairs: Sequence[Sequence[str]]) -> None:
+    """Refuses names that are given twice, of which the last would be taken."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named twice; give it one value")
 
 
 def named_numbers(text: str) -> dict[str, int]:
     """Whole numbers by name."""
     try:
-        pairs = (entry.split("=") for entry in text.split(","))
-        return {name: int(value) for name, value in pairs}
+        pairs = [entry.split("=") for entry in text.split(",")]
+        found = {name: int(value) for name, value in pairs}
     except ValueError:
         raise ValueError(f"{text!r} is not NAME=NUMBER,NAME=NUMBER") from None
+    _require_once(pairs)
+    return found
 
 
 def named_names(text: str) -> dict[str, str]:
     """Names by name."""
     try:
-        return dict(entry.rsplit("=", 1) for entry in text.split(","))
+        pairs = [entry.rsplit("=", 1) for entry in text.split(",")]
+        found = dict(pairs)
     except ValueError:
         raise ValueError(f"{text!r} is not NAME=NAME,NAME=NAME") from None
+    _require_once(pairs)
+    return found
 
 
 def layer_names(text: str) -> tuple[str, ...] | str:
@@ -94,12 +109,14 @@ def sizes(text: str) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
     try:
         if "=" not in text:
             return tuple(int(size) for size in text.split(","))
-        pairs = (entry.rsplit("=", 1) for entry in text.split(";"))
-        return {name: tuple(int(size) for size in rest.split(",")) for name, rest in pairs}
+        pairs = [entry.rsplit("=", 1) for entry in text.split(";")]
+        found = {name: tuple(int(size) for size in rest.split(",")) for name, rest in pairs}
     except ValueError:
         raise ValueError(
             f"{text!r} is neither SIZE,SIZE,... nor INPUT=SIZE,SIZE,...;INPUT=SIZE,..."
         ) from None
+    _require_once(pairs)
+    return found
 
 
 def require_file(path: Path) -> None:

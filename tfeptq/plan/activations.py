@@ -178,6 +178,10 @@ class _Resolver:
 
 
 def _refuse_missing(resolver: _Resolver, target: str) -> None:
+    table = targets.capabilities(target)
+    wide = [name for name, bits in resolver.by_layer.items() if bits == 16]
+    if wide and not table.computes_16_bits:
+        raise ValueError(f"activation_bits=16 of {wide[0]!r} on target {target!r}: {table.advice}")
     for call, bits in resolver.kernels():
         problem = refused_at_16_bits(call, target) if bits == 16 else None
         if problem:

@@ -90,6 +90,12 @@ class Capabilities:
     reads_tables: bool = False
     takes_float_ends: bool = False
 
+    @property
+    def computes_16_bits(self) -> bool:
+        """Whether any of its operators takes activations of 16 bits."""
+        rows = {row.activations for row in self.weights}
+        return "int16" in rows.union(*self.operators.values())
+
 
 def granularity_of(*, per_channel: bool) -> str:
     """One of `GRANULARITIES`."""
