@@ -249,6 +249,16 @@ def test_saved_models_that_keras_exports_are_read(name, tmp_path):
     check(found)
 
 
+def test_tokens_of_a_saved_model_are_looked_up(tmp_path):
+    """Keras counts numbers below zero from the end of a table, in operators of their own."""
+    inputs = keras.Input((W,), dtype="int32")
+    model = keras.Model(inputs, L.Dense(2)(L.Embedding(9, C)(inputs)))
+    model.export(tmp_path / "saved", verbose=False)
+    found = prepare(as_functional(tfeptq.load_model(tmp_path / "saved")))
+    tokens = np.random.default_rng(0).integers(0, 9, (N, W)).astype("int32")
+    np.testing.assert_allclose(found(tokens), model(tokens), rtol=1e-5, atol=1e-6)
+
+
 def test_a_trace_holds_no_more_than_its_function():
     image = keras.Input((H, W, C))
     outputs = tensorflow_graphs.read(lambda x: [x + 1.0, tf.constant(3.0)], [image])

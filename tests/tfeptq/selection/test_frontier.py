@@ -97,10 +97,9 @@ def test_budgets_that_exclude_each_other_are_refused():
 
 
 def test_thinning_keeps_the_ends_and_stays_close(monkeypatch):
-    program = separable(*problem(1, layers=14))
-    exact = program.pareto(["weight_bytes"])
+    exact = separable(*problem(1, layers=14)).pareto(["weight_bytes"])
     monkeypatch.setattr(frontier_module, "LIMIT", 40)
-    thin = program.pareto(["weight_bytes"])
+    thin = separable(*problem(1, layers=14)).pareto(["weight_bytes"])
     assert len(thin) < len(exact)
     assert (thin.costs[0], thin.losses[-1]) == (exact.costs[0], pytest.approx(exact.losses[-1]))
     for limit in np.linspace(exact.costs[0] * 1.2, exact.costs[-1], 7):

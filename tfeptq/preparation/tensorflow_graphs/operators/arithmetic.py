@@ -144,7 +144,21 @@ def _over_features(function: Callable[..., Any]) -> Handler:
 
 
 def _choice(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
+    if _counts_from_the_end(operation):
+        # So do Keras's look-ups, which write it in front of each.
+        return read[2]
     return ops.where(*(symbol(per_sample(value)) for value in read))
+
+
+def _counts_from_the_end(operation: tf.Operation) -> bool:
+    """Whether it is where(i < 0, i + n, i) of whole numbers."""
+    condition, moved, same = (tensor.op for tensor in operation.inputs)
+    if not operation.inputs[2].dtype.is_integer or (condition.type, moved.type) != (
+        "Less",
+        "AddV2",
+    ):
+        return False
+    return condition.inputs[0].op is moved.inputs[0].op is same
 
 
 def _clip(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
