@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers as L
 
 from tests.tfeptq.preparation.canonical_check import check
-from tfeptq.preparation import as_functional
+from tfeptq.preparation import as_functional, prepare
 from tfeptq.preparation.tensorflow_graphs import read_by
 
 T, H, W, C = 7, 6, 5, 4
@@ -72,6 +72,26 @@ def test_layers_are_read_beside_functions(shape, name):
     expected = model(samples, training=False)
     np.testing.assert_allclose(found(samples, training=False), expected, rtol=1e-4, atol=1e-5)
     check(found)
+
+
+class Positions(L.Layer):
+    """As many text models of Keras begin."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = L.Embedding(9, C), L.Embedding(T, C)
+
+    def call(self, x):
+        places = tf.range(start=0, limit=tf.shape(x)[-1], delta=1)
+        return self.tokens(x) + self.positions(places)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_embeddings_beside_functions_take_tokens_of_either_type(dtype):
+    inputs = keras.Input((T,), dtype=dtype)
+    model = keras.Model(inputs, L.Dense(2)(Positions()(inputs)))
+    tokens = np.random.default_rng(0).integers(0, 9, (3, T)).astype(dtype)
+    np.testing.assert_allclose(prepare(model)(tokens), model(tokens), rtol=1e-5, atol=1e-6)
 
 
 def test_einsum_takes_letters_of_either_case():

@@ -110,7 +110,14 @@ def _leaky_relu(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
 
 
 def _cast(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
-    return ops.cast(symbol(read[0]), operation.get_attr("DstT").name)
+    made, given = operation.get_attr("DstT"), operation.get_attr("SrcT")
+    if given.is_floating and made.is_integer:
+        # In front of an embedding, say: the layer itself takes floats.
+        raise UnreadableGraphError(
+            f"Cast ({operation.name!r}) makes whole numbers of floats: keep tensors in floating "
+            "point, and make tokens an input of dtype='int32'"
+        )
+    return ops.cast(symbol(read[0]), made.name)
 
 
 def _batch_normalization(operation: tf.Operation, read: list[Any], scope: Scope) -> Any:
