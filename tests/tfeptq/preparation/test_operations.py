@@ -193,7 +193,7 @@ REFUSED = {
     "same axes in front": lambda x: ops.matmul(x, ops.mean(x, axis=1, keepdims=True)[:, :, :C]),
     "multiplies with an array of shape": lambda x: ops.dot(x, weights(2, C, N)),
     "takes its weights from a tensor": lambda x: ops.tensordot(x, ops.mean(x, axis=(1, 2)), 1),
-    "resizes with antialias": lambda x: ops.image.resize(x, (H + 1, W), antialias=True),
+    "antialias=True": lambda x: ops.image.resize(x, (H + 1, W), antialias=True),
     "resizes a tensor": lambda x: ops.image.resize(x, (H + 1, W), interpolation="bicubic"),
     "casts to int32": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
     "varies with the sample": lambda x: x + np.ones((2, 1, W, C), "float32"),
