@@ -19,6 +19,7 @@ import tf_keras
 import tfeptq
 from tests.tfeptq.foreign import tf_keras_zoo
 from tfeptq.cli.main import main
+from tfeptq.foreign import saved_model
 from tfeptq.foreign.function_model import FunctionModel
 from tfeptq.foreign.in_memory import converted
 from tfeptq.preparation import as_functional, prepare
@@ -94,6 +95,21 @@ def test_models_in_memory(models, folder, name):
     found = converted(model)
     assert isinstance(found, FunctionModel) == (name in WITHOUT_LAYERS)
     assert_equal(found, folder, name)
+
+
+def test_a_saved_model_whose_signature_cannot_be_compared_is_read_by_it(
+    models, folder, monkeypatch
+):
+    """Its inputs have other names than the layers', say."""
+
+    def agree(model, served):
+        raise ValueError("missing inputs")
+
+    monkeypatch.setattr(saved_model, "_agree", agree)
+    models("residual")
+    loaded = tfeptq.load_model(folder / "residual")
+    assert isinstance(loaded, FunctionModel)
+    assert_equal(loaded, folder, "residual")
 
 
 @pytest.mark.parametrize("name", WITHOUT_LAYERS)

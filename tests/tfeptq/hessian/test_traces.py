@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers as L
 
 from tfeptq.canonical.layer_graph import LayerGraph
-from tfeptq.hessian import pairs, probes
+from tfeptq.hessian import labelled, pairs, probes
 from tfeptq.hessian.activations import Grid
 from tfeptq.hessian.distillation import SelfDistillation
 from tfeptq.hessian.labelled import LabelledLoss
@@ -162,6 +162,25 @@ def test_results_are_kept_by_the_settings_of_a_loss():
         parts = LabelledLoss(model, np.zeros((N, K), "float32")).digest_parts
         keys.add(b"".join(array.tobytes() for array in parts))
     assert len(keys) == 3
+
+
+def test_labels_are_checked_in_parts_to_the_last(monkeypatch):
+    """All of them at once would be outputs of a data set in memory."""
+    monkeypatch.setattr(labelled, "_CHECKED_VALUES", 3 * K)
+    asked = []
+
+    def loss(y, outputs):
+        asked.append(len(outputs))
+        return keras.losses.mean_squared_error(y, outputs)
+
+    model = keras.Sequential([keras.Input((C,)), L.Dense(K)])
+    model.compile(loss=loss)
+    labels = np.zeros((7, K), "float32")
+    LabelledLoss(model, labels)
+    assert asked == [3, 3, 1]
+    labels[-1] = np.nan
+    with pytest.raises(ValueError, match="it is nan"):
+        LabelledLoss(model, labels)
 
 
 def test_the_stopping_rule_ends_early_and_reports_its_error():

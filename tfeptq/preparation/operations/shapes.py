@@ -1,4 +1,7 @@
-"""Operations that move data and leave the values as they are."""
+"""Operations that move data and leave the values as they are.
+
+Those that only name axes (indices, transpositions, stacks) are in `moved_batch`.
+"""
 
 from __future__ import annotations
 
