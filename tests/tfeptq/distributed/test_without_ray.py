@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import tfeptq
 from tests.tfeptq import small_models
 from tfeptq.cli import main
 from tfeptq.data.shares import mapped, shares, worker_count
+from tfeptq.distributed import cluster
 
 
 @pytest.fixture
@@ -55,3 +57,14 @@ def test_one_process_builds_once_and_goes_on_as_far_as_it_is_asked():
     assert list(mapped(build, {"first": 10}, range(3), "parts")) == [10, 11, 12]
     assert next(mapped(build, {"first": 20}, range(10**9), "parts")) == 20
     assert built == [10, 20]
+
+
+@pytest.mark.parametrize("before", [None, "7"])
+def test_the_environment_is_left_as_it_was(monkeypatch, before):
+    """Ray that is started afterwards reads it too."""
+    name = "TFEPTQ_TEST_VARIABLE"
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    with cluster._environment(name, "3"):
+        assert os.environ[name] == "3"
+    assert os.environ.get(name) == before
