@@ -92,19 +92,23 @@ def test_a_kernel_that_computes_something_else_is_named_and_leaves_no_file(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def three_operators(second: str) -> IntegerGraph:
+    """ReLU, a function of one tensor, and the sum of both."""
+    names, shape = ("x", "first", "second", "y"), (1, 4, 5, 3)
+    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in names}
+    operators = (
+        Operator("RELU", ("x",), ("first",), "first"),
+        Operator(second, ("first",), ("second",), "second"),
+        Operator("ADD", ("first", "second"), ("y",), "third", {"activation": "NONE"}),
+    )
+    return validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
+
+
 @given(data=st.data())
 @settings(max_examples=30)
 def test_what_the_reference_knows_already_changes_no_difference(data):
     """Operators whose inputs are as in the whole net are not computed again."""
-    names = ("x", "first", "second", "y")
-    shape = (1, 3, 5)
-    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in names}
-    operators = (
-        Operator("RELU", ("x",), ("first",), "first"),
-        Operator("RELU6", ("first",), ("second",), "second"),
-        Operator("ADD", ("first", "second"), ("y",), "third", {"activation": "NONE"}),
-    )
-    graph = validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
+    graph = three_operators("RELU6")
     expected = reference.run(graph, verify.random_inputs(graph, count=2))
     moved = {
         name: array + np.int8(data.draw(st.sampled_from((0, 0, 1)))) * (array < 127)
@@ -185,14 +189,7 @@ def test_the_whole_reference_network_equals_the_runtime():
 
 def test_what_one_runtime_lacks_is_proven_by_another(tmp_path, monkeypatch):
     """LiteRT's reference kernels have no ELU: they prove what stands before and behind it."""
-    names, shape = ("x", "first", "second", "y"), (1, 4, 5, 3)
-    tensors = {name: one.activation(name, shape, "int8", 0.1, 3) for name in names}
-    operators = (
-        Operator("RELU", ("x",), ("first",), "first"),
-        Operator("ELU", ("first",), ("second",), "second"),
-        Operator("ADD", ("first", "second"), ("y",), "third", {"activation": "NONE"}),
-    )
-    graph = validated(IntegerGraph("m", tensors, operators, (("x", "x"),), (("y", "y"),)))
+    graph = three_operators("ELU")
     result = tflite_export.export(graph, tmp_path / "m.tflite", target="android")
     exact, optimized = result.verification.runtimes
     assert exact.left_out == ("second",)

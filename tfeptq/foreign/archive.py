@@ -59,6 +59,7 @@ def _broken_part(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        # The last one is what `zipfile` raises where a damaged byte names no way of packing.
         return "its tables or packed parts"
 
 

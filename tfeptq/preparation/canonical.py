@@ -24,7 +24,7 @@ from tfeptq.preparation.finite import check_constants, check_folded, check_weigh
 from tfeptq.preparation.kernels import choose_kernels
 from tfeptq.preparation.long_joins import split_long_joins
 from tfeptq.preparation.nodes import Constant, Graph, Input, Node, Place, Shape
-from tfeptq.preparation.operations.moved_batch import batch_axis, refuse_moved
+from tfeptq.preparation.operations.axes import batch_axis, refuse_moved
 from tfeptq.preparation.rebuild import rebuild
 from tfeptq.preparation.reshapes import sink_reshapes
 from tfeptq.preparation.row_numbers import refuse_values

@@ -33,7 +33,7 @@ class Constant:
 
 
 class MovedBatch:
-    """Node kind: its input with the batch at `options["axis"]`; see `operations.moved_batch`."""
+    """Node kind: its input with the batch at `options["axis"]`; see `operations.axes`."""
 
 
 @dataclasses.dataclass(eq=False)

@@ -18,7 +18,7 @@ from tfeptq.preparation.errors import UnsupportedLayerError
 from tfeptq.preparation.execution import ValuesOfCall, call_values, outputs_of
 from tfeptq.preparation.lookups import require_rows
 from tfeptq.preparation.nodes import Constant, Graph, Node
-from tfeptq.preparation.operations.moved_batch import batch_axis, in_front
+from tfeptq.preparation.operations.axes import batch_axis, in_front
 from tfeptq.preparation.trace import Trace, flat_functional, trace
 
 #: Samples that are compared.

@@ -34,6 +34,8 @@ __all__ = [
 
 #: Integers in, one array (N, ...) a model input; integers out, one array (N, ...) a model output.
 Session = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+#: What is made of a session and samples.
+Work = Callable[[Session, Sequence[np.ndarray]], list[np.ndarray]]
 
 #: Runtimes of native code, which run in worker processes of this Python.
 NATIVE = ("litert", "litert-reference", "tflm")
@@ -125,27 +127,23 @@ def open_session(content: bytes, runtime: str) -> Session:
     """
     _check_runtime(runtime)
     if runtime in NATIVE and not in_worker():
-        return functools.partial(_in_worker, _run_batches, content, runtime)
+        return functools.partial(_in_worker, _called, content, runtime)
     return RUNTIMES[runtime].open(content)
 
 
 def with_session(
-    function: Callable[[Session, Sequence[np.ndarray]], list[np.ndarray]],
-    content: bytes,
-    runtime: str,
-    arrays: Sequence[np.ndarray],
+    work: Work, content: bytes, runtime: str, arrays: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """What a function makes of a session and some samples; both are in the worker of native ones.
 
     Args:
-        function: one that can be pickled; it may call the session again and again.
+        work: a function that can be pickled; it may call the session again and again.
         arrays: (N, ...) each; what is returned has the same axis.
     """
     _check_runtime(runtime)
-    run = functools.partial(_opened, function)
     if runtime in NATIVE and not in_worker():
-        return _in_worker(run, content, runtime, arrays)
-    return run(content, runtime, arrays)
+        return _in_worker(work, content, runtime, arrays)
+    return _opened(work, content, runtime, arrays)
 
 
 def _check_runtime(runtime: str) -> None:
@@ -156,17 +154,16 @@ def _check_runtime(runtime: str) -> None:
 
 
 def _in_worker(
-    run: Callable[..., list[np.ndarray]],
-    content: bytes,
-    runtime: str,
-    arrays: Sequence[np.ndarray],
+    work: Work, content: bytes, runtime: str, arrays: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """Sends the samples to a worker, some at a time."""
     count = len(arrays[0])
     size = max(sum(array.nbytes for array in arrays) // count, 1)
     step = max(_CHUNK_BYTES // size, 1)
     parts = [
-        guarded(content, runtime, run, content, runtime, [a[i : i + step] for a in arrays])
+        guarded(
+            content, runtime, _opened, work, content, runtime, [a[i : i + step] for a in arrays]
+        )
         for i in range(0, count, step)
     ]
     if len(parts) == 1:
@@ -175,16 +172,13 @@ def _in_worker(
 
 
 def _opened(
-    function: Callable[[Session, Sequence[np.ndarray]], list[np.ndarray]],
-    content: bytes,
-    runtime: str,
-    arrays: Sequence[np.ndarray],
+    work: Work, content: bytes, runtime: str, arrays: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    return function(RUNTIMES[runtime].open(content), arrays)
+    return work(RUNTIMES[runtime].open(content), arrays)
 
 
-def _run_batches(content: bytes, runtime: str, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return RUNTIMES[runtime].open(content)(batches)
+def _called(session: Session, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return session(arrays)
 
 
 def _each_sample(invoke: Session) -> Session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers as L
@@ -25,6 +27,15 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
         if variable.dtype == "float32":
             variable.assign(values)
     return model
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    """Float32 values of one model read in two ways: sums in another order, and nothing else.
+
+    A few units in the last place of the largest value; a wrong weight or axis is thousands off.
+    """
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
 def check(model: keras.Model, *, rounding: float = 0.0) -> keras.Model:

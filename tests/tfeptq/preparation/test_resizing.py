@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
@@ -41,8 +39,8 @@ def test_the_layer_and_the_function_keep_the_ratio(way, size, interpolation):
 @pytest.mark.parametrize("target", ["android", "microcontroller"])
 @pytest.mark.parametrize("way", WAYS)
 def test_files_hold_them(way, target, tmp_path):
-    if target == "microcontroller" and importlib.util.find_spec("tflite_micro") is None:
-        pytest.skip("extra 'microcontroller' is missing")
+    if target == "microcontroller":
+        pytest.importorskip("tflite_micro", reason="extra 'microcontroller' is missing")
     inputs = keras.Input((9, 13, 2))
     x = L.Resizing(6, 6, **WAYS[way])(inputs)
     keras.utils.set_random_seed(0)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import tfeptq
-from tests.tfeptq.preparation.canonical_check import C, H, N, W, check, image_model, randomize
+from tests.tfeptq.preparation.canonical_check import (
+    C,
+    H,
+    N,
+    W,
+    assert_same,
+    check,
+    image_model,
+    randomize,
+)
 from tfeptq.preparation import UnsupportedLayerError, as_functional, prepare, tensorflow_graphs
 from tfeptq.preparation.tensorflow_graphs.frozen import frozen
 from tfeptq.preparation.tensorflow_graphs.operators import OPERATORS
@@ -245,7 +254,7 @@ def test_saved_models_that_keras_exports_are_read(name, tmp_path):
     model.export(tmp_path / "saved", verbose=False)
     found = as_functional(tfeptq.load_model(tmp_path / "saved"))
     images = np.random.default_rng(0).normal(size=(N, H, W, C)).astype("float32")
-    np.testing.assert_allclose(found(images), model(images), rtol=1e-4, atol=1e-5)
+    assert_same(found(images), model(images))
     check(found)
 
 
@@ -256,7 +265,7 @@ def test_tokens_of_a_saved_model_are_looked_up(tmp_path):
     model.export(tmp_path / "saved", verbose=False)
     found = prepare(as_functional(tfeptq.load_model(tmp_path / "saved")))
     tokens = np.random.default_rng(0).integers(0, 9, (N, W)).astype("int32")
-    np.testing.assert_allclose(found(tokens), model(tokens), rtol=1e-5, atol=1e-6)
+    assert_same(found(tokens), model(tokens))
 
 
 def test_a_trace_holds_no_more_than_its_function():

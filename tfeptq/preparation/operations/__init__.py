@@ -9,11 +9,11 @@ from tfeptq.preparation.nodes import ConstantError, Node
 from tfeptq.preparation.operations import (
     arithmetic,
     attention,
+    axes,
     comparisons,
     contraction,
     functions,
     linear,
-    moved_batch,
     normalization,
     pooling,
     reductions,
@@ -36,7 +36,7 @@ _HANDLERS = {
     **shapes.HANDLERS,
 }
 #: Those that read tensors with the batch at any axis.
-_OF_ANY_BATCH = {**moved_batch.HANDLERS, **moved_batch.aware(_HANDLERS)}
+_OF_ANY_BATCH = {**axes.HANDLERS, **axes.aware(_HANDLERS)}
 _HANDLERS |= _OF_ANY_BATCH
 
 _NEAREST = {
@@ -69,7 +69,7 @@ def translate(operation: Any, arguments: tuple[Any, ...]) -> list[Node]:
             _NEAREST.get(type(operation).__name__, "replace it with supported layers"),
         )
     if type(operation).__name__ not in _OF_ANY_BATCH:
-        moved_batch.refuse_moved(operation, arguments)
+        axes.refuse_moved(operation, arguments)
     try:
         outputs = handler(operation, settings(operation), arguments)
     except ConstantError as error:

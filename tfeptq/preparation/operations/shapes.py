@@ -1,6 +1,6 @@
 """Operations that move data and leave the values as they are.
 
-Those that only name axes (indices, transpositions, stacks) are in `moved_batch`.
+Those that only name axes (indices, transpositions, stacks) are in `axes`.
 """
 
 from __future__ import annotations

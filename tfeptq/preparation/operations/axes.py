@@ -1,8 +1,9 @@
-"""Tensors with the batch at another axis than the first, until they are taken apart.
+"""Operations that name axes of a tensor, wherever its batch is.
 
 Attention is often one product for queries, keys and values: a transposition brings the axis of the
-three to the front, and an index takes each. Such a tensor is a node around the one that has its
-batch in front, and only what is here reads it; everything else refuses it.
+three to the front, and an index takes each. Until then the batch is behind another axis: such a
+tensor is a node around the one that has it in front, which only what is here reads; everything else
+refuses it.
 """
 
 from __future__ import annotations
